@@ -1,0 +1,131 @@
+"""Run notebooks side by side, one kernel a core (the part of build.py that needs Jupyter)."""
+
+import asyncio
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_cache.base import CacheBundleIn
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from tqdm import tqdm
+
+TRACEBACK_LINES = 12
+
+
+class ThisPython(KernelSpecManager):
+    """Whatever kernel a notebook names, it runs in the python that builds the book."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """Return the running interpreter as a kernel."""
+        return KernelSpec(**get_kernel_dict())
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Return a kernel's environment: one thread, and this checkout's course_lib before any other."""
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+async def run_one(root: Path, name: str, notebook, timeout: int, bar: tqdm) -> list[float]:
+    """Execute `notebook` in place and return the seconds of each of its code cells.
+
+    Raises:
+        RuntimeError: with the cell that failed (counted as in `In [7]`) and why.
+    """
+    starts, seconds = [], []
+
+    def start(**_):
+        starts.append(time.perf_counter())
+        bar.set_description(f"{Path(name).stem} [{len(starts)}]")
+
+    def stop(**_):
+        seconds.append(round(time.perf_counter() - starts[-1], 3))
+        bar.update()
+
+    own = notebook.metadata.get("mystnb", {}).get("execution_timeout", timeout)
+    manager = AsyncKernelManager(kernel_spec_manager=ThisPython(), kernel_name="python3")
+    client = NotebookClient(
+        notebook,
+        km=manager,
+        timeout=own,
+        resources={"metadata": {"path": str((root / name).parent)}},
+        store_widget_state=False,  # the pages do not use it
+        shutdown_kernel="immediate",
+        on_cell_execute=start,
+        on_cell_executed=stop,
+    )
+    try:
+        await client.async_execute(env=environment(root), cleanup_kc=True)
+    except Exception as error:
+        raise RuntimeError(f"cell {len(starts)}: {explain(error)}") from error
+    return seconds
+
+
+def explain(error: Exception) -> str:
+    """Return what went wrong in a cell, and the end of the traceback."""
+    if not isinstance(error, CellExecutionError):
+        return f"{type(error).__name__}: {error}"
+    lines = re.sub(r"\x1b\[[\d;]*m", "", error.traceback).splitlines()
+    return "\n  ".join([f"{error.ename}: {error.evalue}", *lines[-TRACEBACK_LINES:]])
+
+
+def until_done(coroutine) -> None:
+    """Run `coroutine` in a thread of its own, where Ctrl-C reaches it as a cancellation.
+
+    In the main thread nbclient would put its own signal handlers in the way.
+    """
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(coroutine)
+    thread = Thread(target=lambda: loop.run_until_complete(asyncio.wait([task])))
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
+    finally:
+        loop.close()
+    task.result()
+
+
+def run_all(root: Path, notebooks: dict, timeout: int, cache) -> dict[str, str]:
+    """Execute `notebooks` (name -> notebook), caching each as soon as it is done.
+
+    Returns:
+        For each notebook that failed, the cell and the end of its traceback.
+    """
+    errors, room = {}, asyncio.Semaphore(cores())
+    total = sum(cell.cell_type == "code" for nb in notebooks.values() for cell in nb.cells)
+
+    async def one(name, notebook, bar):
+        async with room:
+            try:
+                seconds = await run_one(root, name, notebook, timeout, bar)
+            except RuntimeError as error:
+                errors[name] = str(error)
+                return
+            data = {"execution_seconds": round(sum(seconds), 2), "cells": seconds}
+            bundle = CacheBundleIn(notebook, str(root / name), data=data)
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+            bar.write(f"{name}: {sum(seconds):.1f} s", file=sys.stderr)
+
+    async def everything():
+        # disable=None: no bar where nobody watches it move
+        with tqdm(total=total, unit="cell", disable=None) as bar:
+            await asyncio.gather(*(one(name, nb, bar) for name, nb in notebooks.items()))
+
+    until_done(everything())
+    return errors

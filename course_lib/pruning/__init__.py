@@ -1,0 +1,1 @@
+"""Pruning: score, allocate, apply (``criteria`` → ``rates`` → ``masks``), then train."""

@@ -1,0 +1,211 @@
+"""How much to prune, and where: layer by layer, globally, or by Erdős–Rényi; at once or in steps.
+
+Asked for a sparsity s over n weights, exactly ``round(s * n)`` go, ties included: among equal
+scores the earlier entry (in the order of the layers, then row by row) stays.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from course_lib.pruning.criteria import Scores
+from course_lib.pruning.masks import Masks
+
+
+def per_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
+    """Local pruning: each layer loses its own share, ``round(s * n_layer)`` of its lowest scores.
+
+    Args:
+        scores: parameter name -> scores, higher = keep.
+        sparsity: the fraction removed of every layer, or one a layer by name.
+
+    Raises:
+        ValueError: a sparsity outside [0, 1], a name too many or too few, NaN scores.
+    """
+    _check_scores(scores)
+    if not isinstance(sparsity, Mapping):
+        sparsity = dict.fromkeys(scores, sparsity)
+    if sparsity.keys() != scores.keys():
+        raise ValueError(
+            f"sparsity must name the layers of scores, {sorted(scores)}, got {sorted(sparsity)}"
+        )
+    for name, s in sparsity.items():
+        _check_fraction(f"sparsity[{name!r}]", s)
+    return {
+        name: _keep_top(s.flatten(), s.numel() - round(sparsity[name] * s.numel())).view(s.shape)
+        for name, s in scores.items()
+    }
+
+
+def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) -> Masks:
+    """Global pruning: one ranking over all layers; ``round(s * n)`` of the lowest scores go.
+
+    A layer may lose everything (layer collapse); nothing here prevents it.
+
+    Args:
+        scores: parameter name -> scores, higher = keep.
+        sparsity: the fraction removed of all weights, those already gone included.
+        within: masks of an earlier round. What they removed stays removed, and counts.
+
+    Raises:
+        ValueError: a sparsity outside [0, 1] or below that of ``within``, NaN scores, or
+            ``within`` with other names or shapes than ``scores``.
+    """
+    _check_scores(scores)
+    _check_fraction("sparsity", sparsity)
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    n_keep = len(flat) - round(sparsity * len(flat))
+    if within is None:
+        keep = _keep_top(flat, n_keep)
+    else:
+        keep = _check_within(scores, within)
+        alive = int(keep.sum())
+        if n_keep > alive:
+            raise ValueError(
+                f"sparsity={sparsity!r} keeps {n_keep} of {len(flat)} weights, "
+                f"but within has only {alive} left"
+            )
+        keep[keep.clone()] = _keep_top(flat[keep], n_keep)
+    parts = keep.split([s.numel() for s in scores.values()])
+    return {name: part.view(s.shape) for (name, s), part in zip(scores.items(), parts, strict=True)}
+
+
+def _keep_top(scores: Tensor, n_keep: int) -> Tensor:
+    """True at the ``n_keep`` highest of (n,) scores; of those equal at the cut, the first stay."""
+    n = len(scores)
+    if n_keep in (0, n):
+        return torch.full((n,), n_keep > 0, device=scores.device)
+    cut = scores.kthvalue(n - n_keep + 1).values  # the lowest score that stays
+    keep = scores > cut
+    tied = (scores == cut).nonzero().squeeze(1)
+    keep[tied[: n_keep - int(keep.sum())]] = True
+    return keep
+
+
+def erdos_renyi(
+    shapes: Mapping[str, Sequence[int]], sparsity: float, *, kernel: bool = True
+) -> dict[str, float]:
+    r"""Sparsities a layer by the Erdős–Rényi rule: small layers stay denser than large ones.
+
+    The density of layer :math:`l` is :math:`\epsilon\, r_l`, capped at 1, where
+
+    .. math:: r_l = \frac{n_{l-1} + n_l}{n_{l-1}\, n_l}
+              \qquad\text{or, with kernel,}\qquad
+              r_l = \frac{n_{l-1} + n_l + w_l + h_l}{n_{l-1}\, n_l\, w_l\, h_l}
+
+    and :math:`\epsilon` is such that the whole network has the sparsity asked for. Layers that
+    would need a density above 1 stay dense, and the others share the rest.
+
+    Source: Mocanu et al. 2018 (ER, written there as p = ε(n + n')/(n n')); Evci et al. 2020,
+    section 3 (ERK). The totals are tested against those of Google's RigL code.
+
+    Args:
+        shapes: parameter name -> shape, (out, in) or (out, in, kernel height, kernel width).
+        sparsity: the fraction removed over all layers together.
+        kernel: whether the kernel's sides enter (ERK) or only its channels (ER). The same for
+            linear layers.
+
+    Returns:
+        Parameter name -> sparsity, for ``per_layer``.
+
+    Raises:
+        ValueError: a sparsity outside [0, 1], no layers, or a shape with fewer than two sides.
+    """
+    _check_fraction("sparsity", sparsity)
+    if not shapes:
+        raise ValueError("shapes must hold at least one layer, got none")
+    for name, shape in shapes.items():
+        if len(shape) < 2 or min(shape) < 1:
+            raise ValueError(f"shapes[{name!r}] must be (out, in, …), got {tuple(shape)}")
+    size = {name: math.prod(shape) for name, shape in shapes.items()}
+    raw = {
+        name: sum(shape if kernel else shape[:2]) / math.prod(shape if kernel else shape[:2])
+        for name, shape in shapes.items()
+    }
+    to_keep = (1 - sparsity) * sum(size.values())
+    dense: set[str] = set()
+    while len(dense) < len(shapes):
+        shared = [name for name in shapes if name not in dense]
+        epsilon = (to_keep - sum(size[n] for n in dense)) / sum(raw[n] * size[n] for n in shared)
+        too_dense = {name for name in shared if epsilon * raw[name] > 1}
+        if not too_dense:
+            break
+        # One at a time, the worst first, as in the RigL code: freeing it changes epsilon.
+        dense.add(max(too_dense, key=raw.__getitem__))
+    return {n: 0.0 if n in dense else min(1.0, max(0.0, 1 - epsilon * raw[n])) for n in shapes}
+
+
+def fraction(scores: Scores, count: int) -> float:
+    """The sparsity at which exactly ``count`` weights of ``scores`` go: for those who think in
+    numbers of weights."""
+    n = sum(s.numel() for s in scores.values())
+    if not 0 <= count <= n:
+        raise ValueError(f"count must be between 0 and {n}, the weights in scores, got {count!r}")
+    return count / n
+
+
+def one_shot(final: float) -> Callable[[int], float]:
+    """Step -> sparsity: nothing at step 0, everything at step 1."""
+    _check_fraction("final", final)
+    return lambda step: final if step >= 1 else 0.0
+
+
+def linear(final: float, steps: int) -> Callable[[int], float]:
+    """Step -> sparsity, s_t = s_T · t/T: the same *number* of weights goes in every step."""
+    return _schedule(final, steps, lambda t: final * t)
+
+
+def geometric(final: float, steps: int) -> Callable[[int], float]:
+    """Step -> sparsity, 1 − s_t = (1 − s_T)^(t/T): the same *fraction of what is left* goes in every
+    step, as in iterative magnitude pruning (Han et al. 2015; Frankle & Carbin 2019)."""
+    return _schedule(final, steps, lambda t: 1 - (1 - final) ** t)
+
+
+def cubic(final: float, steps: int) -> Callable[[int], float]:
+    """Step -> sparsity, s_t = s_T + (0 − s_T)(1 − t/T)³: fast at first, gentle at the end.
+
+    Source: Zhu & Gupta 2017, equation 1, with initial sparsity 0, t_0 = 0 and n Δt = T.
+    """
+    return _schedule(final, steps, lambda t: final - final * (1 - t) ** 3)
+
+
+def _schedule(final: float, steps: int, curve: Callable[[float], float]) -> Callable[[int], float]:
+    _check_fraction("final", final)
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a whole number from 1 on, got {steps!r}")
+    # Before step 0 nothing is pruned, after the last step nothing more. The end is exact.
+    return lambda step: final if step >= steps else curve(max(step, 0) / steps)
+
+
+def _check_fraction(argument: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{argument} must be a number in [0, 1], got {value!r}")
+    if not 0 <= value <= 1:  # also refuses NaN
+        raise ValueError(f"{argument} must be in [0, 1] (the fraction removed), got {value!r}")
+
+
+def _check_scores(scores: Scores) -> None:
+    if not sum(s.numel() for s in scores.values()):
+        raise ValueError(f"scores must hold at least one weight, got {dict(scores)!r}")
+    for name, s in scores.items():
+        if s.isnan().any():
+            raise ValueError(f"scores[{name!r}] must be numbers, got {int(s.isnan().sum())} NaN")
+
+
+def _check_within(scores: Scores, within: Masks) -> Tensor:
+    """``within`` as one flat mask in the order of ``scores``, or an error."""
+    if within.keys() != scores.keys():
+        raise ValueError(
+            f"within must name the layers of scores, {sorted(scores)}, got {sorted(within)}"
+        )
+    for name, mask in within.items():
+        if mask.dtype != torch.bool:
+            raise TypeError(f"within[{name!r}] must be a torch.bool tensor, got {mask.dtype}")
+        if mask.shape != scores[name].shape:
+            raise ValueError(
+                f"within[{name!r}] must have shape {tuple(scores[name].shape)}, "
+                f"got {tuple(mask.shape)}"
+            )
+    return torch.cat([within[name].flatten() for name in scores])
