@@ -4,8 +4,8 @@
 2. Execute, in parallel, the lessons whose outputs the cache does not hold.
 3. Let Jupyter Book make the pages out of the cache; every warning is an error.
 
-The cache (jupyter-cache) finds a notebook by its code cells alone. What they import counts too, so
-the whole cache is dropped when anything of `EXECUTED` changes.
+The cache (jupyter-cache) finds a notebook by its code cells and their tags alone. What they import
+counts too, so the whole cache is dropped when anything of `EXECUTED` changes.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ PAGES = ("book", "notebooks", "_config.yml", "*.md")
 
 
 def digest(root: Path, patterns: Iterable[str]) -> str:
-    """Hash the names and contents of the files that `patterns` (globs; a folder means all in it) find.
+    """Hash the names and contents of the files of `patterns`: globs; a folder means all in it.
 
     The python that runs counts as well. Caches, builds and hidden files do not.
     """
@@ -76,18 +76,11 @@ def open_cache(root: Path):
 
 
 def cached(cache, notebook):
-    """Return the cache's record of `notebook`, or None.
-
-    The cache's key leaves out cell tags, yet pages take them from the cached copy: a copy with
-    other tags is therefore none.
-    """
+    """Return the cache's record of `notebook`, or None."""
     try:
-        record = cache.match_cache_notebook(notebook)
+        return cache.match_cache_notebook(notebook)
     except KeyError:
         return None
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    copies = cache.get_cache_bundle(record.pk).nb.cells
-    return record if [c.metadata for c in cells] == [c.metadata for c in copies] else None
 
 
 def execute(root: Path, names: list[str], timeout: int) -> dict[str, str]:
@@ -138,7 +131,8 @@ def make_pages(root: Path) -> int:
     jupyter_book = "from jupyter_book.cli.main import main; main()"
     options = "build . --toc book/_toc.yml --path-output book -W --keep-going --all -q"
     command = [sys.executable, "-c", jupyter_book, *options.split()]
-    return subprocess.run(command, cwd=root, check=False).returncode
+    # its standard output says only where the pages are; warnings go to standard error
+    return subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False).returncode
 
 
 def build(root: Path) -> int:

@@ -33,7 +33,7 @@ def cores() -> int:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Return a kernel's environment: one thread, and this checkout's course_lib before any other."""
+    """Return a kernel's environment: one thread, and this checkout's course_lib first."""
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
@@ -62,6 +62,8 @@ async def run_one(root: Path, name: str, notebook, timeout: int, bar: tqdm) -> l
         timeout=own,
         resources={"metadata": {"path": str((root / name).parent)}},
         store_widget_state=False,  # the pages do not use it
+        record_timing=False,  # it would change the cells that the cache's key is made of
+        extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: no remarks about its sockets
         shutdown_kernel="immediate",
         on_cell_execute=start,
         on_cell_executed=stop,

@@ -210,16 +210,14 @@ class Stack(nn.Module):
                 return torch.func.functional_call(template, p, (x,))
 
             return torch.func.vmap(one)(parameters)
-        h = x.flatten(1).expand(self.size, -1, -1)  # (K, B, in)
+        h = x.flatten(1).t().expand(self.size, -1, -1)  # (K, in, B): columns, as in a = W x + b
         for name, layer in template.named_children():
             if isinstance(layer, nn.Linear):
-                w = parameters[f"{name}.weight"].transpose(1, 2)  # (K, in, out)
-                h = torch.bmm(h, w)  # (K, B, out)
-                if layer.bias is not None:
-                    h = h + parameters[f"{name}.bias"].unsqueeze(1)
+                w, b = parameters[f"{name}.weight"], parameters.get(f"{name}.bias")
+                h = w @ h if b is None else torch.baddbmm(b.unsqueeze(2), w, h)  # (K, out, B)
             elif not isinstance(layer, nn.Flatten):
                 h = layer(h)
-        return h
+        return h.transpose(1, 2)  # (K, B, out)
 
 
 def _check_counts(**counts: int) -> None:

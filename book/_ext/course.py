@@ -169,17 +169,18 @@ class FillClaims(SphinxPostTransform):
             mark.replace_self(self.table(claims(self.app)))
 
     def table(self, rows: list[tuple[str, dict]]) -> nodes.Node:
-        """Return the table: claim, effect with its 95 % interval, seeds, lesson."""
+        """Return the table: claim, effect and its 95 % interval, seeds, lesson."""
         if not rows:
             return nodes.paragraph("", "No lesson of this build states a claim.")
         table, group = nodes.table(classes=["course-claims"]), nodes.tgroup(cols=4)
         table += group
         group += [nodes.colspec(colwidth=width) for width in (50, 20, 10, 20)]
         head, body = nodes.thead(), nodes.tbody()
-        titles = ("Claim", "Effect ± 95 % interval", "Seeds", "Lesson")
+        titles = ("Claim", "Effect [95 % interval]", "Seeds", "Lesson")
         head += nodes.row("", *(cell(title) for title in titles))
         for docname, claim in rows:
-            effect = f"{claim['value']:.4g} ± {claim['ci']:.2g} {claim.get('unit', '')}".strip()
+            low, high = claim["ci"]
+            effect = f"{claim['value']:.4g} [{low:.4g}, {high:.4g}]"
             link = addnodes.pending_xref(
                 "",
                 nodes.inline("", docname),

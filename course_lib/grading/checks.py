@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+CLOSING = "Public checks only; grading uses other inputs."
 LONGEST_TEXT = 2000  # characters of any text that comes from the student's code
 LONGEST_TENSOR = 24  # entries; a larger tensor is described, not printed
 
@@ -60,8 +61,8 @@ class Exercise:
 RUNS = Property(
     "runs on every input",
     lambda *_: None,
-    "Copy the call under “Input” into a cell of its own and run it: "
-    "there you see the whole traceback.",
+    "Call your function in a cell of its own, with the input above or one like it: there you see "
+    "the whole traceback.",
 )
 REFUSES = Property(
     "raises a ValueError where there is no answer",
@@ -88,14 +89,6 @@ class Call:
     printed: str = ""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """The first property that fails and the call that shows it, all in words."""
-
-    broken: Property
-    facts: tuple[tuple[str, str], ...]
-
-
 class CheckFailed(AssertionError):
     """A failed check under nbgrader; notebooks show its message without a traceback."""
 
@@ -105,18 +98,22 @@ class CheckFailed(AssertionError):
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a check found; prints as plain words and, in a notebook, as HTML."""
+    """What a check found; prints as plain words and, in a notebook, as HTML.
+
+    `broken` is the first property that fails and `facts` the counterexample, as (label, text).
+    """
 
     exercise: Exercise
     inputs_tried: int
     holds: tuple[Property, ...] = ()
-    failure: Failure | None = None
+    broken: Property | None = None
+    facts: tuple[tuple[str, str], ...] = ()
     stub: bool = False
 
     @property
     def passed(self) -> bool:
         """True when every property held on every input."""
-        return self.failure is None and not self.stub
+        return self.broken is None and not self.stub
 
     def _headline(self) -> str:
         name = self.exercise.name
@@ -131,21 +128,21 @@ class Result:
         if self.stub:
             return [
                 ("Next", f"fill in the body of {self.exercise.signature} and run this cell again."),
-                ("Already written?", "It returned nothing: is a return missing?"),
+                ("Already filled in", "is a return missing, or a NotImplementedError left over?"),
                 ("Reread", self.exercise.section),
             ]
         if self.passed:
             return []
-        return [("Hint", self.failure.broken.hint), ("Reread", self.exercise.section)]
+        return [("Hint", self.broken.hint), ("Reread", self.exercise.section)]
 
     def __str__(self) -> str:
         lines = [self._headline()]
         lines += [f"  holds: {prop.says}" for prop in self.holds]
-        if self.failure:
-            lines.append(f"  FAILS: {self.failure.broken.says}")
-            for label, text in self.failure.facts:
-                indented = text.replace("\n", "\n" + " " * 15)
-                lines.append(f"    {label + ':':<10} {indented}")
+        if self.broken:
+            lines.append(f"  FAILS: {self.broken.says}")
+        for label, text in self.facts:
+            indented = text.replace("\n", "\n" + " " * 15)
+            lines.append(f"    {label + ':':<10} {indented}")
         lines += [f"  {label}: {text}" for label, text in self._advice()]
         return "\n".join([*lines, f"  {CLOSING}"])
 
@@ -154,33 +151,30 @@ class Result:
     def _repr_html_(self) -> str:
         says = html.escape
         items = [f"<li>holds: {says(prop.says)}</li>" for prop in self.holds]
-        if self.failure:
-            items.append(f"<li><strong>fails: {says(self.failure.broken.says)}</strong></li>")
+        if self.broken:
+            items.append(f"<li><strong>fails: {says(self.broken.says)}</strong></li>")
         facts = "".join(
             f"<dt>{says(label)}</dt><dd><code style='white-space:pre-wrap;overflow-wrap:anywhere'>"
             f"{says(text)}</code></dd>"
-            for label, text in (self.failure.facts if self.failure else ())
+            for label, text in self.facts
         )
         advice = "".join(
-            f"<p><strong>{says(label)}</strong> {says(text)}</p>" for label, text in self._advice()
+            f"<p><strong>{says(label)}:</strong> {says(text)}</p>" for label, text in self._advice()
         )
         return (
-            f"<section class='course-check' aria-label='Check of {says(self.exercise.name)}' "
+            f"<div class='course-check' role='group' aria-label='Check of {says(self.exercise.name)}' "
             "style='border-left:.25em solid;padding-left:1em'>"
             f"<p><strong>{says(self._headline())}</strong></p>"
             + (f"<ul>{''.join(items)}</ul>" if items else "")
             + (f"<dl>{facts}</dl>" if facts else "")
-            + f"{advice}<p><small>{CLOSING}</small></p></section>"
+            + f"{advice}<p><small>{CLOSING}</small></p></div>"
         )
-
-
-CLOSING = "Public checks only; grading uses other inputs."
 
 
 def run(exercise: Exercise, function: Callable) -> Result:
     """Call `function` on every case and report the first property, in their order, that fails."""
     properties = (RUNS, *exercise.properties)
-    failure, tried = None, 0
+    broken, facts, tried = None, (), 0
     with _own_random_numbers():
         for inputs in exercise.cases():
             call = _call(function, inputs)
@@ -190,9 +184,12 @@ def run(exercise: Exercise, function: Callable) -> Result:
             for index, prop in enumerate(properties):
                 if demand := _demand(prop, call, exercise.refuses(*inputs)):
                     # Later cases can now only matter for the properties before this one.
-                    properties, failure = properties[:index], Failure(prop, _facts(call, demand))
+                    properties, broken = properties[:index], prop
+                    facts = _facts(exercise, call, demand)
                     break
-    return Result(exercise, tried, properties, failure)
+            if not properties:
+                break
+    return Result(exercise, tried, properties, broken, facts)
 
 
 def _demand(prop: Property, call: Call, must_raise: bool) -> str | None:
@@ -201,7 +198,103 @@ def _demand(prop: Property, call: Call, must_raise: bool) -> str | None:
         return None if must_raise or call.error is None else "an answer, not an exception"
     if prop is REFUSES:
         refused = isinstance(call.error, ValueError)
-        return "a ValueError: no answer exists here" if must_raise and not refused else None
+        return "a ValueError, because no answer exists here" if must_raise and not refused else None
     if prop is UNCHANGED:
-        return None if _same(call.inputs, call.after) else "the input after the call as before it"
+        return (
+            None if _same(call.inputs, call.after) else "the same input after the call as before it"
+        )
     return None if must_raise else prop.demand(call.returned, *call.inputs)
+
+
+def _call(function: Callable, inputs: tuple) -> Call:
+    """Call the student's function on copies; whatever it raises or prints is kept, not shown."""
+    copies = copy.deepcopy(inputs)
+    call, printed = Call(inputs, copies), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        try:
+            call.returned = function(*copies)
+        except BaseException as error:  # even exit(); but Ctrl-C must still get through
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            call.error = error
+    call.printed = printed.getvalue()
+    return call
+
+
+def _is_stub(call: Call) -> bool:
+    """Whether the body is still empty: `...`, `pass`, or NotImplementedError."""
+    if call.error is not None:
+        return isinstance(call.error, NotImplementedError)
+    return call.returned is None or call.returned is ...
+
+
+def _facts(exercise: Exercise, call: Call, demand: str) -> tuple[tuple[str, str], ...]:
+    """The counterexample as (label, text) pairs; text from the student's code is made plain."""
+    facts = [("Input", f"{exercise.function}({', '.join(map(show, call.inputs))})")]
+    if call.error is None:
+        facts.append(("Returned", plain(show(call.returned))))
+    else:
+        facts.append(("Raised", plain(_error_in_words(call.error))))
+    if not _same(call.inputs, call.after):
+        facts.append(("Then", f"the input had become {plain(', '.join(map(show, call.after)))}"))
+    facts.append(("Expected", demand))
+    if call.printed:
+        facts.append(("Printed", plain(call.printed.rstrip())))
+    return tuple(facts)
+
+
+def _error_in_words(error: BaseException) -> str:
+    """The error and the last line of the student's own code that it passed through."""
+    words = f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first frame is `_call`
+    own = [frame for frame in frames if frame.filename == frames[0].filename]
+    return f"{words}\nin line {own[-1].lineno} of your code: {own[-1].line}" if own else words
+
+
+def show(value: Any) -> str:
+    """A value as it could be typed into a cell; a large one, or a function, is described."""
+    if isinstance(value, Tensor):
+        if value.numel() <= LONGEST_TENSOR:
+            return f"torch.tensor({value.tolist()})"
+        return f"<{value.dtype} tensor of shape {tuple(value.shape)}>"
+    if type(value) is dict:
+        return "{" + ", ".join(f"{show(key)}: {show(item)}" for key, item in value.items()) + "}"
+    if callable(value) and value.__doc__:
+        return f"<{value.__doc__}>"
+    return reprlib.repr(value)
+
+
+def plain(text: str) -> str:
+    """Text from the student's code, without control characters and at most 2 kB long."""
+    cut = text[:LONGEST_TEXT] + (" … (cut)" if len(text) > LONGEST_TEXT else "")
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in cut
+    )
+
+
+def _same(before: Any, after: Any) -> bool:
+    """Whether two inputs are equal, tensors entry by entry and dicts in order."""
+    if type(before) is not type(after):
+        return False
+    if isinstance(before, Tensor):
+        return before.dtype == after.dtype and torch.equal(before, after)
+    if isinstance(before, dict):
+        return list(before) == list(after) and all(_same(before[k], after[k]) for k in before)
+    if isinstance(before, tuple):
+        return all(map(_same, before, after))
+    return before == after
+
+
+@contextlib.contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """The same random numbers for every check, and the reader's own streams untouched by it."""
+    python, numpy_ = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_)

@@ -99,7 +99,7 @@ def erdos_renyi(
     would need a density above 1 stay dense, and the others share the rest.
 
     Source: Mocanu et al. 2018 (ER, written there as p = ε(n + n')/(n n')); Evci et al. 2020,
-    section 3 (ERK). The totals are tested against those of Google's RigL code.
+    section 3 (ERK); densities as in Google's RigL code, rounded so that the total is exact.
 
     Args:
         shapes: parameter name -> shape, (out, in) or (out, in, kernel height, kernel width).
@@ -134,7 +134,18 @@ def erdos_renyi(
             break
         # One at a time, the worst first, as in the RigL code: freeing it changes epsilon.
         dense.add(max(too_dense, key=raw.__getitem__))
-    return {n: 0.0 if n in dense else min(1.0, max(0.0, 1 - epsilon * raw[n])) for n in shapes}
+    removed = {n: 0.0 if n in dense else (1 - epsilon * raw[n]) * size[n] for n in shapes}
+    return {n: count / size[n] for n, count in _whole(removed, round(sparsity * sum(size.values()))).items()}
+
+
+def _whole(parts: Mapping[str, float], total: int) -> dict[str, int]:
+    """Round parts to whole numbers that add up to ``total``: those with the largest remainders go
+    up."""
+    down = {name: math.floor(part) for name, part in parts.items()}
+    by_remainder = sorted(parts, key=lambda name: down[name] - parts[name])
+    for name in by_remainder[: total - sum(down.values())]:
+        down[name] += 1
+    return down
 
 
 def fraction(scores: Scores, count: int) -> float:

@@ -23,12 +23,12 @@ from torch import Tensor
 Accuracy = Mapping[str, Mapping[float, Sequence[float]]]
 
 _HERE = Path(__file__).parent
-_PATCH = 24  # rows and columns of the mask picture, at most
+_PATCH = 20  # rows and columns of the mask picture, at most
 _BINS = 40
 _LANDMARKS = (0.5, 0.9, 0.99)  # always in the table of numbers
-# 0–90 % by 0.5, 90–99 % by 0.1, 99–100 % by 0.05: the slider is finest where networks break.
+# 0–90 % by 0.5, 90–99 % by 0.1, 99–100 % by 0.025: the slider is finest where networks break.
 _GRID = [i / 200 for i in range(180)] + [i / 1000 for i in range(900, 990)]
-_GRID += [i / 2000 for i in range(1980, 2001)]
+_GRID += [i / 4000 for i in range(3960, 4001)]
 
 
 class Explorer(anywidget.AnyWidget):
@@ -79,20 +79,28 @@ class Explorer(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle, metadata = super()._repr_mimebundle_(**kwargs)
-        return bundle | {"text/plain": self.data["title"], "text/html": self._html()}, metadata
+        return bundle | {
+            "text/plain": self.data["title"],
+            "text/html": self._html(),
+        }, metadata
 
     def _html(self) -> str:
         """Fallback, state, front end and its host in one piece that asks the network nothing."""
         state = {key: getattr(self, key) for key in ("data", "position", "scope", "layer")}
-        payload = {"esm": (_HERE / "explorer.js").read_text("utf-8"), "state": state}
+        payload = {"esm": _source("explorer.js"), "state": state}
         text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False)
-        # "<" may only stand inside JSON strings, where < means the same and cannot end a tag.
+        # In JSON "<" stands only inside strings; written as an escape it cannot end the element.
         return _PAGE.format(
             id=f"explorer-{self.data['name']}",
-            css=(_HERE / "explorer.css").read_text("utf-8"),
+            css=_source("explorer.css"),
             fallback=self.fallback,
             payload=text.replace("<", "\\u003c"),
         )
+
+
+def _source(name: str) -> str:
+    """A front-end file as it goes into every page: its lines without their indentation."""
+    return re.sub(r"\n\s+", "\n", (_HERE / name).read_text("utf-8"))
 
 
 def explorer(
@@ -122,7 +130,7 @@ def explorer(
     Raises:
         ValueError, TypeError: naming the argument, its value and what was expected.
     """
-    if not re.fullmatch(r"[a-z0-9-]+", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9-]+", name):
         raise ValueError(f"name must consist of a-z, 0-9 and '-', got {name!r}")
     _check_weights(weights)
     scopes = _check_accuracy(accuracy)
@@ -133,7 +141,9 @@ def explorer(
     positions = _check_positions(positions or {}, weights)
 
     magnitudes = {layer: w.detach().cpu().abs() for layer, w in weights.items()}
-    cuts = sorted({round(float(s), 6) for s in [*_GRID, *(s for c in accuracy.values() for s in c)]})
+    cuts = sorted(
+        {round(float(s), 6) for s in [*_GRID, *(s for c in accuracy.values() for s in c)]}
+    )
     data = {
         "name": name,
         "title": title,
@@ -145,7 +155,10 @@ def explorer(
     }
     position = _nearest_cut(cuts, start)
     return Explorer(
-        data=data, fallback=_fallback(data, scope, position), position=position, scope=scope
+        data=data,
+        fallback=_fallback(data, scope, position),
+        position=position,
+        scope=scope,
     )
 
 
@@ -202,18 +215,15 @@ def _layer(name: str, magnitude: Tensor, positions: int) -> dict[str, Any]:
     }
 
 
-def _curve(points: Mapping[float, Sequence[float]], cuts: list[float]) -> dict[str, list]:
-    """``measured``: [cut, mean, sd, seeds]; ``mean`` of every cut, linear in between, else None."""
+def _curve(points: Mapping[float, Sequence[float]], cuts: list[float]) -> list[list]:
+    """The measured points in order: [cut, mean, standard deviation, seeds], in percent."""
     measured = []
     for s, values in sorted(points.items()):
-        values = np.asarray(values, dtype=float)
-        sd = values.std(ddof=1) if len(values) > 1 else 0.0
+        values = torch.as_tensor([float(a) for a in values], dtype=torch.float64)
+        sd = values.std().item() if len(values) > 1 else 0.0
         cut = cuts.index(round(float(s), 6))
-        measured.append([cut, round(float(values.mean()), 2), round(float(sd), 2), len(values)])
-    mean = np.interp(
-        cuts, [cuts[m[0]] for m in measured], [m[1] for m in measured], left=np.nan, right=np.nan
-    )
-    return {"measured": measured, "mean": [None if np.isnan(a) else round(a, 1) for a in mean]}
+        measured.append([cut, round(values.mean().item(), 2), round(sd, 2), len(values)])
+    return measured
 
 
 def bytes_csr(kept: int, rows: int) -> int:
@@ -240,22 +250,32 @@ def _fallback(data: dict[str, Any], scope: str, position: int) -> str:
     """One sentence about the first cut and a table a scope: the widget's text equivalent."""
     total, removed = _total(data), _removed_at(data, scope, position)
     sentence = (
-        f"With {removed / total:.1%} of the weights removed ({scope} threshold), "
+        f"With {100 * removed / total:.1f} % of the weights removed ({scope} threshold), "
         f"{total - removed:,} of {total:,} are kept; "
-        f"{data['metric']}: {_accuracy_text(data['accuracy'][scope], position)}."
+        f"{data['metric']}: {_accuracy_text(data, scope, position)}."
     )
     tables = "".join(_table(data, s, position) for s in data["scopes"])
-    return f"<p><strong>{html.escape(data['title'])}</strong></p>\n<p>{html.escape(sentence)}</p>\n{tables}"
+    title = f"<p><strong>{html.escape(data['title'])}</strong></p>"
+    return f"{title}\n<p>{html.escape(sentence)}</p>\n{tables}"
 
 
 def _table(data: dict[str, Any], scope: str, position: int) -> str:
-    cuts, curve = data["cuts"], data["accuracy"][scope]
-    measured = [m[0] for m in curve["measured"]]
-    shown = {*measured[:: math.ceil(len(measured) / 10)], position}
+    cuts = data["cuts"]
+    measured = [point[0] for point in data["accuracy"][scope]]
+    shown = {*measured[:: math.ceil(len(measured) / 12)], position}
     shown |= {_nearest_cut(cuts, s) for s in _LANDMARKS}
-    names = ", ".join(layer["name"] for layer in data["layers"])
-    heads = ["removed", "threshold on |w|", "kept", f"kept in {names}", data["metric"], "CSR bytes"]
-    caption = f"{scope} threshold: what each cut keeps; dense weights take {4 * _total(data):,} bytes"
+    names = " / ".join(layer["name"] for layer in data["layers"])
+    heads = [
+        "removed",
+        "threshold on |w|",
+        "kept",
+        f"kept in {names}",
+        data["metric"],
+        "CSR bytes",
+    ]
+    caption = (
+        f"{scope} threshold: what each cut keeps; dense weights take {4 * _total(data):,} bytes"
+    )
     lines = [_row(data, scope, p) for p in sorted(shown)]
     head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in heads)
     body = "\n".join(
@@ -276,21 +296,25 @@ def _row(data: dict[str, Any], scope: str, position: int) -> list[str]:
     kept = [m["n"] - r[position] for m, r in zip(layers, cut["removed"], strict=True)]
     stored = sum(bytes_csr(k, m["rows"]) for k, m in zip(kept, layers, strict=True))
     return [
-        f"{1 - sum(kept) / total:.2%}",
-        ", ".join(f"{t[position]:g}" for t in cut["thresholds"]),
+        f"{100 * (1 - sum(kept) / total):.2f} %",
+        " / ".join(f"{t[position]:g}" for t in cut["thresholds"]),
         f"{sum(kept):,}",
-        ", ".join(f"{k:,}" for k in kept),
-        _accuracy_text(data["accuracy"][scope], position),
+        " / ".join(f"{k:,}" for k in kept),
+        _accuracy_text(data, scope, position),
         f"{stored:,}",
     ]
 
 
-def _accuracy_text(curve: dict[str, list], position: int) -> str:
-    for cut, mean, sd, seeds in curve["measured"]:
+def _accuracy_text(data: dict[str, Any], scope: str, position: int) -> str:
+    cuts, curve = data["cuts"], data["accuracy"][scope]
+    for cut, mean, sd, seeds in curve:
         if cut == position:
-            return f"{mean:.1f} % (measured, {seeds} seeds, sd {sd:.1f})".replace("1 seeds, sd 0.0", "1 seed")
-    mean = curve["mean"][position]
-    return "not measured" if mean is None else f"about {mean:.0f} % (interpolated)"
+            spread = f"{seeds} seeds, sd {sd:.1f}" if seeds > 1 else "1 seed"
+            return f"{mean:.1f} % (measured, {spread})"
+    if not curve[0][0] < position < curve[-1][0]:
+        return "not measured"
+    mean = np.interp(cuts[position], [cuts[m[0]] for m in curve], [m[1] for m in curve])
+    return f"about {mean:.0f} % (interpolated)"
 
 
 # ------------------------------------------------------------------------------------- bad input
@@ -304,9 +328,15 @@ def _fraction(name: str, value: float) -> float:
     return float(value)
 
 
+def _mapping(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping, got {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name} must hold at least one entry, got {value!r}")
+
+
 def _check_weights(weights: Mapping[str, Tensor]) -> None:
-    if not weights:
-        raise ValueError(f"weights must hold at least one layer, got {weights!r}")
+    _mapping("weights", weights)
     for layer, w in weights.items():
         if not isinstance(w, Tensor) or w.dtype not in (torch.float32, torch.float64):
             got = w.dtype if isinstance(w, Tensor) else type(w).__name__
@@ -320,23 +350,31 @@ def _check_weights(weights: Mapping[str, Tensor]) -> None:
 
 
 def _check_accuracy(accuracy: Accuracy) -> list[str]:
-    """The scopes offered, in the caller's order."""
+    """Return the scopes offered, in the caller's order."""
+    _mapping("accuracy", accuracy)
+    for key, points in accuracy.items():
+        _mapping(f"accuracy[{key!r}]", points)
+        for s, values in points.items():
+            _fraction(f"each sparsity of accuracy[{key!r}]", s)
+            _percentages(f"accuracy[{key!r}][{s}]", values)
     scopes = [key for key in accuracy if key in ("global", "local")]
     if not scopes:
-        raise ValueError(f"accuracy must hold 'global' or 'local', got {list(accuracy)}")
-    for key, points in accuracy.items():
-        if not points:
-            raise ValueError(f"accuracy[{key!r}] must hold at least one measured sparsity")
-        for s, values in points.items():
-            _fraction(f"a sparsity of accuracy[{key!r}]", s)
-            if not len(values) or not all(0 <= a <= 100 for a in values):
-                raise ValueError(
-                    f"accuracy[{key!r}][{s}] must be percentages in 0..100, got {values}"
-                )
+        raise ValueError(f"accuracy must hold a curve 'global' or 'local', got {list(accuracy)}")
     return scopes
 
 
-def _check_positions(positions: Mapping[str, int], weights: Mapping[str, Tensor]) -> Mapping[str, int]:
+def _percentages(name: str, values: Sequence[float]) -> None:
+    try:
+        numbers = [float(a) for a in values]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a sequence of percentages, got {values!r}") from None
+    if not numbers or not all(0 <= a <= 100 for a in numbers):
+        raise ValueError(f"{name} must hold percentages in 0..100, a seed each; got {values!r}")
+
+
+def _check_positions(
+    positions: Mapping[str, int], weights: Mapping[str, Tensor]
+) -> Mapping[str, int]:
     for layer, count in positions.items():
         if layer not in weights:
             raise ValueError(f"positions names {layer!r}; the layers are {list(weights)}")

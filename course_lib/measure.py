@@ -1,0 +1,149 @@
+"""What a network costs: weights, multiplications, bytes, milliseconds. Zeros are counted as what
+they are: free only where something leaves them out.
+"""
+
+import io
+import lzma
+
+import torch
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of parameters, zeros included."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def sparsity(model: nn.Module) -> float:
+    """Fraction of zeros among the weights of linear and convolution layers.
+
+    Raises:
+        ValueError: the model has no such layer.
+    """
+    weights = _weights(model)
+    return 1 - sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
+
+
+def macs(model: nn.Module, x: Tensor, *, skip_zeros: bool = False) -> int:
+    """Multiply–accumulates of the linear and convolution layers for one example of ``x``.
+
+    One multiply–accumulate is two FLOPs in the literature that counts FLOPs.
+
+    Args:
+        x: a batch, (batch, …); its first example is run.
+        skip_zeros: count only multiplications by a weight that is not zero. That is what the
+            network *requires*; a dense kernel performs the others too.
+    """
+    total = 0
+
+    def count(layer: nn.Module, _: object, out: Tensor) -> None:
+        nonlocal total
+        weight = layer.weight
+        # Every weight is used once at each output position: Linear (1, …, out), Conv (1, out, …).
+        positions = out[0].numel() // weight.shape[0]
+        total += positions * int(weight.count_nonzero() if skip_zeros else weight.numel())
+
+    layers = [m for m in model.modules() if isinstance(m, _COUNTED)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    mode = model.training
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(x[:1])
+    finally:
+        model.train(mode)
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def bytes_dense(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers as they lie in memory, zeros included."""
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+
+
+def bytes_sparse(model: nn.Module) -> int:
+    """Bytes with each prunable weight stored as CSR, indices included, and the rest dense.
+
+    CSR keeps a value and an int32 column for every non-zero, and an int32 offset a row; a
+    convolution's weight counts as the matrix (out, in · kernel). At float32 it is smaller than
+    dense only above about 50 % sparsity.
+    """
+    saved = 0
+    for w in _weights(model):
+        saved += w.numel() * w.element_size() - csr_bytes(w.shape, int(w.count_nonzero()), w.element_size())
+    return bytes_dense(model) - saved
+
+
+def csr_bytes(shape: tuple[int, ...], nonzeros: int, value_bytes: int = 4) -> int:
+    """Bytes of one (rows, …) weight in CSR with int32 indices: values, columns, row offsets."""
+    return nonzeros * (value_bytes + 4) + 4 * (shape[0] + 1)
+
+
+def bytes_file(model: nn.Module) -> int:
+    """Bytes of the parameters and buffers as a file, compressed by LZMA: a strong general-purpose
+    compressor that knows nothing of networks."""
+    file = io.BytesIO()
+    for tensor in model.state_dict().values():
+        file.write(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return len(lzma.compress(file.getvalue()))
+
+
+def latency(model: nn.Module, x: Tensor, *, seconds: float = 0.2) -> float:
+    """Median seconds of one forward pass of the whole batch ``x``, measured for about ``seconds``.
+
+    Runs on as many threads as torch is set to, and waits for a GPU. Milliseconds differ from one
+    machine and hour to the next: compare ratios, measured side by side.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive, got {seconds!r}")
+    mode = model.training
+    try:
+        model.eval()
+        with torch.no_grad():
+            timer = Timer(
+                "model(x)", globals={"model": model, "x": x}, num_threads=torch.get_num_threads()
+            )
+            return timer.blocked_autorange(min_run_time=seconds).median
+    finally:
+        model.train(mode)
+
+
+def sparse_copy(model: nn.Sequential) -> nn.Sequential:
+    """A fully connected network with its weights as CSR matrices: the same function, computed
+    without the zeros. What ``latency`` needs to show what sparsity is worth on this machine.
+
+    Raises:
+        TypeError: ``model`` is not an ``nn.Sequential``, or has a convolution (torch has no sparse
+            one).
+    """
+    if not isinstance(model, nn.Sequential) or any(isinstance(m, _CONV) for m in model):
+        raise TypeError(f"model must be an nn.Sequential without convolutions, got {model}")
+    return nn.Sequential(*(SparseLinear(m) if isinstance(m, nn.Linear) else m for m in model))
+
+
+class SparseLinear(nn.Module):
+    """A linear layer that stores and multiplies only its non-zero weights (CSR)."""
+
+    def __init__(self, dense: nn.Linear) -> None:
+        super().__init__()
+        self.weight = dense.weight.detach().to_sparse_csr()
+        self.bias = None if dense.bias is None else dense.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = (self.weight @ x.t()).t()  # (out, in) sparse @ (in, batch) -> (batch, out)
+        return out if self.bias is None else out + self.bias
+
+
+_CONV = nn.modules.conv._ConvNd
+_COUNTED = (nn.Linear, _CONV)
+
+
+def _weights(model: nn.Module) -> list[Tensor]:
+    found = [m.weight.detach() for m in model.modules() if isinstance(m, _COUNTED)]
+    if not found:
+        raise ValueError(
+            f"model must have a linear or convolution layer, got {type(model).__name__} without one"
+        )
+    return found

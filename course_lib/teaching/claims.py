@@ -1,0 +1,108 @@
+"""Claims: sentences that a notebook computes, shows with their uncertainty, and insists on.
+
+A lesson says "A beats B" by calling ``greater``; the cell shows the difference with its confidence
+interval, and raises when the data stop supporting the sentence. "No difference" is a claim too:
+``equal`` says within which margin. Each claim travels in the cell's output as data, with its seeds
+and versions, and the book collects them on one page.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+
+import numpy as np
+import torch
+from scipy import stats
+
+import course_lib
+
+MIME = "application/vnd.course-lib.claim+json"
+MIN_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A measured difference of paired runs, and the sentence it supports."""
+
+    statement: str
+    mean: float  # of the differences, in ``unit``
+    sd: float  # sample standard deviation of the differences
+    half_width: float  # of the 95 % confidence interval of the mean
+    n: int  # seeds
+    unit: str
+    versions: dict[str, str]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.statement}: {_signed(self.mean)} ± {self.half_width:.2g} {self.unit} "
+            f"(95 % interval of the paired difference, {self.n} seeds, sd {self.sd:.2g})"
+        )
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        html = f'<p class="course-claim"><strong>Measured.</strong> {escape(str(self))}</p>'
+        return {"text/plain": str(self), "text/html": html, MIME: asdict(self)}
+
+
+def greater(
+    statement: str, a: Sequence[float], b: Sequence[float], *, by: float = 0.0, unit: str = "points"
+) -> Claim:
+    """Claim that a exceeds b by more than ``by``, seed by seed.
+
+    Args:
+        statement: the sentence, without numbers; they are added.
+        a, b: one value a seed, the same seeds in the same order, at least five.
+        by: what the whole 95 % interval of the mean difference must lie above. By chance alone that
+            happens in one of forty experiments without a difference.
+
+    Raises:
+        AssertionError: the data do not support the sentence.
+        ValueError: fewer than five seeds, or unpaired values.
+    """
+    claim = _difference(statement, a, b, unit)
+    if not claim.mean - claim.half_width > by:
+        raise AssertionError(f"not supported (needs more than {by:g} {unit}): {claim}")
+    return claim
+
+
+def equal(
+    statement: str, a: Sequence[float], b: Sequence[float], *, within: float, unit: str = "points"
+) -> Claim:
+    """Claim that a and b differ by less than ``within``: the whole 95 % interval of the mean
+    difference lies inside ± ``within``. (Not having found a difference would not be enough.)
+
+    Raises:
+        AssertionError: the data do not support the sentence.
+        ValueError: as ``greater``.
+    """
+    claim = _difference(statement, a, b, unit)
+    if not abs(claim.mean) + claim.half_width < within:
+        raise AssertionError(f"not supported (needs less than {within:g} {unit}): {claim}")
+    return claim
+
+
+def _difference(statement: str, a: Sequence[float], b: Sequence[float], unit: str) -> Claim:
+    a, b = (np.asarray(torch.as_tensor(v).tolist(), dtype=float) for v in (a, b))
+    if a.ndim != 1 or a.shape != b.shape or len(a) < MIN_SEEDS:
+        raise ValueError(
+            f"a and b must hold one value a seed for the same {MIN_SEEDS} or more seeds, "
+            f"got shapes {a.shape} and {b.shape}"
+        )
+    if not np.isfinite([a, b]).all():
+        raise ValueError(f"a and b must be finite, got {a} and {b}")
+    d, n = a - b, len(a)
+    half_width = float(stats.t.ppf(0.975, n - 1)) * d.std(ddof=1) / math.sqrt(n)
+    versions = {"course_lib": course_lib.__version__, "torch": torch.__version__}
+    return Claim(statement, float(d.mean()), float(d.std(ddof=1)), half_width, n, unit, versions)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}" if abs(value) < 10 else f"{value:+.1f}"
+
+
+def mean_sd(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation over seeds, as tables and sentences print it."""
+    v = np.asarray(torch.as_tensor(values).tolist(), dtype=float)
+    if len(v) < 2:
+        raise ValueError(f"values must hold at least two seeds, got {len(v)}")
+    return f"{v.mean():.1f} ± {v.std(ddof=1):.1f}"

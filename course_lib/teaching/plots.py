@@ -1,0 +1,70 @@
+"""Figures for pages that are read in light, in dark, in grey and by ear.
+
+``show`` turns a matplotlib figure into inline SVG whose black is the page's text colour, with a
+full sentence as its alternative text. The style tells lines apart by marker and dash as well as by
+colour, and its colours reach 3:1 against white and against black.
+"""
+
+import io
+import re
+from html import escape
+
+import matplotlib as mpl
+from cycler import cycler
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B0679A", "#8A8A8A")
+_STYLE = {
+    "figure.figsize": (6.4, 3.6),
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.2,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "axes.prop_cycle": cycler(
+        color=COLOURS, marker="osD^v", linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1))]
+    ),
+    "svg.fonttype": "none",  # text stays text: small, sharp, searchable
+    "svg.hashsalt": "course_lib",  # the same figure gives the same bytes
+}
+
+
+def use_style() -> None:
+    """Set the course's figure style for this process."""
+    mpl.rcParams.update(_STYLE)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG that takes its text colour and background from the page around it."""
+    buffer = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)  # ids that nothing refers to, the same on each page
+    # Points become a view box alone, so that the picture shrinks with a phone's width.
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r'\1 style="max-width: \2pt"', text, count=1)
+    text = text.replace("#000000", "currentColor")
+    # matplotlib leaves default black unsaid on text and lines; say it.
+    return text.replace("<svg ", '<svg fill="currentColor" ', 1)
+
+
+def show(figure: Figure, alt: str) -> HTML:
+    """Put a figure on the page, and close it.
+
+    Args:
+        alt: what the figure shows, as a full sentence, for those who hear the page.
+    """
+    if not alt.strip().endswith("."):
+        raise ValueError(f"alt must be a full sentence that ends in a full stop, got {alt!r}")
+    import matplotlib.pyplot as plt
+
+    picture = svg(figure).replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    plt.close(figure)
+    return HTML(f'<figure class="course-figure">{picture}</figure>')

@@ -1,0 +1,294 @@
+"""The runner: what it says, what it survives, and what it leaves alone."""
+
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+
+from course_lib.grading import check
+from course_lib.grading.checks import CLOSING, LONGEST_TEXT, CheckFailed, plain, show
+from course_lib.grading.exercises import EXERCISES
+
+from .answers import mask_by_python, share_by_root
+
+
+def empty(*inputs): ...
+
+
+def raises_not_implemented(*inputs):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("stub", [empty, raises_not_implemented, lambda *_: ...])
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_stub_is_answered_kindly(name, stub):
+    result = check(name, stub)
+    assert not result.passed
+    assert result.stub
+    for text in (str(result), result._repr_html_()):
+        assert "nothing to check yet" in text
+        assert f"fill in the body of {EXERCISES[name].signature}" in text
+        assert "fail" not in text.lower()
+
+
+def test_none_in_one_branch_is_not_a_stub():
+    result = check("magnitude_mask", lambda w, s: mask_by_python(w, s) if s else None)
+    assert not result.stub
+    assert "got NoneType" in str(result)
+
+
+def test_unknown_name_lists_the_exercises():
+    with pytest.raises(ValueError, match=r"'mask'.*magnitude_mask, kills_wrong_masks"):
+        check("mask", mask_by_python)
+
+
+@pytest.mark.parametrize("value", [None, 3, torch.ones(2), "magnitude_mask"])
+def test_only_functions_are_checked(value):
+    with pytest.raises(TypeError, match=r"function itself, as in check\('magnitude_mask', magn"):
+        check("magnitude_mask", value)
+
+
+def test_counterexample_in_words():
+    text = str(check("magnitude_mask", lambda w, s: mask_by_python(w - w.min(), s)))
+    assert "Input:     magnitude_mask(torch.tensor([1.0, -2.0]), 0.5)" in text
+    assert "Returned:  torch.tensor([True, False])" in text
+    assert "Expected:  no magnitude removed that is above a kept one; here 2 goes and 1 s" in text
+    assert text.splitlines()[0] == "magnitude_mask: not yet, 3 of 6 properties hold so far"
+    assert text.endswith(CLOSING)
+    assert CLOSING == "Public checks only; grading uses other inputs."
+
+
+def test_wrong_type_is_named():
+    text = str(check("magnitude_mask", lambda w, s: mask_by_python(w, s).tolist()))
+    assert "Expected:  a torch.bool tensor of shape (2,), got list" in text
+    text = str(check("magnitude_mask", lambda w, s: mask_by_python(w, s).numpy()))
+    assert "got numpy.ndarray" in text
+    text = str(check("magnitude_mask", lambda w, s: mask_by_python(w, s).to("meta")))
+    assert "on cpu, got one on meta" in text
+    text = str(check("kills_wrong_masks", lambda fn: np.bool_(True)))
+    assert "True or False, got numpy.bool" in text
+
+
+def test_upside_down_mask_is_told_so():
+    assert "is the mask upside down?" in str(
+        check("magnitude_mask", lambda w, s: ~mask_by_python(w, s))
+    )
+
+
+def test_an_earlier_property_wins_over_an_earlier_case():
+    """The first case breaks "smallest magnitude", a later one "exactly round"."""
+
+    def answer(weight, sparsity):
+        return torch.zeros_like(weight).bool() if sparsity == 0 else ~mask_by_python(weight, 0.5)
+
+    result = check("magnitude_mask", answer)
+    assert result.broken.says == "removes exactly round(sparsity * n) weights"
+    assert [prop.says[:8] for prop in result.holds] == ["runs on ", "returns "]
+
+
+def test_error_shows_the_input_and_the_last_line_of_the_students_code():
+    def helper(weight):
+        return torch.reshape(weight, (7, 7))  # the line to find
+
+    result = check("magnitude_mask", lambda weight, sparsity: helper(weight))
+    text = str(result)
+    assert "magnitude_mask(torch.tensor([1.0, -2.0]), 0.5)" in text
+    assert "RuntimeError: shape '[7, 7]' is invalid" in text
+    assert "of your code: return torch.reshape(weight, (7, 7))" in text
+    assert result.holds == ()
+
+
+def test_wrong_number_of_parameters_has_no_line_of_its_own():
+    text = str(check("magnitude_mask", lambda weight: weight))
+    assert "takes 1 positional argument but 2 were given" in text
+    assert "of your code" not in text
+
+
+def test_exit_is_an_error_and_interrupt_gets_through():
+    assert "SystemExit" in str(check("magnitude_mask", lambda *_: sys.exit()))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check("magnitude_mask", interrupted)
+
+
+def test_a_run_that_fails_everywhere_stops_at_the_first_case():
+    result = check("magnitude_mask", lambda *_: 1 / 0)
+    assert result.inputs_tried == 1
+
+
+def test_changed_input_is_a_property_of_its_own():
+    text = str(check("magnitude_mask", lambda w, s: mask_by_python(w.abs_(), s)))
+    assert "FAILS: leaves its input as it was" in text
+    assert "Input:     magnitude_mask(torch.tensor([1.0, -2.0]), 0.5)" in text
+    assert "the input had become torch.tensor([1.0, 2.0])" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scores: scores.clear(),
+        lambda scores: scores.update({name: s.tolist() for name, s in scores.items()}),
+        lambda scores: scores.update({"fc1": scores.pop("fc1")}),
+        lambda scores: next(iter(scores.values())).add_(1),
+    ],
+)
+def test_a_changed_dict_is_seen(change):
+    right = EXERCISES["global_masks"]
+
+    def answer(scores, sparsity):
+        from .answers import global_by_sort
+
+        masks = global_by_sort(scores, sparsity)
+        change(scores) if "fc1" in scores else None
+        return masks
+
+    assert check(right.name, answer).broken.says == "leaves its input as it was"
+
+
+def test_every_call_gets_its_own_copy():
+    """An answer that keeps and spoils its inputs does not spoil later checks."""
+
+    def spoils(weight, sparsity):
+        mask = mask_by_python(weight, sparsity)
+        weight.zero_()
+        return mask
+
+    first = check("magnitude_mask", spoils)
+    assert str(first) == str(check("magnitude_mask", spoils))
+    assert check("magnitude_mask", mask_by_python).passed
+
+
+def test_results_repeat_whatever_the_random_state():
+    def dice(weight, sparsity):
+        torch.rand(5), random.random(), np.random.rand()
+        return torch.rand(weight.shape) < random.random() + np.random.rand()
+
+    texts = set()
+    for seed in range(20):
+        torch.manual_seed(seed), random.seed(seed), np.random.seed(seed)
+        texts.add(str(check("magnitude_mask", dice)))
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_the_readers_random_streams_go_on_as_if_nothing_happened(error):
+    def draws(target, rounds):
+        torch.manual_seed(1), random.seed(1), np.random.seed(1)
+        torch.rand(3), random.random(), np.random.rand()
+        if error:
+            raise error
+        return share_by_root(target, rounds)
+
+    def numbers():
+        return torch.rand(()).item(), random.random(), np.random.rand()
+
+    torch.manual_seed(7), random.seed(7), np.random.seed(7)
+    expected = numbers()
+    torch.manual_seed(7), random.seed(7), np.random.seed(7)
+    if error:
+        with pytest.raises(error):
+            check("per_round", draws)
+    else:
+        assert check("per_round", draws).passed
+    assert numbers() == expected
+
+
+def test_twenty_seeds_do_not_change_a_verdict():
+    for seed in range(20):
+        torch.manual_seed(seed)
+        assert check("magnitude_mask", mask_by_python).passed
+
+
+def test_print_is_kept_for_the_counterexample(capsys):
+    def noisy(weight, sparsity):
+        print("shape", tuple(weight.shape))
+        return weight
+
+    text = str(check("magnitude_mask", noisy))
+    assert "Printed:   shape (2,)" in text
+    assert capsys.readouterr().out == ""
+
+
+def test_html_is_escaped_plain_and_without_ids_or_colours():
+    def hostile(weight, sparsity):
+        print("<script>alert(1)</script>\x1b[31m")
+        return {"<img src=x onerror=alert(1)>": "</code>"}
+
+    page = check("magnitude_mask", hostile)._repr_html_()
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "\x1b" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert " id=" not in page
+    assert "color" not in page
+    assert page.count("<dt>") == page.count("<dd>") == 4
+
+
+def test_html_escapes_an_error_message():
+    def hostile(weight, sparsity):
+        raise ValueError("<b>bold</b>")
+
+    page = check("magnitude_mask", hostile)._repr_html_()
+    assert "<b>" not in page
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+
+
+def test_html_and_text_say_the_same():
+    import html
+    import re
+
+    result = check("magnitude_mask", lambda w, s: w.abs() > w.abs().quantile(s))
+    words = html.unescape(re.sub("<[^>]+>", " ", result._repr_html_()))
+    for label, text in (*result.facts, ("", result.broken.says), ("", result.broken.hint)):
+        assert label in words
+        assert text in words
+        assert text in str(result)
+    assert repr(result) == str(result)
+
+
+def test_long_student_text_is_cut():
+    def long_winded(weight, sparsity):
+        raise ValueError("x" * 100_000)
+
+    result = check("magnitude_mask", long_winded)
+    assert len(dict(result.facts)["Raised"]) <= LONGEST_TEXT + len(" … (cut)")
+    assert len(result._repr_html_()) < 2 * LONGEST_TEXT
+    assert plain("a" * LONGEST_TEXT) == "a" * LONGEST_TEXT
+    assert len(str(check("magnitude_mask", lambda *_: list(range(10**4))))) < LONGEST_TEXT
+
+
+def test_show():
+    assert show(torch.tensor([[1.0, -2.5]])) == "torch.tensor([[1.0, -2.5]])"
+    assert show(torch.zeros(5, 5)) == "<torch.float32 tensor of shape (5, 5)>"
+    assert show({"b": torch.ones(1).bool(), "a": 1}) == "{'b': torch.tensor([True]), 'a': 1}"
+    assert show((2, 3)) == "(2, 3)"
+
+
+@pytest.mark.parametrize("answer", [empty, lambda w, s: w])
+def test_under_nbgrader_a_failed_check_raises(monkeypatch, answer):
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    with pytest.raises(CheckFailed) as caught:
+        check("magnitude_mask", answer)
+    assert "magnitude_mask: " in str(caught.value)
+    assert caught.value._render_traceback_() == str(caught.value).splitlines()
+
+
+def test_under_nbgrader_a_passed_check_does_not_raise(monkeypatch):
+    monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
+    assert check("magnitude_mask", mask_by_python).passed
+
+
+def test_a_notebook_shows_the_message_without_a_traceback(monkeypatch, capsys):
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    cell = "from course_lib.grading import check\ncheck('per_round', lambda t, r: t / r)"
+    InteractiveShell().run_cell(cell)
+    out, err = capsys.readouterr()
+    assert "FAILS: reaches the target after all rounds" in out + err
+    assert "Traceback" not in out + err
+    assert "checks.py" not in out + err
