@@ -1,5 +1,6 @@
-"""What several tests share: a headless Chromium, the built book served on this machine, a visitor."""
+"""What several tests share: a headless Chromium, the built book on a local server, a visitor."""
 
+import contextlib
 import functools
 import http.server
 import os
@@ -11,11 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "book/_build/html"
-# No sandbox (tests may run as root in a container), and nothing that phones home.
-CHROMIUM_FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update"
-).split()
+# No sandbox (tests may run as root in a container), nothing that phones home, and no way out.
+CHROMIUM_FLAGS = [
+    *"--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync".split(),
+    *"--disable-background-networking --disable-component-update".split(),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
 
 
 def missing(what: str) -> None:
@@ -56,38 +58,28 @@ def site() -> dict[str, str]:
         server.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def visit(browser, site):
-    """Return a function that opens a page of the book with every other address blocked.
+    """Return a function that opens a page of the book in a fresh window, for a `with` statement.
 
-    `page = visit("notebooks/criteria.html", scheme="file", color_scheme="dark")`; further keywords
-    are Playwright's `new_context`. `page.outside` lists the addresses that the page asked for in
-    vain, `page.complaints` the console's errors and uncaught exceptions.
+    `with visit("notebooks/criteria.html", scheme="file", color_scheme="dark") as page:`; further
+    keywords are Playwright's `new_context`. `page.outside` lists the addresses beyond the book that
+    the page asked for (in vain), `page.complaints` the console's errors and uncaught exceptions.
     """
-    contexts = []
+    own = (site["http"] + "/", site["file"] + "/", "data:", "blob:")
 
+    @contextlib.contextmanager
     def open_page(path, *, scheme="http", **options):
         context = browser.new_context(**options)
-        contexts.append(context)
         page = context.new_page()
         page.outside, page.complaints = [], []
-
-        def gate(route):
-            url = route.request.url
-            if url.startswith((site["http"] + "/", site["file"] + "/", "data:", "blob:")):
-                route.continue_()
-            else:
-                page.outside.append(url)
-                route.abort()
-
-        context.route("**/*", gate)
+        page.on("request", lambda r: r.url.startswith(own) or page.outside.append(r.url))
         page.on("console", lambda m: m.type == "error" and page.complaints.append(m.text))
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.goto(f"{site[scheme]}/{path}")
         if options.get("java_script_enabled", True):
             page.evaluate("window.MathJax?.startup?.promise")
-        return page
-
-    yield open_page
-    for context in contexts:
+        yield page
         context.close()
+
+    return open_page

@@ -1,12 +1,15 @@
-"""The book's own Sphinx extension: local formulas, the strip, predict gates, the claims table."""
+"""The book's own Sphinx extension: formulas without a network, strips, predict gates, tables."""
 
 import json
 import re
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
 from docutils import nodes
+from jupyter_cache import get_cache
 from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -24,10 +27,9 @@ def copy_mathjax(app: Sphinx) -> None:
     """Put MathJax and its fonts beside the pages, so that formulas need no network."""
     source = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
     target = Path(app.outdir) / "_static" / "mathjax"
-    for part in ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions"):
-        copy_asset(
-            str(source / part), str((target / part).parent if "." in part else target / part)
-        )
+    copy_asset(str(source / "tex-chtml.js"), str(target))
+    for folder in ("output/chtml/fonts/woff-v2", "input/tex/extensions"):
+        copy_asset(str(source / folder), str(target / folder))
     app.config.mathjax_path = "mathjax/tex-chtml.js"
 
 
@@ -41,9 +43,9 @@ def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doc
     ]
 
 
-def course_metadata(app_env, docname: str) -> dict | None:
+def course_metadata(env, docname: str) -> dict | None:
     """Return a lesson's metadata `course`: {"minutes": int, "needs": [names of notebooks]}."""
-    path = Path(app_env.doc2path(docname))
+    path = Path(env.doc2path(docname))
     if path.suffix != ".ipynb":
         return None
     course = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("course")
@@ -69,7 +71,8 @@ class Strip(SphinxTransform):
         if course is None:
             return
         items = [nodes.Text(f"{course['minutes']} minutes in class")]
-        items.append(self.needs(course["needs"]))
+        if course["needs"]:
+            items.append(self.needs(course["needs"]))
         ran = NbMetadataCollector.get_exec_data(self.env, docname) or {}
         if ran.get("runtime") is not None:
             items.append(nodes.Text(f"runs in {max(1, round(ran['runtime']))} s"))
@@ -87,29 +90,18 @@ class Strip(SphinxTransform):
         return (Path(self.env.srcdir) / "pyproject.toml").read_text(encoding="utf-8")
 
     def needs(self, names: list[str]) -> nodes.Node:
-        """Return `needs` and links to the lessons that come first."""
-        line = nodes.inline("", "needs " if names else "needs no other lesson")
+        """Return the word and links to the lessons that come first."""
+        line = nodes.inline("", "needs ")
         for position, name in enumerate(names):
-            link = addnodes.pending_xref(
-                "",
-                nodes.inline("", name, classes=["doc"]),
-                refdomain="std",
-                reftype="doc",
-                refexplicit=False,
-                refwarn=True,
-                reftarget=f"/notebooks/{name}",
-                refdoc=self.env.docname,
-            )
-            line += [nodes.Text(", "), link] if position else [link]
+            line += [nodes.Text(", ")] if position else []
+            line += doc_link(self.env, f"notebooks/{name}")
         return line
 
     def download(self, docname: str) -> nodes.Node:
         """Return a link to the notebook file, which is copied into the book."""
-        name = f"{docname}.ipynb"
-        link = addnodes.download_reference(
-            "", "", nodes.Text("download the notebook"), refdoc=docname, reftarget=f"/{name}"
-        )
-        return link
+        text = nodes.Text("download the notebook")
+        file = f"/{docname}.ipynb"
+        return addnodes.download_reference("", "", text, refdoc=docname, reftarget=file)
 
 
 class Gates(SphinxTransform):
@@ -128,8 +120,8 @@ class Gates(SphinxTransform):
                 cell["prompt_show"], cell["prompt_hide"] = GATE, "Hide it again"
 
 
-class ClaimsNode(nodes.General, nodes.Element):
-    """Where the table of claims goes, once every lesson has been read."""
+class TableNode(nodes.General, nodes.Element):
+    """Where a table about all lessons goes, once every lesson has been read."""
 
 
 class ClaimsTable(SphinxDirective):
@@ -137,64 +129,84 @@ class ClaimsTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Leave a mark; the table is made when all lessons are known."""
-        return [ClaimsNode()]
+        return [TableNode(rows=claim_rows)]
 
 
-def claims(app: Sphinx) -> list[tuple[str, dict]]:
-    """Return (lesson, claim record) for every claim in the executed notebooks, in reading order."""
-    found = []
-    for docname in app.env.toctree_includes.get(app.config.root_doc, []):
-        executed = Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"
-        if executed.exists():
-            for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
-                outputs = [output.get("data", {}) for output in cell.get("outputs", [])]
-                found += [(docname, data[CLAIM]) for data in outputs if CLAIM in data]
-    return found
+class TimingTable(SphinxDirective):
+    """`{timing-table}`: the seconds that each lesson took when it was executed."""
+
+    def run(self) -> list[nodes.Node]:
+        """Leave a mark; the table is made when all lessons are known."""
+        return [TableNode(rows=timing_rows)]
 
 
-def cell(text: str | nodes.Node) -> nodes.entry:
-    """Return a table cell holding `text`."""
-    inner = nodes.Text(text) if isinstance(text, str) else text
-    return nodes.entry("", nodes.paragraph("", "", inner))
+def executed(env) -> Iterator[tuple[str, dict, list]]:
+    """Yield (lesson, what build.py noted about its execution, its executed cells), in order."""
+    cache = get_cache(env.mystnb_config.execution_cache_path)
+    for docname in env.toctree_includes.get(env.config.root_doc, []):
+        path = Path(env.doc2path(docname))
+        if path.suffix == ".ipynb":
+            record = cache.match_cache_notebook(nbformat.read(path, as_version=4))
+            yield docname, record.data, cache.get_cache_bundle(record.pk).nb.cells
 
 
-class FillClaims(SphinxPostTransform):
-    """Replace each mark by the table."""
+def claim_rows(env) -> list[tuple]:
+    """Return the table of claims, header first."""
+    rows = [("Claim", "Effect ± 95 % interval", "Seeds", "Lesson")]
+    for docname, _, cells in executed(env):
+        outputs = [output.get("data", {}) for cell in cells for output in cell.outputs]
+        for claim in (data[CLAIM] for data in outputs if CLAIM in data):
+            effect = f"{claim['mean']:+.2f} ± {claim['half_width']:.2g} {claim['unit']}"
+            rows.append((claim["statement"], effect, claim["n"], doc_link(env, docname)))
+    return rows
+
+
+def timing_rows(env) -> list[tuple]:
+    """Return the table of seconds, header first."""
+    rows = [("Lesson", "Seconds", "Slowest cell", "Code cells")]
+    for docname, data, _ in executed(env):
+        cells = data["cells"]
+        slowest = f"{max(cells, default=0):.1f} s"
+        total = f"{data['execution_seconds']:.1f}"
+        rows.append((doc_link(env, docname), total, slowest, len(cells)))
+    return rows
+
+
+def doc_link(env, docname: str) -> addnodes.pending_xref:
+    """Return a link to a page of the book that reads as the page's title."""
+    return addnodes.pending_xref(
+        "",
+        nodes.inline("", docname, classes=["doc"]),
+        refdomain="std",
+        reftype="doc",
+        refexplicit=False,
+        refwarn=True,
+        reftarget=f"/{docname}",
+        refdoc=env.docname,
+    )
+
+
+class FillTables(SphinxPostTransform):
+    """Replace each mark by its table."""
 
     default_priority = 8  # before links are resolved
 
     def run(self, **kwargs) -> None:
         """Build the table row by row."""
-        for mark in list(self.document.findall(ClaimsNode)):
-            mark.replace_self(self.table(claims(self.app)))
+        for mark in list(self.document.findall(TableNode)):
+            head, *body = mark["rows"](self.env)
+            group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in head), cols=len(head))
+            group += nodes.thead("", table_row(head))
+            group += nodes.tbody("", *map(table_row, body))
+            table = nodes.table("", group, classes=["colwidths-auto"])
+            none = nodes.paragraph("", "The lessons of this build hold none.")
+            mark.replace_self(table if body else none)
 
-    def table(self, rows: list[tuple[str, dict]]) -> nodes.Node:
-        """Return the table: claim, effect and its 95 % interval, seeds, lesson."""
-        if not rows:
-            return nodes.paragraph("", "No lesson of this build states a claim.")
-        table, group = nodes.table(classes=["course-claims"]), nodes.tgroup(cols=4)
-        table += group
-        group += [nodes.colspec(colwidth=width) for width in (50, 20, 10, 20)]
-        head, body = nodes.thead(), nodes.tbody()
-        titles = ("Claim", "Effect [95 % interval]", "Seeds", "Lesson")
-        head += nodes.row("", *(cell(title) for title in titles))
-        for docname, claim in rows:
-            low, high = claim["ci"]
-            effect = f"{claim['value']:.4g} [{low:.4g}, {high:.4g}]"
-            link = addnodes.pending_xref(
-                "",
-                nodes.inline("", docname),
-                refdomain="std",
-                reftype="doc",
-                refexplicit=False,
-                refwarn=True,
-                reftarget=f"/{docname}",
-                refdoc=self.env.docname,
-            )
-            row = (claim["statement"], effect, str(claim["n"]), link)
-            body += nodes.row("", *(cell(item) for item in row))
-        group += [head, body]
-        return table
+
+def table_row(items: tuple) -> nodes.row:
+    """Return a row of cells that hold the items: nodes, or anything to be printed."""
+    inner = [item if isinstance(item, nodes.Node) else nodes.Text(str(item)) for item in items]
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", item)) for item in inner))
 
 
 def setup(app: Sphinx) -> dict:
@@ -203,7 +215,8 @@ def setup(app: Sphinx) -> dict:
     app.connect("html-page-context", drop_thebe, priority=900)
     app.add_transform(Strip)
     app.add_transform(Gates)
-    app.add_node(ClaimsNode)
+    app.add_node(TableNode)
     app.add_directive("claims-table", ClaimsTable)
-    app.add_post_transform(FillClaims)
+    app.add_directive("timing-table", TimingTable)
+    app.add_post_transform(FillTables)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -70,6 +70,8 @@ function nameThemeControls() {
   }
 }
 
+// docutils calls its bibliography a list, but not its entries list items.
+document.querySelectorAll(".citation-list[role]").forEach((box) => box.removeAttribute("role"));
 document.querySelectorAll(".course-predict").forEach(preparePrediction);
 document.querySelectorAll("pre, .pst-scrollable-table-container, .math").forEach(reachable);
 nameThemeControls();

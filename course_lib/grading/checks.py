@@ -153,9 +153,9 @@ class Result:
         items = [f"<li>holds: {says(prop.says)}</li>" for prop in self.holds]
         if self.broken:
             items.append(f"<li><strong>fails: {says(self.broken.says)}</strong></li>")
+        code = "<code style='white-space:pre-wrap;overflow-wrap:anywhere'>{}</code>"
         facts = "".join(
-            f"<dt>{says(label)}</dt><dd><code style='white-space:pre-wrap;overflow-wrap:anywhere'>"
-            f"{says(text)}</code></dd>"
+            f"<dt>{label}</dt><dd>{('{}' if label == 'Expected' else code).format(says(text))}</dd>"
             for label, text in self.facts
         )
         advice = "".join(
@@ -200,9 +200,7 @@ def _demand(prop: Property, call: Call, must_raise: bool) -> str | None:
         refused = isinstance(call.error, ValueError)
         return "a ValueError, because no answer exists here" if must_raise and not refused else None
     if prop is UNCHANGED:
-        return (
-            None if _same(call.inputs, call.after) else "the same input after the call as before it"
-        )
+        return None if _same(call.inputs, call.after) else "its input as it was before the call"
     return None if must_raise else prop.demand(call.returned, *call.inputs)
 
 
@@ -237,7 +235,7 @@ def _facts(exercise: Exercise, call: Call, demand: str) -> tuple[tuple[str, str]
         facts.append(("Raised", plain(_error_in_words(call.error))))
     if not _same(call.inputs, call.after):
         facts.append(("Then", f"the input had become {plain(', '.join(map(show, call.after)))}"))
-    facts.append(("Expected", demand))
+    facts.append(("Expected", plain(demand)))
     if call.printed:
         facts.append(("Printed", plain(call.printed.rstrip())))
     return tuple(facts)
@@ -254,7 +252,8 @@ def _error_in_words(error: BaseException) -> str:
 def show(value: Any) -> str:
     """A value as it could be typed into a cell; a large one, or a function, is described."""
     if isinstance(value, Tensor):
-        if value.numel() <= LONGEST_TENSOR:
+        plain_data = value.layout is torch.strided and value.device.type == "cpu"
+        if plain_data and value.numel() <= LONGEST_TENSOR:
             return f"torch.tensor({value.tolist()})"
         return f"<{value.dtype} tensor of shape {tuple(value.shape)}>"
     if type(value) is dict:

@@ -55,8 +55,8 @@ def _not_a_mask(returned: object, like: Tensor) -> str | None:
         return f"{wanted}, got {_kind(returned)}"
     if returned.dtype != torch.bool or returned.shape != like.shape:
         return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
-    if returned.device != like.device:
-        return f"{wanted} on {like.device}, got one on {returned.device}"
+    if (returned.layout, returned.device) != (like.layout, like.device):
+        return f"{wanted}, dense and on {like.device}; got {returned.layout} on {returned.device}"
     return None
 
 
@@ -350,9 +350,9 @@ def _no_whole_weight(sparsity: float, shape: tuple[int, int], _: int) -> str | N
 def _does_not_fit(sparsity: float, shape: tuple[int, int], budget: int) -> str | None:
     kept = shape[0] * shape[1] - _removed(sparsity, shape)
     needed = _csr_bytes(shape, kept)
-    return (
-        f"at most {budget} bytes; with {kept} weights it has {needed}" * (needed > budget) or None
-    )
+    if needed <= budget:
+        return None
+    return f"at most {budget} bytes; with {kept} weights it has {needed}"
 
 
 def _not_the_smallest(sparsity: float, shape: tuple[int, int], budget: int) -> str | None:

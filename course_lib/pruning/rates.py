@@ -34,7 +34,7 @@ def per_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
     for name, s in sparsity.items():
         _check_fraction(f"sparsity[{name!r}]", s)
     return {
-        name: _keep_top(s.flatten(), s.numel() - round(sparsity[name] * s.numel())).view(s.shape)
+        name: keep_top(s.flatten(), s.numel() - round(sparsity[name] * s.numel())).view(s.shape)
         for name, s in scores.items()
     }
 
@@ -58,7 +58,7 @@ def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) ->
     flat = torch.cat([s.flatten() for s in scores.values()])
     n_keep = len(flat) - round(sparsity * len(flat))
     if within is None:
-        keep = _keep_top(flat, n_keep)
+        keep = keep_top(flat, n_keep)
     else:
         keep = _check_within(scores, within)
         alive = int(keep.sum())
@@ -67,12 +67,12 @@ def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) ->
                 f"sparsity={sparsity!r} keeps {n_keep} of {len(flat)} weights, "
                 f"but within has only {alive} left"
             )
-        keep[keep.clone()] = _keep_top(flat[keep], n_keep)
+        keep[keep.clone()] = keep_top(flat[keep], n_keep)
     parts = keep.split([s.numel() for s in scores.values()])
     return {name: part.view(s.shape) for (name, s), part in zip(scores.items(), parts, strict=True)}
 
 
-def _keep_top(scores: Tensor, n_keep: int) -> Tensor:
+def keep_top(scores: Tensor, n_keep: int) -> Tensor:
     """True at the ``n_keep`` highest of (n,) scores; of those equal at the cut, the first stay."""
     n = len(scores)
     if n_keep in (0, n):

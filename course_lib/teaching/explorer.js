@@ -4,7 +4,7 @@
 
 export const count = (n) => n.toLocaleString("en-US");
 
-/** Share of a whole in percent, never rounded up to "100 %" or down to "0 %" while it is neither. */
+/** Share of a whole in percent, never rounded to "100 %" or "0 %" while it is neither. */
 export function percent(part, total) {
   const share = (100 * part) / total;
   const digits = share >= 99 ? 2 : 1;
@@ -66,8 +66,8 @@ export function accuracyAt(curve, cuts, position) {
   const here = curve.find(([cut]) => cut === position);
   if (here) {
     const [, mean, sd, seeds] = here;
-    const note = seeds > 1 ? `(measured, ${seeds} seeds, sd ${sd.toFixed(1)})` : "(measured, 1 seed)";
-    return [`${mean.toFixed(1)} %`, note];
+    const spread = seeds > 1 ? `${seeds} seeds, sd ${sd.toFixed(1)}` : "1 seed";
+    return [`${mean.toFixed(1)} %`, `(measured, ${spread})`];
   }
   const value = interpolate(curve, cuts, position);
   if (value === null) return ["not measured", ""];
@@ -94,7 +94,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 const height = (share) => TOP + PLOT * (1 - share);
-const label = (x, y, words, anchor = "middle") =>
+const text = (x, y, words, anchor = "middle") =>
   make("text", { x: `${x}%`, y, "text-anchor": anchor }, words);
 const cutLine = (x) =>
   make("line", { class: "cut", x1: `${x}%`, x2: `${x}%`, y1: TOP - 10, y2: TOP + PLOT });
@@ -120,7 +120,7 @@ function histogram(layer, axis, threshold, hatch) {
   return [
     ...bars,
     make("line", { class: "axis", x1: "0%", x2: "100%", y1: TOP + PLOT, y2: TOP + PLOT }),
-    ...marks.map((mark) => label((100 * mark) / axis || 0, TOP + PLOT + 17, `${mark}`)),
+    ...marks.map((mark) => text((100 * mark) / axis || 0, TOP + PLOT + 17, `${mark}`)),
     cutLine((100 * threshold) / axis || 0),
   ];
 }
@@ -130,8 +130,8 @@ function curves(data, scope, position) {
   const last = data.cuts.length - 1;
   const x = (cut) => (100 * cut) / last;
   const grid = [0, 50, 100].flatMap((a) => [
-    make("line", { class: "grid", x1: "0%", x2: "100%", y1: height(a / 100), y2: height(a / 100) }),
-    label(0, height(a / 100) - 4, `${a} %`, "start"),
+    make("line", { class: "grid", x2: "100%", y1: height(a / 100), y2: height(a / 100) }),
+    text(0, height(a / 100) - 4, `${a} %`, "start"),
   ]);
   const lines = Object.entries(data.accuracy).map(([name, curve]) => {
     const points = data.cuts.flatMap((_, cut) => {
@@ -157,12 +157,13 @@ function curves(data, scope, position) {
     cutLine(x(position)),
     ...(accuracy === null ? [] : [make("circle", spot)]),
     ...[0, 0.5, 0.9, 0.95, 0.99, 1].map((s) =>
-      label(x(nearest(data.cuts, s)), TOP + PLOT + 17, `${100 * s}`)),
+      text(x(nearest(data.cuts, s)), TOP + PLOT + 17, `${100 * s}`)),
   ];
 }
 
+const isScope = (name) => name === "global" || name === "local";
 const curveClass = (name, scope) =>
-  `curve ${name === scope ? "active" : name === "global" || name === "local" ? "other" : "control"}`;
+  `curve ${name === scope ? "active" : isScope(name) ? "other" : "control"}`;
 
 /** The patch of one layer: kept weights grey by |w|, removed ones only a dot. */
 function maskPicture({ patch, top }, threshold) {
@@ -180,6 +181,11 @@ function maskPicture({ patch, top }, threshold) {
 
 // ---------------------------------------------------------------------------------------- widget
 
+const SCOPE_WORDS = {
+  global: "global: one threshold for all layers",
+  local: "local: one threshold for each layer",
+};
+
 function choice(legend, names, group) {
   const inputs = names.map((_, i) => make("input", { type: "radio", name: group, value: i }));
   const labels = inputs.map((input, i) => make("label", {}, input, make("span", {}, names[i])));
@@ -187,193 +193,228 @@ function choice(legend, names, group) {
 }
 
 function slider(name, attributes) {
-  const input = make("input", { type: "range", ...attributes });
+  const input = make("input", { type: "range", min: 0, ...attributes });
   const value = make("span", { class: "value", "aria-hidden": "true" });
-  const words = make("span", { class: "label" }, make("label", {}, name), value);
-  words.firstChild.htmlFor = input.id;
+  const words = make("span", { class: "label" }, make("label", { for: input.id }, name), value);
   return { input, value, box: make("div", { class: "slider" }, words, input) };
 }
 
-const chart = () => make("svg", { class: "chart", role: "img", height: TOP + PLOT + 24 });
+/** The radio of every layer with its survivors: how many weights it keeps, and a bar of them. */
+function survivors(names, group) {
+  const layers = choice("Layers: pick one to look into", names, group);
+  layers.box.className = "layers";
+  layers.rows = layers.labels.map((row) => {
+    const [words, bar] = [make("span", { class: "survivors" }), make("span")];
+    row.append(words, make("span", { class: "bar" }, bar));
+    return { words, bar };
+  });
+  return layers;
+}
 
-function render({ model, el }) {
-  const data = model.get("data");
-  const scopes = Object.keys(data.scopes);
-  const last = data.cuts.length - 1;
+const chart = () => make("svg", { class: "chart", role: "img", height: TOP + PLOT + 24 });
+const note = (words = "") => make("p", { class: "note" }, words);
+
+/** Every part that the reader moves or that changes, made once. */
+function makeParts(data) {
   const id = `x${Math.random().toString(36).slice(2)}`; // two views of one widget share no ids
-  const move = (key, value) => {
-    model.set(key, value);
+  const scopes = Object.keys(data.scopes);
+  return {
+    hatchId: `${id}-hatch`,
+    scope: choice("Where the cut falls", scopes.map((s) => SCOPE_WORDS[s]), `${id}-scope`),
+    sparsity: slider("Sparsity", { id: `${id}-s`, max: data.cuts.length - 1, step: 1 }),
+    threshold: slider("Threshold on |w|", { id: `${id}-t`, step: "any" }),
+    layers: survivors(data.layers.map((l) => l.name), `${id}-layer`),
+    output: make("output", { "aria-live": "polite" }),
+    curves: chart(),
+    legend: make("p", { class: "legend" }),
+    histogram: chart(),
+    histogramNote: note(),
+    mask: make("svg", { class: "mask", role: "img" }),
+    maskNote: note(),
+  };
+}
+
+function arrange(parts, data, fallback) {
+  const panel = (...children) => make("div", { class: "panel" }, ...children);
+  const curveNote = note(
+    `${data.metric} against % of weights removed; the scale is stretched above 90 %.`);
+  return make("div", { class: "frame", role: "group", "aria-label": data.title },
+    hatching(parts.hatchId),
+    make("p", { class: "title" }, data.title),
+    ...(parts.scope.inputs.length > 1 ? [parts.scope.box] : []),
+    parts.output,
+    make("div", { class: "panels" },
+      panel(parts.sparsity.box, parts.curves, curveNote, parts.legend),
+      panel(parts.threshold.box, parts.histogram, parts.histogramNote),
+      panel(parts.layers.box),
+      panel(parts.mask, parts.maskNote)),
+    make("details", {}, make("summary", {}, "The same numbers as a table"), tables(fallback)));
+}
+
+function hatching(id) {
+  const turn = { patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" };
+  const line = make("line", { class: "hatch", x1: 0, x2: 0, y1: 0, y2: 5 });
+  const pattern = make("pattern", { id, width: 5, height: 5, ...turn }, line);
+  const hidden = { class: "hidden", "aria-hidden": "true", width: 0, height: 0 };
+  return make("svg", hidden, make("defs", {}, pattern));
+}
+
+/** Python's tables of the same numbers, without the sentence that went before them. */
+function tables(fallback) {
+  const holder = make("div");
+  holder.innerHTML = fallback;
+  holder.querySelectorAll(":scope > p").forEach((p) => p.remove());
+  return holder;
+}
+
+/** From the reader to the state. */
+function listen(parts, data, model, draw) {
+  const { sparsity, threshold, scope, layers } = parts;
+  const last = data.cuts.length - 1;
+  const set = (name, value) => {
+    if (model.get(name) === value) return draw(); // the slider's thumb snaps back to its cut
+    model.set(name, value);
     model.save_changes();
   };
+  const move = (position) => set("position", Math.max(0, Math.min(last, position)));
 
-  // --- the parts
-  const scopeChoice = choice("Where the cut falls", scopes.map((s) => SCOPE_WORDS[s]), `${id}-scope`);
-  const sparsity = slider("Sparsity", { id: `${id}-s`, min: 0, max: last, step: 1 });
-  const threshold = slider("Threshold on |w|", { id: `${id}-t`, min: 0, step: "any" });
-  const layerChoice = choice("Layers: pick one to look into", data.layers.map((l) => l.name), `${id}-layer`);
-  const survivors = layerChoice.labels.map((row) => {
-    const bar = make("span", { class: "bar" }, make("span"));
-    const words = make("span", { class: "survivors" });
-    row.append(words, bar);
-    return { words, bar: bar.firstChild };
-  });
-  layerChoice.box.className = "layers";
-
-  const output = make("output", { "aria-live": "polite" });
-  const [curveChart, histogramChart] = [chart(), chart()];
-  const picture = make("svg", { class: "mask", role: "img" });
-  const hatch = make("pattern",
-    { id: `${id}-hatch`, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
-    make("line", { class: "hatch", x1: 0, x2: 0, y1: 0, y2: 5 }));
-  const curveNote = make("p", { class: "note" },
-    `${data.metric[0].toUpperCase()}${data.metric.slice(1)} against % of weights removed; the scale is stretched above 90 %.`);
-  const legend = make("p", { class: "legend" });
-  const histogramNote = make("p", { class: "note" });
-  const maskNote = make("p", { class: "note" });
-  const panel = (...children) => make("div", { class: "panel" }, ...children);
-
-  el.classList.add("explorer");
-  el.replaceChildren(make("div", { class: "frame", role: "group", "aria-label": data.title },
-    make("svg", { class: "hidden", "aria-hidden": "true", width: 0, height: 0 }, make("defs", {}, hatch)),
-    make("p", { class: "title" }, data.title),
-    ...(scopes.length > 1 ? [scopeChoice.box] : []),
-    output,
-    make("div", { class: "panels" },
-      panel(sparsity.box, curveChart, curveNote, legend),
-      panel(threshold.box, histogramChart, histogramNote),
-      panel(layerChoice.box),
-      panel(picture, maskNote)),
-    make("details", {}, make("summary", {}, "The same numbers as a table"), table(model))));
-
-  // --- from the reader to the state
-  const thresholdsNow = () => {
-    const all = data.scopes[model.get("scope")].thresholds;
-    return all[model.get("scope") === "local" ? model.get("layer") : 0];
-  };
-  sparsity.input.addEventListener("input", () => move("position", Number(sparsity.input.value)));
+  sparsity.input.addEventListener("input", () => move(Number(sparsity.input.value)));
   threshold.input.addEventListener("input", () => {
-    move("position", nearest(thresholdsNow(), Number(threshold.input.value)));
-    draw(); // the thumb snaps to the cut even where the position stays
+    const { thresholds } = data.scopes[model.get("scope")];
+    const own = thresholds[model.get("scope") === "local" ? model.get("layer") : 0];
+    move(nearest(own, Number(threshold.input.value)));
   });
   threshold.input.addEventListener("keydown", (event) => {
     // from cut to cut: the browser's own steps in |w| would fall between two cuts and stick
-    const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10,
-      PageDown: -10, Home: -last, End: last }[event.key];
+    const step = {
+      ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1,
+      PageUp: 10, PageDown: -10, Home: -last, End: last,
+    }[event.key];
     if (!step) return;
     event.preventDefault();
-    move("position", Math.max(0, Math.min(last, model.get("position") + step)));
+    move(model.get("position") + step);
   });
-  scopeChoice.inputs.forEach((input, i) =>
-    input.addEventListener("change", () => move("scope", scopes[i])));
-  layerChoice.inputs.forEach((input, i) =>
-    input.addEventListener("change", () => move("layer", i)));
-
-  // --- from the state to the picture
-  function draw() {
-    const [scope, at, position] = ["scope", "layer", "position"].map((key) => model.get(key));
-    const layer = data.layers[at];
-    const cut = cutAt(data, scope, at, position);
-    const removed = cut.total - cut.keptTotal;
-    const axis = scope === "local" ? layer.top : Math.max(...data.layers.map((l) => l.top));
-    const share = `${percent(removed, cut.total)} removed`;
-    const accuracy = accuracyAt(data.accuracy[scope], data.cuts, position);
-    const gone = layer.n - cut.kept[at];
-
-    scopeChoice.inputs[scopes.indexOf(scope)].checked = true;
-    layerChoice.inputs[at].checked = true;
-    sparsity.input.value = position;
-    sparsity.value.textContent = share;
-    sparsity.input.setAttribute("aria-valuetext", share);
-    threshold.input.max = axis;
-    threshold.input.value = cut.threshold;
-    threshold.value.textContent = `${cut.threshold}${scope === "local" ? ` in ${layer.name}` : ""}`;
-    threshold.input.setAttribute("aria-valuetext", `${threshold.value.textContent}, ${share}`);
-
-    survivors.forEach(({ words, bar }, i) => {
-      const { n } = data.layers[i];
-      const fate = cut.kept[i] ? percent(cut.kept[i], n) : "collapsed";
-      words.textContent = `${count(cut.kept[i])} of ${count(n)} kept · ${fate}`;
-      words.classList.toggle("collapsed", !cut.kept[i]);
-      bar.style.width = `${(100 * cut.kept[i]) / n}%`;
-    });
-
-    output.replaceChildren(...readout(data, cut, accuracy, scope, position));
-    Object.assign(output.dataset, {
-      threshold: cut.threshold, removed, keptPerLayer: JSON.stringify(cut.kept), scope,
-      layer: layer.name, position,
-    });
-
-    curveChart.replaceChildren(...curves(data, scope, position));
-    legend.replaceChildren(...key(data, scope));
-    describe(curveChart, `${data.metric} against sparsity, ${scope} threshold: `
-      + `${accuracy.join(" ")} at ${share}.`);
-    histogramChart.replaceChildren(...histogram(layer, axis, cut.threshold, hatch.id));
-    describe(histogramChart, `Histogram of the weights' magnitudes in ${layer.name}: `
-      + `the cut at ${cut.threshold} removes ${count(gone)} of ${count(layer.n)}.`);
-    histogramNote.textContent = `Magnitudes |w| in ${layer.name}. Hatched: the `
-      + `${count(gone)} at or below the cut, removed. Solid: the ${count(cut.kept[at])} kept.`;
-
-    const [rows, columns] = [layer.patch.length, layer.patch[0].length];
-    const cells = layer.patch.flat();
-    const left = cells.filter((w) => w > cut.threshold).length;
-    picture.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
-    picture.style.aspectRatio = `${columns} / ${rows}`;
-    picture.replaceChildren(...maskPicture(layer, cut.threshold));
-    describe(picture, `Mask of a patch of ${layer.name}: `
-      + `${left} of ${cells.length} weights are kept.`);
-    maskNote.textContent = `The middle of ${layer.name}: ${rows} × ${columns} of its `
-      + `${layer.rows} × ${layer.columns} weights, ${left} kept. The stronger the grey, the larger `
-      + `|w|; a dot is a weight removed.`;
-  }
-
-  const keys = ["change:position", "change:scope", "change:layer"];
-  keys.forEach((key) => model.on(key, draw));
-  draw();
-  return () => keys.forEach((key) => model.off(key, draw));
+  Object.keys(data.scopes).forEach((name, i) =>
+    scope.inputs[i].addEventListener("change", () => set("scope", name)));
+  layers.inputs.forEach((input, i) => input.addEventListener("change", () => set("layer", i)));
 }
 
-const SCOPE_WORDS = { global: "global: one threshold for all layers", local: "local: one threshold for each layer" };
-
-function describe(picture, sentence) {
-  picture.setAttribute("aria-label", sentence);
+/** From the state to everything that is seen, heard or read by a test. */
+function show(parts, data, scope, at, position) {
+  const cut = cutAt(data, scope, at, position);
+  const share = `${percent(cut.total - cut.keptTotal, cut.total)} removed`;
+  showControls(parts, data, scope, at, position, cut, share);
+  showSurvivors(parts.layers.rows, data, cut);
+  showOutput(parts.output, data, scope, at, position, cut);
+  showCurves(parts, data, scope, position, share);
+  showHistogram(parts, data, scope, at, cut);
+  showMask(parts, data.layers[at], cut.threshold);
 }
 
-function readout(data, cut, [value, note], scope, position) {
-  const part = (name, number, more, ...rest) => make("span", { class: "part" },
-    make("span", { class: "name" }, `${name} `),
-    make("strong", {}, number),
-    make("span", { class: "more" }, ` ${more}`),
-    ...rest);
-  const controls = Object.entries(data.accuracy).filter(([name]) => !(name in data.scopes))
-    .map(([name, curve]) => make("span", { class: "more" },
-      ` ${name}: ${accuracyAt(curve, data.cuts, position)[0]}`));
-  const collapsed = data.layers.filter((_, i) => cut.kept[i] === 0).map((l) => l.name);
-  return [
-    part("kept weights", count(cut.keptTotal), `of ${count(cut.total)}`),
-    part(data.metric, value, note, ...controls),
-    part("stored as CSR", bytes(cut.csr), `(dense: ${bytes(cut.dense)})`),
-    part("multiplications", count(cut.multiplications), `per image (dense: ${count(cut.allMultiplications)})`),
-    make("span", { class: collapsed.length ? "alarm" : "calm" }, collapsed.length
-      ? `Collapsed: no weight is left in ${collapsed.join(", ")}.`
-      : "Every layer still has weights."),
-  ];
+const widest = (data, scope, at) =>
+  scope === "local" ? data.layers[at].top : Math.max(...data.layers.map((l) => l.top));
+
+function showControls({ scope: choices, layers, sparsity, threshold }, data, scope, at, position,
+  cut, share) {
+  choices.inputs[Object.keys(data.scopes).indexOf(scope)].checked = true;
+  layers.inputs[at].checked = true;
+  sparsity.input.value = position;
+  sparsity.value.textContent = share;
+  sparsity.input.setAttribute("aria-valuetext", share);
+  const where = scope === "local" ? ` in ${data.layers[at].name}` : "";
+  threshold.input.max = widest(data, scope, at);
+  threshold.input.value = cut.threshold;
+  threshold.value.textContent = `${cut.threshold}${where}`;
+  threshold.input.setAttribute("aria-valuetext", `${cut.threshold}${where}, ${share}`);
 }
 
-/** What the lines of the accuracy chart are, each with a sample of its stroke. */
-function key(data, scope) {
-  return Object.keys(data.accuracy).map((name) => {
+function showSurvivors(rows, data, cut) {
+  rows.forEach(({ words, bar }, i) => {
+    const [kept, { n }] = [cut.kept[i], data.layers[i]];
+    const share = kept ? percent(kept, n) : "collapsed";
+    words.textContent = `${count(kept)} of ${count(n)} kept · ${share}`;
+    words.classList.toggle("collapsed", !kept);
+    bar.style.width = `${(100 * kept) / n}%`;
+  });
+}
+
+function showOutput(output, data, scope, at, position, cut) {
+  const controls = Object.entries(data.accuracy).filter(([name]) => !isScope(name))
+    .map(([name, curve]) => `${name}: ${accuracyAt(curve, data.cuts, position)[0]}`);
+  const collapsed = data.layers.filter((_, i) => !cut.kept[i]).map((l) => l.name).join(", ");
+  const fate = collapsed
+    ? make("strong", {}, `Collapsed: no weight is left in ${collapsed}.`)
+    : "Every layer still has weights.";
+  output.replaceChildren(
+    figure("kept weights", count(cut.keptTotal), `of ${count(cut.total)}`),
+    figure(data.metric, ...accuracyAt(data.accuracy[scope], data.cuts, position), ...controls),
+    figure("stored as CSR", bytes(cut.csr), `(dense: ${bytes(cut.dense)})`),
+    figure("multiplications", count(cut.multiplications),
+      `per image (dense: ${count(cut.allMultiplications)})`),
+    make("span", { class: "fate" }, fate));
+  Object.assign(output.dataset, {
+    scope, position, layer: data.layers[at].name, threshold: cut.threshold,
+    removed: cut.total - cut.keptTotal, keptPerLayer: JSON.stringify(cut.kept),
+  });
+}
+
+const figure = (name, value, ...more) => make("span", { class: "part" },
+  make("span", { class: "name" }, `${name} `),
+  make("strong", {}, value),
+  ...more.map((words) => make("span", { class: "more" }, ` ${words}`)));
+
+function showCurves({ curves: picture, legend }, data, scope, position, share) {
+  const accuracy = accuracyAt(data.accuracy[scope], data.cuts, position).join(" ");
+  picture.replaceChildren(...curves(data, scope, position));
+  describe(picture,
+    `${data.metric} against sparsity, ${scope} threshold: ${accuracy} at ${share}.`);
+  legend.replaceChildren(...Object.keys(data.accuracy).map((name) => {
     const stroke = { class: curveClass(name, scope), x1: 0, x2: 26, y1: 5, y2: 5 };
-    const sample = make("svg", { width: 26, height: 10, "aria-hidden": "true" }, make("line", stroke));
-    return make("span", {}, sample, ` ${name}${name in data.scopes ? "" : " (control)"}`);
-  });
+    const size = { width: 26, height: 10, "aria-hidden": "true" };
+    return make("span", {}, make("svg", size, make("line", stroke)),
+      ` ${name}${isScope(name) ? "" : " (control)"}`);
+  }));
 }
 
-/** Python's table of the same numbers, without the sentence that went before it. */
-function table(model) {
-  const holder = make("div");
-  holder.innerHTML = model.get("fallback");
-  holder.querySelectorAll(":scope > p").forEach((p) => p.remove());
-  return holder;
+function showHistogram({ histogram: picture, histogramNote, hatchId }, data, scope, at, cut) {
+  const [layer, kept] = [data.layers[at], cut.kept[at]];
+  const removed = count(layer.n - kept);
+  picture.replaceChildren(
+    ...histogram(layer, widest(data, scope, at), cut.threshold, hatchId));
+  describe(picture, `Histogram of the weights' magnitudes in ${layer.name}: `
+    + `the cut at ${cut.threshold} removes ${removed} of ${count(layer.n)}.`);
+  histogramNote.textContent = `Magnitudes |w| in ${layer.name}. Hatched: the ${removed} at or `
+    + `below the cut, removed. Solid: the ${count(kept)} kept.`;
+}
+
+function showMask({ mask, maskNote }, layer, threshold) {
+  const cells = layer.patch.flat();
+  const [rows, columns] = [layer.patch.length, layer.patch[0].length];
+  const kept = cells.filter((w) => w > threshold).length;
+  mask.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
+  mask.style.aspectRatio = `${columns} / ${rows}`;
+  mask.replaceChildren(...maskPicture(layer, threshold));
+  describe(mask, `Mask of a patch of ${layer.name}: ${kept} of ${cells.length} weights are kept.`);
+  maskNote.textContent = `The middle of ${layer.name}: ${rows} × ${columns} of its ${layer.rows} `
+    + `× ${layer.columns} weights, ${kept} kept. The stronger the grey, the larger |w|; a dot is `
+    + "a weight removed.";
+}
+
+const describe = (picture, sentence) => picture.setAttribute("aria-label", sentence);
+
+function render({ model, el }) {
+  const data = model.get("data");
+  const parts = makeParts(data);
+  const draw = () =>
+    show(parts, data, model.get("scope"), model.get("layer"), model.get("position"));
+  const changes = ["change:scope", "change:layer", "change:position"];
+
+  el.classList.add("explorer");
+  el.replaceChildren(arrange(parts, data, model.get("fallback")));
+  listen(parts, data, model, draw);
+  changes.forEach((change) => model.on(change, draw));
+  draw();
+  return () => changes.forEach((change) => model.off(change, draw));
 }
 
 export default { render };

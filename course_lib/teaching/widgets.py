@@ -79,10 +79,8 @@ class Explorer(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle, metadata = super()._repr_mimebundle_(**kwargs)
-        return bundle | {
-            "text/plain": self.data["title"],
-            "text/html": self._html(),
-        }, metadata
+        bundle |= {"text/plain": self.data["title"], "text/html": self._html()}
+        return bundle, metadata
 
     def _html(self) -> str:
         """Fallback, state, front end and its host in one piece that asks the network nothing."""
@@ -141,9 +139,8 @@ def explorer(
     positions = _check_positions(positions or {}, weights)
 
     magnitudes = {layer: w.detach().cpu().abs() for layer, w in weights.items()}
-    cuts = sorted(
-        {round(float(s), 6) for s in [*_GRID, *(s for c in accuracy.values() for s in c)]}
-    )
+    measured = [s for points in accuracy.values() for s in points]
+    cuts = sorted({round(float(s), 6) for s in [*_GRID, *measured]})
     data = {
         "name": name,
         "title": title,
@@ -154,12 +151,8 @@ def explorer(
         "accuracy": {str(k): _curve(points, cuts) for k, points in accuracy.items()},
     }
     position = _nearest_cut(cuts, start)
-    return Explorer(
-        data=data,
-        fallback=_fallback(data, scope, position),
-        position=position,
-        scope=scope,
-    )
+    fallback = _fallback(data, scope, position)
+    return Explorer(data=data, fallback=fallback, position=position, scope=scope)
 
 
 # ---------------------------------------------------------------- what Python computes beforehand
@@ -209,20 +202,18 @@ def _layer(name: str, magnitude: Tensor, positions: int) -> dict[str, Any]:
         "positions": positions,
         "top": top,
         "bins": torch.histc(magnitude, _BINS, min=0, max=top or 1.0).int().tolist(),
-        "row": row,
-        "column": column,
         "patch": [[six_digits(w) for w in line] for line in patch],
     }
 
 
 def _curve(points: Mapping[float, Sequence[float]], cuts: list[float]) -> list[list]:
-    """The measured points in order: [cut, mean, standard deviation, seeds], in percent."""
+    """The measured points in order: [cut, mean, standard deviation, seeds], as they are shown."""
     measured = []
     for s, values in sorted(points.items()):
         values = torch.as_tensor([float(a) for a in values], dtype=torch.float64)
         sd = values.std().item() if len(values) > 1 else 0.0
         cut = cuts.index(round(float(s), 6))
-        measured.append([cut, round(values.mean().item(), 2), round(sd, 2), len(values)])
+        measured.append([cut, round(values.mean().item(), 1), round(sd, 1), len(values)])
     return measured
 
 
@@ -260,49 +251,35 @@ def _fallback(data: dict[str, Any], scope: str, position: int) -> str:
 
 
 def _table(data: dict[str, Any], scope: str, position: int) -> str:
-    cuts = data["cuts"]
+    """The measured cuts of a scope, the landmarks and the first cut; it scrolls in its own box."""
     measured = [point[0] for point in data["accuracy"][scope]]
     shown = {*measured[:: math.ceil(len(measured) / 12)], position}
-    shown |= {_nearest_cut(cuts, s) for s in _LANDMARKS}
+    shown |= {_nearest_cut(data["cuts"], s) for s in _LANDMARKS}
     names = " / ".join(layer["name"] for layer in data["layers"])
-    heads = [
-        "removed",
-        "threshold on |w|",
-        "kept",
-        f"kept in {names}",
-        data["metric"],
-        "CSR bytes",
-    ]
-    caption = (
-        f"{scope} threshold: what each cut keeps; dense weights take {4 * _total(data):,} bytes"
-    )
-    lines = [_row(data, scope, p) for p in sorted(shown)]
+    heads = ["removed", "threshold on |w|", "kept", f"kept in {names}", data["metric"], "CSR bytes"]
+    caption = f"{scope} threshold; the dense weights take {4 * _total(data):,} bytes"
     head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in heads)
-    body = "\n".join(
-        f'<tr><th scope="row">{cells[0]}</th>'
-        + "".join(f"<td>{html.escape(c)}</td>" for c in cells[1:])
-        + "</tr>"
-        for cells in lines
-    )
+    body = "\n".join(_row(data, scope, p) for p in sorted(shown))
     return (
         f'<div class="table" role="region" tabindex="0" aria-label="{scope} threshold, table">'
-        f"<table><caption>{html.escape(caption)}</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        f"<table><caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
-def _row(data: dict[str, Any], scope: str, position: int) -> list[str]:
+def _row(data: dict[str, Any], scope: str, position: int) -> str:
     cut, layers, total = data["scopes"][scope], data["layers"], _total(data)
     kept = [m["n"] - r[position] for m, r in zip(layers, cut["removed"], strict=True)]
     stored = sum(bytes_csr(k, m["rows"]) for k, m in zip(kept, layers, strict=True))
-    return [
-        f"{100 * (1 - sum(kept) / total):.2f} %",
+    cells = [
         " / ".join(f"{t[position]:g}" for t in cut["thresholds"]),
         f"{sum(kept):,}",
         " / ".join(f"{k:,}" for k in kept),
         _accuracy_text(data, scope, position),
         f"{stored:,}",
     ]
+    head = f'<th scope="row">{100 * (1 - sum(kept) / total):.2f} %</th>'
+    return f"<tr>{head}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def _accuracy_text(data: dict[str, Any], scope: str, position: int) -> str:
@@ -314,7 +291,7 @@ def _accuracy_text(data: dict[str, Any], scope: str, position: int) -> str:
     if not curve[0][0] < position < curve[-1][0]:
         return "not measured"
     mean = np.interp(cuts[position], [cuts[m[0]] for m in curve], [m[1] for m in curve])
-    return f"about {mean:.0f} % (interpolated)"
+    return f"about {math.floor(mean + 0.5)} % (interpolated)"
 
 
 # ------------------------------------------------------------------------------------- bad input

@@ -218,6 +218,11 @@ def budget_long_indices(shape, budget):
     return max(0, n - (budget - 4 * (shape[0] + 1)) // 12) / n
 
 
+def budget_strictly_below(shape, budget):
+    empty = 4 * (shape[0] + 1)
+    return budget_by_division(shape, max(empty, budget - 1) if budget >= empty else budget)
+
+
 def budget_density(shape, budget):
     return 1 - budget_by_division(shape, budget)
 
@@ -358,6 +363,10 @@ def share_root_of_target(target, rounds):
     return target ** (1 / rounds)
 
 
+def share_bool(target, rounds):
+    return target > 0
+
+
 def share_in_percent(target, rounds):
     return 100 * share_by_root(target, rounds)
 
@@ -415,6 +424,7 @@ WRONG = {
         (budget_no_columns, "fits the matrix"),
         (budget_one_pointer_less, "fits the matrix"),
         (budget_density, "fits the matrix"),
+        (budget_strictly_below, "no more than it has to"),
         (budget_long_indices, "no more than it has to"),
         (budget_without_error, "raises a ValueError"),
         (budget_wrong_error, "raises a ValueError"),
@@ -441,6 +451,7 @@ WRONG = {
     ],
     "per_round": [
         (share_tensor, "from 0 to 1"),
+        (share_bool, "from 0 to 1"),
         (share_in_percent, "from 0 to 1"),
         (share_kept, "when there is one round"),
         (share_one_round_more, "when there is one round"),

@@ -1,6 +1,7 @@
 """The runner: what it says, what it survives, and what it leaves alone."""
 
 import random
+import statistics
 import sys
 
 import numpy as np
@@ -67,7 +68,9 @@ def test_wrong_type_is_named():
     text = str(check("magnitude_mask", lambda w, s: mask_by_python(w, s).numpy()))
     assert "got numpy.ndarray" in text
     text = str(check("magnitude_mask", lambda w, s: mask_by_python(w, s).to("meta")))
-    assert "on cpu, got one on meta" in text
+    assert "dense and on cpu; got torch.strided on meta" in text
+    text = str(check("magnitude_mask", lambda w, s: mask_by_python(w, s).to_sparse()))
+    assert "dense and on cpu; got torch.sparse_coo on cpu" in text
     text = str(check("kills_wrong_masks", lambda fn: np.bool_(True)))
     assert "True or False, got numpy.bool" in text
 
@@ -97,8 +100,16 @@ def test_error_shows_the_input_and_the_last_line_of_the_students_code():
     text = str(result)
     assert "magnitude_mask(torch.tensor([1.0, -2.0]), 0.5)" in text
     assert "RuntimeError: shape '[7, 7]' is invalid" in text
-    assert "of your code: return torch.reshape(weight, (7, 7))" in text
+    line = helper.__code__.co_firstlineno + 1
+    assert f"in line {line} of your code: return torch.reshape(weight, (7, 7))" in text
     assert result.holds == ()
+
+
+def test_error_deep_in_a_library_still_shows_the_students_line():
+    def answer(weight, sparsity):
+        return statistics.mean([])
+
+    assert "of your code: return statistics.mean([])" in str(check("magnitude_mask", answer))
 
 
 def test_wrong_number_of_parameters_has_no_line_of_its_own():
@@ -166,8 +177,7 @@ def test_every_call_gets_its_own_copy():
 
 def test_results_repeat_whatever_the_random_state():
     def dice(weight, sparsity):
-        torch.rand(5), random.random(), np.random.rand()
-        return torch.rand(weight.shape) < random.random() + np.random.rand()
+        return [torch.rand(()).item(), random.random(), np.random.rand()]
 
     texts = set()
     for seed in range(20):
