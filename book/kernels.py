@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_cache.base import CacheBundleIn
@@ -88,18 +88,23 @@ def until_done(coroutine) -> None:
 
     In the main thread nbclient would put its own signal handlers in the way.
     """
-    loop = asyncio.new_event_loop()
+    loop, done = asyncio.new_event_loop(), Event()
     task = loop.create_task(coroutine)
-    thread = Thread(target=lambda: loop.run_until_complete(asyncio.wait([task])))
-    thread.start()
+
+    def work():
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(asyncio.wait([task]))
+        finally:
+            done.set()
+
+    Thread(target=work).start()
     try:
-        thread.join()
+        done.wait()
     except KeyboardInterrupt:
         loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        done.wait()  # for the kernels to end
         raise
-    finally:
-        loop.close()
     task.result()
 
 

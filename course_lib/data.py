@@ -82,7 +82,9 @@ def load(
             if size == 14:
                 train, test = (Split(F.avg_pool2d(s.x, 2), s.y) for s in (train, test))
     else:
-        raise ValueError(f"name must be one of glyphs, digits, {', '.join(TORCHVISION)}, got {name!r}")
+        raise ValueError(
+            f"name must be one of glyphs, digits, {', '.join(TORCHVISION)}, got {name!r}"
+        )
     return _first(train, n_train, "n_train"), _first(test, n_test, "n_test")
 
 
@@ -158,7 +160,8 @@ def _digits() -> tuple[Split, Split]:
     parts = train_test_split(x / 16, y, test_size=597, stratify=y, random_state=0)
     x_train, x_test, y_train, y_test = (torch.from_numpy(np.ascontiguousarray(p)) for p in parts)
     return tuple(
-        Split(x.float().view(-1, 1, 8, 8), y.long()) for x, y in ((x_train, y_train), (x_test, y_test))
+        Split(x.float().view(-1, 1, 8, 8), y.long())
+        for x, y in ((x_train, y_train), (x_test, y_test))
     )
 
 

@@ -4,6 +4,8 @@ they are: free only where something leaves them out.
 
 import io
 import lzma
+import statistics
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +74,9 @@ def bytes_sparse(model: nn.Module) -> int:
     """
     saved = 0
     for w in _weights(model):
-        saved += w.numel() * w.element_size() - csr_bytes(w.shape, int(w.count_nonzero()), w.element_size())
+        saved += w.numel() * w.element_size() - csr_bytes(
+            w.shape, int(w.count_nonzero()), w.element_size()
+        )
     return bytes_dense(model) - saved
 
 
@@ -90,24 +94,42 @@ def bytes_file(model: nn.Module) -> int:
     return len(lzma.compress(file.getvalue()))
 
 
-def latency(model: nn.Module, x: Tensor, *, seconds: float = 0.2) -> float:
-    """Median seconds of one forward pass of the whole batch ``x``, measured for about ``seconds``.
+def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> dict[str, float]:
+    """Median seconds of one forward pass of the whole batch ``x``, for each model by its name.
 
-    Runs on as many threads as torch is set to, and waits for a GPU. Milliseconds differ from one
-    machine and hour to the next: compare ratios, measured side by side.
+    The models take turns, round after round, so that whatever else the machine is doing slows all
+    of them alike: milliseconds differ from one hour to the next, their ratios here much less.
+    Runs on as many threads as torch is set to, and waits for a GPU.
+
+    Args:
+        models: name -> model, all of them fed ``x``. Put those to be compared into one call.
+        rounds: turns of each model, about 5 ms each.
+
+    Raises:
+        ValueError: no models, or fewer than one round.
     """
-    if not seconds > 0:
-        raise ValueError(f"seconds must be positive, got {seconds!r}")
-    mode = model.training
+    if not models or rounds < 1:
+        raise ValueError(f"models and rounds must not be empty, got {list(models)} and {rounds!r}")
+    modes = {name: model.training for name, model in models.items()}
+    taken: dict[str, list[float]] = {name: [] for name in models}
     try:
-        model.eval()
         with torch.no_grad():
-            timer = Timer(
-                "model(x)", globals={"model": model, "x": x}, num_threads=torch.get_num_threads()
-            )
-            return timer.blocked_autorange(min_run_time=seconds).median
+            timers = {
+                name: Timer(
+                    "model(x)",
+                    globals={"model": model.eval(), "x": x},
+                    num_threads=torch.get_num_threads(),
+                )
+                for name, model in models.items()
+            }
+            calls = {n: max(1, round(0.005 / timer.timeit(3).mean)) for n, timer in timers.items()}
+            for _ in range(rounds):
+                for name, timer in timers.items():
+                    taken[name].append(timer.timeit(calls[name]).mean)
     finally:
-        model.train(mode)
+        for name, model in models.items():
+            model.train(modes[name])
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
 def sparse_copy(model: nn.Sequential) -> nn.Sequential:

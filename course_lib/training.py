@@ -206,6 +206,7 @@ class Stack(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         template, parameters = self.template[0], dict(self.named_parameters())
         if not self.is_mlp:  # any other architecture: right, but hardly faster than a loop
+
             def one(p: dict[str, Tensor]) -> Tensor:
                 return torch.func.functional_call(template, p, (x,))
 

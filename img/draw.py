@@ -50,7 +50,9 @@ def local_global() -> plt.Figure:
     layers = [np.abs(rng.normal(scale=s, size=n)) for s, n in ((0.5, 60), (0.25, 60), (1.0, 60))]
     cut = np.sort(np.concatenate(layers))[119:121].mean()  # two thirds of all weights go
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.1), sharey=True)
-    for axis, title in zip(axes, ("local: one cut a layer", "global: one cut for all"), strict=True):
+    for axis, title in zip(
+        axes, ("local: one cut a layer", "global: one cut for all"), strict=True
+    ):
         for i, layer in enumerate(layers):
             own = np.sort(layer)[39:41].mean() if axis is axes[0] else cut
             x = i + rng.uniform(-0.28, 0.28, size=len(layer))
@@ -73,7 +75,9 @@ def _matrix(axis: plt.Axes, weights: np.ndarray, keep: np.ndarray) -> None:
     for (row, column), weight in np.ndenumerate(weights):
         if keep[row, column]:
             grey = 1 - min(1, abs(weight) / 2.2) * 0.85
-            axis.add_patch(plt.Rectangle((column, row), 1, 1, facecolor=str(grey), edgecolor="white"))
+            axis.add_patch(
+                plt.Rectangle((column, row), 1, 1, facecolor=str(grey), edgecolor="white")
+            )
         else:
             axis.plot(column + 0.5, row + 0.5, "x", color=VERMILION, markersize=4, mew=1)
     for spine in axis.spines.values():

@@ -156,7 +156,7 @@ def claim_rows(env) -> list[tuple]:
     for docname, _, cells in executed(env):
         outputs = [output.get("data", {}) for cell in cells for output in cell.outputs]
         for claim in (data[CLAIM] for data in outputs if CLAIM in data):
-            effect = f"{claim['mean']:+.2f} ± {claim['half_width']:.2g} {claim['unit']}"
+            effect = f"{claim['mean']:+.3g} ± {claim['half_width']:.2g} {claim['unit']}"
             rows.append((claim["statement"], effect, claim["n"], doc_link(env, docname)))
     return rows
 

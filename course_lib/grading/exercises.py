@@ -368,7 +368,7 @@ def _not_the_smallest(sparsity: float, shape: tuple[int, int], budget: int) -> s
 SPARSITY_FOR = Exercise(
     name="sparsity_for",
     signature="sparsity_for(shape, budget)",
-    section="lesson Criteria, section “Experiment with controls”, bytes",
+    section="lesson Criteria, section “What did it save?”",
     cases=_budget_cases,
     refuses=lambda shape, budget: budget < _csr_bytes(shape, 0),
     properties=(

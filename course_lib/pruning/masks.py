@@ -47,7 +47,9 @@ def hold(
             raise ValueError(f"masks names {name!r}, which optimizer does not train")
     # The projection multiplies: one pass over memory, where masked_fill_ needs the mask inverted.
     # (A weight that has become infinite or NaN stays visible as NaN instead of being hidden.)
-    keep = [(parameters[n], m.to(parameters[n].device, parameters[n].dtype)) for n, m in masks.items()]
+    keep = [
+        (parameters[n], m.to(parameters[n].device, parameters[n].dtype)) for n, m in masks.items()
+    ]
     apply(model, masks)
 
     @torch.no_grad()

@@ -135,7 +135,10 @@ def erdos_renyi(
         # One at a time, the worst first, as in the RigL code: freeing it changes epsilon.
         dense.add(max(too_dense, key=raw.__getitem__))
     removed = {n: 0.0 if n in dense else (1 - epsilon * raw[n]) * size[n] for n in shapes}
-    return {n: count / size[n] for n, count in _whole(removed, round(sparsity * sum(size.values()))).items()}
+    return {
+        n: count / size[n]
+        for n, count in _whole(removed, round(sparsity * sum(size.values()))).items()
+    }
 
 
 def _whole(parts: Mapping[str, float], total: int) -> dict[str, int]:

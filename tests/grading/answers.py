@@ -367,6 +367,10 @@ def share_bool(target, rounds):
     return target > 0
 
 
+def share_rounded(target, rounds):
+    return round(share_by_root(target, rounds), 3)
+
+
 def share_in_percent(target, rounds):
     return 100 * share_by_root(target, rounds)
 
@@ -455,6 +459,7 @@ WRONG = {
         (share_in_percent, "from 0 to 1"),
         (share_kept, "when there is one round"),
         (share_one_round_more, "when there is one round"),
+        (share_rounded, "after all rounds"),
         (share_linear, "after all rounds"),
         (share_root_of_target, "after all rounds"),
         (share_compounds_upward, "after all rounds"),

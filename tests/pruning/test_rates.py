@@ -1,0 +1,220 @@
+"""Allocation: exact counts, torch's masks, nesting, Erdős–Rényi against water-filling."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.nn.utils import prune
+
+from course_lib import models
+from course_lib.pruning import criteria, masks, rates
+
+SPARSITIES = [0, 0.1, 0.3, 0.5, 0.731, 0.9, 0.999, 1]
+
+
+def removed(keep):
+    return sum(int((~m).sum()) for m in keep.values())
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9, 0.99])
+def test_global_masks_are_torchs(sparsity):
+    net = models.lenet5(width=0.3)
+    ours = rates.globally(criteria.magnitude(net), sparsity)
+    theirs = copy.deepcopy(net)
+    layers = [(m, "weight") for m in theirs.modules() if hasattr(m, "weight")]
+    prune.global_unstructured(layers, prune.L1Unstructured, amount=sparsity)
+    for name, mask in ours.items():
+        module = theirs.get_submodule(name.removesuffix(".weight"))
+        assert torch.equal(mask, module.weight_mask.bool())
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9, 0.99])
+def test_local_masks_are_torchs(sparsity):
+    net = models.lenet5(width=0.3)
+    ours = rates.per_layer(criteria.magnitude(net), sparsity)
+    for name, mask in ours.items():
+        module = copy.deepcopy(net.get_submodule(name.removesuffix(".weight")))
+        prune.l1_unstructured(module, "weight", amount=sparsity)
+        assert torch.equal(mask, module.weight_mask.bool())
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_counts_are_exact_ties_included(sparsity):
+    generator = torch.Generator().manual_seed(0)
+    scores = {
+        "distinct": torch.rand(7, 11, generator=generator),
+        "ties": torch.randint(0, 3, (5, 2, 3, 3), generator=generator).float(),
+        "equal": torch.ones(13, 1),
+        "one": torch.zeros(1, 1),
+    }
+    n = sum(s.numel() for s in scores.values())
+    assert removed(rates.globally(scores, sparsity)) == round(sparsity * n)
+    for name, mask in rates.per_layer(scores, sparsity).items():
+        assert mask.shape == scores[name].shape
+        assert int((~mask).sum()) == round(sparsity * scores[name].numel())
+
+
+def test_masks_are_those_of_pythons_sort():
+    generator = torch.Generator().manual_seed(1)
+    for trial in range(200):
+        scores = {
+            str(i): torch.randint(0, 4, (int(n), 2), generator=generator) / 2
+            for i, n in enumerate(torch.randint(1, 5, (3,), generator=generator))
+        }
+        flat = [float(v) for s in scores.values() for v in s.flatten()]
+        keep = len(flat) - round(trial / 199 * len(flat))
+        stays = sorted(range(len(flat)), key=lambda i: (-flat[i], i))[:keep]  # earlier stays
+        got = torch.cat([m.flatten() for m in rates.globally(scores, trial / 199).values()])
+        assert got.nonzero().flatten().tolist() == sorted(stays)
+
+
+def test_infinite_scores_are_kept():
+    scores = {"a": torch.tensor([[1.0, math.inf, -math.inf, math.inf]])}
+    assert rates.globally(scores, 0.5)["a"].tolist() == [[False, True, False, True]]
+
+
+def test_shares_by_name():
+    scores = criteria.magnitude(models.mlp((10, 10, 10)))
+    keep = rates.per_layer(scores, {"fc1.weight": 0.2, "fc2.weight": 0.9})
+    assert [int(m.sum()) for m in keep.values()] == [80, 10]
+
+
+def test_rounds_are_nested_and_exact():
+    net = models.mlp(seed=3)
+    keep, n = None, 25_100
+    for step, sparsity in enumerate([0.3, 0.31, 0.6, 0.6, 0.95, 1.0]):
+        scores = criteria.random(net, seed=step)  # other scores every round: the worst case
+        new = rates.globally(scores, sparsity, within=keep)
+        assert removed(new) == round(sparsity * n)
+        if keep is not None:
+            assert all((new[name] <= keep[name]).all() for name in new)
+        keep = new
+
+
+def test_within_keeps_the_best_of_what_is_left():
+    scores = {"a": torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])}
+    within = {"a": torch.tensor([[False, True, True, True, False]])}
+    got = rates.globally(scores, 0.6, within=within)["a"]
+    assert got.tolist() == [[False, True, True, False, False]]
+    assert within["a"].tolist() == [[False, True, True, True, False]]
+
+
+def water_filling(shapes, sparsity, kernel):
+    """Densities min(1, ε r_l) with ε by bisection: Erdős–Rényi without the layer-by-layer loop."""
+    raw, size = {}, {}
+    for name, shape in shapes.items():
+        sides = shape if kernel else shape[:2]
+        raw[name], size[name] = sum(sides) / math.prod(sides), math.prod(shape)
+    low, high = 0.0, 1e9
+    for _ in range(200):
+        eps = (low + high) / 2
+        kept = sum(min(1, eps * raw[n]) * size[n] for n in shapes)
+        low, high = (eps, high) if kept < (1 - sparsity) * sum(size.values()) else (low, eps)
+    return {n: min(1, high * raw[n]) for n in shapes}
+
+
+SHAPES = {
+    "conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "point": (10, 50, 1, 1),
+    "fc1": (500, 800), "fc2": (10, 500),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.5, 0.8, 0.9, 0.98, 0.999, 1.0])
+def test_erdos_renyi_is_water_filling(sparsity, kernel):
+    got = rates.erdos_renyi(SHAPES, sparsity, kernel=kernel)
+    expected = water_filling(SHAPES, sparsity, kernel)
+    for name, shape in SHAPES.items():
+        assert abs((1 - got[name]) - expected[name]) * math.prod(shape) <= 1  # one weight
+    scores = {name: torch.rand(shape) for name, shape in SHAPES.items()}
+    n = sum(math.prod(shape) for shape in SHAPES.values())
+    assert removed(rates.per_layer(scores, got)) == round(sparsity * n)
+
+
+def test_erdos_renyi_keeps_weights_in_proportion_to_units():
+    shapes = {"a": (100, 300), "b": (50, 70)}
+    shares = rates.erdos_renyi(shapes, 0.9)
+    kept = {n: (1 - s) * math.prod(shapes[n]) for n, s in shares.items()}
+    assert kept["a"] / kept["b"] == pytest.approx(400 / 120, rel=0.01)
+    assert shares == rates.erdos_renyi(shapes, 0.9, kernel=False)  # linear layers: no kernel
+
+
+def test_erdos_renyi_saturates_small_layers():
+    shares = rates.erdos_renyi({"big": (1000, 1000), "small": (4, 4)}, 0.5)
+    assert shares["small"] == 0
+
+
+def test_fraction_turns_counts_into_sparsities():
+    scores = {"a": torch.rand(7, 13), "b": torch.rand(3, 5)}
+    for count in range(107):
+        assert removed(rates.globally(scores, rates.fraction(scores, count))) == count
+    with pytest.raises(ValueError, match="count must be between 0 and 106.*107"):
+        rates.fraction(scores, 107)
+
+
+@pytest.mark.parametrize("schedule", [rates.linear, rates.geometric, rates.cubic])
+def test_schedules_begin_at_nothing_rise_and_end_exactly(schedule):
+    s = schedule(0.95, 7)
+    values = [s(t) for t in range(-1, 10)]
+    assert values[:2] == [0, 0] and values[8:] == [0.95] * 3
+    assert all(a <= b for a, b in zip(values, values[1:], strict=False))
+
+
+def test_schedules_are_their_formulas():
+    assert rates.linear(0.8, 4)(1) == pytest.approx(0.2)
+    left = [1 - rates.geometric(0.9, 5)(t) for t in range(6)]
+    ratios = [b / a for a, b in zip(left, left[1:], strict=False)]
+    assert ratios == pytest.approx([0.1 ** (1 / 5)] * 5)
+    assert rates.cubic(0.5, 10)(5) == pytest.approx(0.5 * (1 - 0.5**3))
+    once = rates.one_shot(0.7)
+    assert [once(t) for t in range(3)] == [0, 0.7, 0.7]
+
+
+def test_iterating_a_schedule_equals_its_end_for_fixed_scores():
+    scores = criteria.magnitude(models.mlp())
+    keep, schedule = None, rates.geometric(0.9, 5)
+    for step in range(1, 6):
+        keep = rates.globally(scores, schedule(step), within=keep)
+    once = rates.globally(scores, 0.9)
+    assert all(torch.equal(keep[n], once[n]) for n in keep)
+
+
+GOOD = {"a": torch.rand(2, 3)}
+KEEP = {"a": torch.ones(2, 3, dtype=torch.bool)}
+HALF = {"a": torch.tensor([[True, True, True], [False, False, False]])}
+BAD = [
+    (lambda: rates.globally(GOOD, 1.5), ValueError, r"sparsity must be in \[0, 1\].*1.5"),
+    (lambda: rates.globally(GOOD, -0.1), ValueError, r"sparsity must be in \[0, 1\]"),
+    (lambda: rates.globally(GOOD, math.nan), ValueError, "sparsity must be.*nan"),
+    (lambda: rates.globally(GOOD, "half"), TypeError, "sparsity must be a number.*'half'"),
+    (lambda: rates.globally({}, 0.5), ValueError, "scores must hold at least one weight"),
+    (lambda: rates.globally({"a": torch.tensor([[math.nan]])}, 0.5), ValueError, r"scores\['a'\].*1 NaN"),
+    (lambda: rates.globally(GOOD, 0.2, within=HALF), ValueError, "keeps 5 of 6.*only 3 left"),
+    (lambda: rates.globally(GOOD, 0.5, within={"b": KEEP["a"]}), ValueError, "within must name"),
+    (lambda: rates.globally(GOOD, 0.5, within={"a": KEEP["a"].T}), ValueError, r"shape \(2, 3\)"),
+    (lambda: rates.globally(GOOD, 0.5, within={"a": torch.ones(2, 3)}), TypeError, "torch.bool"),
+    (lambda: rates.per_layer(GOOD, 1.01), ValueError, r"sparsity\['a'\] must be in \[0, 1\]"),
+    (lambda: rates.per_layer(GOOD, {"a": 0.1, "c": 0.2}), ValueError, r"\['a'\], got \['a', 'c'\]"),
+    (lambda: rates.erdos_renyi({}, 0.5), ValueError, "shapes must hold at least one layer"),
+    (lambda: rates.erdos_renyi({"a": (5,)}, 0.5), ValueError, r"shapes\['a'\] must be \(out, in"),
+    (lambda: rates.erdos_renyi({"a": (5, 5)}, 2), ValueError, "sparsity must be.*2"),
+    (lambda: rates.linear(1.2, 3), ValueError, "final must be in"),
+    (lambda: rates.cubic(0.5, 0), ValueError, "steps must be a whole number from 1 on, got 0"),
+    (lambda: rates.one_shot(None), TypeError, "final must be a number.*None"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "words"), BAD)
+def test_bad_input_names_the_argument(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_cuda_masks_are_those_of_the_cpu():
+    net = models.lenet_300_100()
+    here = rates.globally(criteria.magnitude(net), 0.9)
+    there = rates.globally(criteria.magnitude(net.cuda()), 0.9)
+    assert all(torch.equal(here[n], there[n].cpu()) for n in here)
+    assert masks.sparsity(there) == pytest.approx(0.9)

@@ -1,0 +1,126 @@
+"""Measures against independent counters."""
+
+import copy
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from course_lib import measure, models
+from course_lib.pruning import criteria, masks, rates
+
+
+def pruned(model, sparsity):
+    model = copy.deepcopy(model)
+    masks.apply(model, rates.globally(criteria.magnitude(model), sparsity))
+    return model
+
+
+def test_parameters_and_sparsity():
+    net = models.mlp((10, 5, 2))
+    assert measure.parameters(net) == 10 * 5 + 5 + 5 * 2 + 2
+    assert measure.sparsity(net) == 0
+    assert measure.sparsity(pruned(net, 0.5)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("model", "image"),
+    [
+        (models.mlp(), (1, 14, 14)),
+        (models.lenet5(width=0.3), (1, 28, 28)),
+        (models.small_cnn(), (1, 14, 14)),
+        (
+            nn.Sequential(
+                nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=4),
+                nn.Conv2d(8, 6, (3, 1), dilation=2, bias=False),
+            ),
+            (4, 15, 11),
+        ),
+    ],
+)
+def test_macs_are_half_of_torchs_flops(model, image):
+    x = torch.zeros(5, *image)
+    with FlopCounterMode(display=False) as counter:
+        model(x[:1])
+    assert measure.macs(model, x) == counter.get_total_flops() / 2
+
+
+def test_macs_of_tokens():
+    assert measure.macs(nn.Linear(3, 4), torch.zeros(2, 7, 3)) == 7 * 12
+
+
+def test_macs_without_zeros():
+    conv = nn.Conv2d(1, 2, 3)
+    with torch.no_grad():
+        conv.weight[0] = 0
+    assert measure.macs(conv, torch.zeros(1, 1, 5, 5), skip_zeros=True) == 9 * 9
+    assert conv.training and not conv._forward_hooks
+
+
+def test_dense_bytes_are_those_of_the_state():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    assert measure.bytes_dense(model) == 4 * (18 + 2 + 2 + 2 + 2 + 2) + 8
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.95])
+def test_sparse_bytes_are_scipys(sparsity):
+    net = pruned(models.small_cnn(), sparsity)
+    biases = sum(4 * p.numel() for n, p in net.named_parameters() if "bias" in n)
+    stored = biases
+    for name, p in net.named_parameters():
+        if "weight" in name:
+            csr = scipy.sparse.csr_matrix(p.detach().flatten(1).numpy())
+            assert csr.indices.dtype == csr.indptr.dtype == np.int32
+            stored += csr.data.nbytes + csr.indices.nbytes + csr.indptr.nbytes
+    assert measure.bytes_sparse(net) == stored
+
+
+def test_csr_saves_nothing_at_half():
+    net = models.mlp()
+    assert measure.bytes_sparse(pruned(net, 0.5)) > measure.bytes_dense(net)
+    assert measure.bytes_sparse(pruned(net, 0.9)) < measure.bytes_dense(net) / 4
+
+
+def test_a_compressed_file_profits_from_zeros():
+    net = models.mlp()
+    assert measure.bytes_file(pruned(net, 0.9)) < 0.2 * measure.bytes_file(net)
+    assert measure.bytes_file(net) > 0.8 * measure.bytes_dense(net)  # random floats hardly shrink
+
+
+def test_sparse_copy_computes_the_same():
+    net = pruned(models.mlp(), 0.9)
+    x = torch.randn(8, 1, 14, 14)
+    torch.testing.assert_close(measure.sparse_copy(net)(x), net(x), rtol=1e-4, atol=1e-5)
+    bare = nn.Sequential(nn.Linear(3, 2, bias=False))
+    torch.testing.assert_close(measure.sparse_copy(bare)(x[0, 0, :, :3]), bare(x[0, 0, :, :3]))
+    with pytest.raises(TypeError, match="model must be an nn.Sequential without convolutions"):
+        measure.sparse_copy(models.small_cnn())
+
+
+def test_latency_sees_more_work_and_restores_the_mode():
+    class Work(nn.Module):
+        def __init__(self, times):
+            super().__init__()
+            self.times = times
+
+        def forward(self, x):
+            assert not self.training
+            for _ in range(self.times):
+                x = x @ x
+            return x
+
+    few, many = Work(1), Work(60)
+    seconds = measure.latency({"few": few, "many": many}, torch.zeros(64, 64), rounds=5)
+    assert list(seconds) == ["few", "many"]
+    assert 0 < seconds["few"] < seconds["many"]  # sixty times the work; no absolute time
+    assert few.training and many.training
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="model must have a linear or convolution layer, got ReLU"):
+        measure.sparsity(nn.ReLU())
+    with pytest.raises(ValueError, match="models and rounds must not be empty"):
+        measure.latency({}, torch.zeros(1))

@@ -1,0 +1,245 @@
+"""Training: the ensemble against the single network, interruption, evaluation."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from course_lib import data, models, training
+from course_lib.data import Split
+from course_lib.pruning import criteria, masks, rates
+
+DOUBLE = torch.float64
+
+
+@pytest.fixture(scope="module")
+def toy():
+    train, test = data.load("glyphs", n_train=330, n_test=200)
+    return Split(train.x.double(), train.y), Split(test.x.double(), test.y)
+
+
+def build_mlp(seed):
+    return models.mlp((196, 20, 15, 10), seed=seed).double()
+
+
+def build_cnn(seed):
+    return models.small_cnn(width=0.2, seed=seed).double()
+
+
+@pytest.mark.parametrize("build", [build_mlp, build_cnn])
+def test_member_k_is_the_network_trained_alone(toy, build):
+    train, test = toy
+    nets = [build(seed) for seed in range(4)]
+    stack = training.stack(nets)
+    together = training.fit(stack, train, epochs=3, seed=5, test=test)
+    members = training.unstack(stack)
+    for k, net in enumerate(nets):
+        alone = training.fit(net, train, epochs=3, seed=5, test=test)
+        for name, p in net.named_parameters():
+            torch.testing.assert_close(members[k].get_parameter(name), p, rtol=1e-8, atol=1e-10)
+        assert together.loss[-1][k] == pytest.approx(alone.loss[-1].item(), abs=1e-9)
+        assert together.accuracy[-1][k] == alone.accuracy[-1]
+    assert len(together.loss) == len(together.accuracy) == 3
+
+
+def test_masked_member_is_the_masked_network_trained_alone(toy):
+    train, _ = toy
+    nets = [build_mlp(seed) for seed in range(3)]
+    kept = [rates.globally(criteria.random(n, seed=s), 0.6) for s, n in enumerate(nets)]
+    stack = training.stack(nets)
+    optimizer = training.sgd(stack, weight_decay=1e-3)
+    masks.hold(optimizer, stack, masks.stack(kept))
+    training.fit(stack, train, epochs=2, optimizer=optimizer)
+    for net, keep, member in zip(nets, kept, training.unstack(stack), strict=True):
+        optimizer = training.sgd(net, weight_decay=1e-3)
+        masks.hold(optimizer, net, keep)
+        training.fit(net, train, epochs=2, optimizer=optimizer)
+        for name, p in net.named_parameters():
+            torch.testing.assert_close(member.get_parameter(name), p, rtol=1e-8, atol=1e-10)
+        assert (member.fc1.weight[~keep["fc1.weight"]] == 0).all()
+
+
+def test_single_precision_agrees_before_chaos_sets_in():
+    train, _ = data.load("glyphs", n_train=200, n_test=1)
+    nets = [models.mlp(seed=seed) for seed in range(3)]
+    stack = training.stack(nets)
+    training.fit(stack, train, epochs=2)
+    training.fit(nets[1], train, epochs=2)
+    for name, p in nets[1].named_parameters():
+        got = training.unstack(stack)[1].get_parameter(name)
+        torch.testing.assert_close(got, p, rtol=1e-3, atol=1e-5)
+
+
+def test_a_stack_is_a_module_with_the_networks_names(toy):
+    nets = [build_mlp(seed) for seed in range(3)]
+    stack = training.stack(nets)
+    shapes = {n: tuple(p.shape) for n, p in stack.named_parameters()}
+    assert shapes == {n: (3, *p.shape) for n, p in nets[0].named_parameters()}
+    assert len(stack) == 3
+    twin = copy.deepcopy(stack)
+    twin.load_state_dict(stack.state_dict())
+    x = toy[1].x[:7]
+    expected = torch.stack([net(x) for net in nets])
+    torch.testing.assert_close(twin(x), expected)
+    torch.testing.assert_close(
+        training.stack([n.float() for n in nets]).double()(x), expected, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_stacking_copies():
+    nets = [models.mlp((4, 3, 2), seed=s) for s in range(2)]
+    before = nets[0].fc1.weight.clone()
+    stack = training.stack(nets)
+    with torch.no_grad():
+        stack.fc1.weight.zero_()
+    member = training.unstack(stack)[0]
+    assert torch.equal(nets[0].fc1.weight, before)
+    with torch.no_grad():
+        stack.fc1.weight.fill_(1)
+    assert (member.fc1.weight == 0).all()
+
+
+def test_layers_without_bias_stack():
+    def bare(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(6, 5, bias=False), nn.Tanh(), nn.Linear(5, 3))
+
+    nets = [bare(s) for s in range(3)]
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(training.stack(nets)(x), torch.stack([n(x) for n in nets]))
+
+
+@pytest.mark.parametrize(
+    ("nets", "words"),
+    [
+        ([], "models must hold at least one network"),
+        ([models.mlp((4, 3)), models.mlp((4, 2))], r"models\[1\] must have the parameters"),
+        ([nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))], "models must have no buffers"),
+    ],
+)
+def test_what_does_not_stack(nets, words):
+    with pytest.raises(ValueError, match=words):
+        training.stack(nets)
+
+
+def test_training_learns():
+    train, test = data.load("glyphs", n_train=3000, n_test=1000)
+    net = models.mlp(seed=0)
+    history = training.fit(net, train, epochs=4, test=test)
+    assert history.accuracy[-1] > 85 and history.loss[-1] < history.loss[0] / 3
+    assert history.seconds > 0
+
+
+def test_learning_rate_follows_the_schedule_and_is_put_back():
+    train = Split(torch.randn(10, 4), torch.zeros(10, dtype=torch.long))
+    net = models.mlp((4, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    seen = []
+    optimizer.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+    training.fit(net, train, epochs=2, batch_size=4, optimizer=optimizer)
+    assert seen == pytest.approx([0.5 * (1 - i / 6) for i in range(6)])
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_every_image_is_seen_once_an_epoch_in_another_order():
+    x = torch.arange(10.0).view(10, 1)
+    seen = []
+
+    class Spy(nn.Linear):
+        def forward(self, batch):
+            seen.append(batch.flatten().tolist())
+            return super().forward(batch)
+
+    training.fit(Spy(1, 2), Split(x, torch.zeros(10, dtype=torch.long)), epochs=2, batch_size=4)
+    assert [len(b) for b in seen] == [4, 4, 2] * 2
+    first, second = sum(seen[:3], []), sum(seen[3:], [])
+    assert sorted(first) == sorted(second) == x.flatten().tolist() and first != second
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_interrupted_training_ends_where_it_would_have(tmp_path, toy, hold):
+    train, test = toy
+
+    def start(file, stop_after=None):
+        net = build_mlp(0)
+        optimizer = training.sgd(net)
+        if hold:
+            masks.hold(optimizer, net, rates.globally(criteria.magnitude(net), 0.5))
+        steps = iter(range(10_000))
+
+        def stop(*_):
+            if next(steps) == stop_after:
+                raise KeyboardInterrupt
+
+        optimizer.register_step_post_hook(stop)
+        history = training.fit(
+            net, train, epochs=4, optimizer=optimizer, seed=3, test=test, checkpoint=tmp_path / file
+        )
+        return net, history
+
+    whole, expected = start("whole")
+    with pytest.raises(KeyboardInterrupt):
+        start("cut", stop_after=9)  # in the third of four epochs of four steps
+    resumed, history = start("cut")
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(torch.stack(history.loss), torch.stack(expected.loss))
+    assert torch.equal(torch.stack(history.accuracy), torch.stack(expected.accuracy))
+    again, _ = start("cut")  # finished: nothing left to do
+    assert torch.equal(again.fc1.weight, whole.fc1.weight)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, toy):
+    training.fit(build_mlp(0), toy[0], epochs=1, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match=r"checkpoint .* belongs to a run with .*expected"):
+        training.fit(build_mlp(0), toy[0], epochs=2, checkpoint=tmp_path / "c")
+
+
+def test_evaluate_counts_and_restores_the_mode():
+    logits = torch.tensor([[2.0, 1.0], [0.0, 3.0], [5.0, 1.0]])
+    split = Split(logits, torch.tensor([0, 1, 1]))
+    model = nn.Identity()
+    model.train()
+    assert training.evaluate(model, split, batch_size=2).item() == pytest.approx(200 / 3)
+    assert model.training
+    model.eval()
+    training.evaluate(model, split)
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number from 1 on, got 0"),
+        ({"epochs": 1, "batch_size": 2.5}, "batch_size must be a whole number.*2.5"),
+    ],
+)
+def test_bad_counts(arguments, words):
+    train = Split(torch.zeros(2, 4), torch.zeros(2, dtype=torch.long))
+    with pytest.raises(ValueError, match=words):
+        training.fit(models.mlp((4, 2)), train, **arguments)
+
+
+def test_bad_split():
+    net = models.mlp((4, 2))
+    before = net.fc1.weight.clone()
+    with pytest.raises(ValueError, match=r"train must hold as many images as labels.*\(3,\)"):
+        training.fit(net, Split(torch.zeros(2, 4), torch.zeros(3, dtype=torch.long)), epochs=1)
+    assert torch.equal(net.fc1.weight, before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_cuda_agrees_with_the_cpu(toy):
+    train, test = toy
+    nets = [build_mlp(s) for s in range(3)]
+    here, there = training.stack(nets), training.stack(nets).cuda()
+    for stack, split in ((here, train), (there, train.to("cuda"))):
+        optimizer = training.sgd(stack)
+        keep = masks.stack([rates.globally(criteria.magnitude(n), 0.5) for n in nets])
+        masks.hold(optimizer, stack, keep)
+        training.fit(stack, split, epochs=2, optimizer=optimizer)
+    torch.testing.assert_close(there.fc1.weight.cpu(), here.fc1.weight, rtol=1e-6, atol=1e-8)
+    assert training.evaluate(there, test.to("cuda")).tolist() == pytest.approx(
+        training.evaluate(here, test).tolist(), abs=1
+    )
