@@ -129,7 +129,7 @@ def make_pages(root: Path) -> int:
     ):  # no page of a lesson that was taken out survives
         shutil.rmtree(root / "book/_build" / old, ignore_errors=True)
     jupyter_book = "from jupyter_book.cli.main import main; main()"
-    options = "build . --toc book/_toc.yml --path-output book --keep-going --all -q"
+    options = "build . --toc book/_toc.yml --path-output book -W --keep-going --all -q"
     command = [sys.executable, "-c", jupyter_book, *options.split()]
     # its standard output says only where the pages are; warnings go to standard error
     return subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False).returncode

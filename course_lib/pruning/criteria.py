@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 Scores = dict[str, Tensor]
 
-_PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd)
+PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def magnitude(model: nn.Module) -> Scores:
@@ -54,7 +54,7 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
     found = {
         f"{name}.weight" if name else "weight": module.weight.detach()
         for name, module in model.named_modules()
-        if isinstance(module, _PRUNABLE)
+        if isinstance(module, PRUNABLE)
     }
     if not found:
         raise ValueError(

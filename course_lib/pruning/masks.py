@@ -90,7 +90,7 @@ def sparsity(masks: Mapping[str, Tensor]) -> float:
     total = sum(mask.numel() for mask in masks.values())
     if total == 0:
         raise ValueError(f"masks must hold at least one weight, got {dict(masks)!r}")
-    return 1 - sum(int(mask.sum()) for mask in masks.values()) / total
+    return 1 - sum(int(mask.count_nonzero()) for mask in masks.values()) / total
 
 
 def _check(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:

@@ -208,7 +208,7 @@ def test_ctrl_c_ends_the_kernel_and_keeps_what_is_done(build, tree, one_core):
     with open(tree / "pipe") as pipe:  # waits until b runs
         kernel = psutil.Process(int(pipe.read()))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    _, said = process.communicate(timeout=60)  # far below the time limit of the endless cell
     assert process.returncode == 130, said
     assert "run it again to go on" in said
     assert "Traceback" not in said

@@ -69,6 +69,18 @@ def test_masks_are_those_of_pythons_sort():
         assert got.nonzero().flatten().tolist() == sorted(stays)
 
 
+@pytest.mark.parametrize("seen", [0.0, 0.5, 2.0])
+def test_selection_among_millions_is_exact_also_when_its_sample_misleads(seen):
+    n = 1_310_720
+    x = torch.rand(n, generator=torch.Generator().manual_seed(0))
+    x[:: n // 65_536] = seen  # all that the sample sees
+    x[-1000:] = 0.25  # ties
+    expected = x.sort().values
+    for k in (1, 2, 327_000, n // 2, n - 1, n):
+        assert rates._kth_smallest(x, k) == expected[k - 1]
+    assert removed(rates.globally({"a": x.view(1024, -1)}, 0.3)) == round(0.3 * n)
+
+
 def test_infinite_scores_are_kept():
     scores = {"a": torch.tensor([[1.0, math.inf, -math.inf, math.inf]])}
     assert rates.globally(scores, 0.5)["a"].tolist() == [[False, True, False, True]]

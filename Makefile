@@ -1,0 +1,38 @@
+# Each target makes .venv by itself. Needs Python 3.11 or later and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: book test lab bench lock clean
+.DEFAULT_GOAL := book
+
+book: .venv/ready
+	$(BIN)/python book/build.py
+
+test: book
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m nbstripout --verify notebooks/*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax tests notebooks
+
+lab: .venv/ready
+	$(BIN)/pip install --quiet --constraint requirements.txt --editable '.[lab]'
+	$(BIN)/jupyter lab notebooks
+
+bench: .venv/ready
+	$(BIN)/python tests/bench.py
+
+# requirements.txt from pyproject.toml: exact, for every platform, without addresses.
+lock: .venv/ready
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra book --extra test --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.txt
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar on --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf .venv book/_build

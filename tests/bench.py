@@ -1,0 +1,203 @@
+"""`make bench`: ratios measured side by side, with what bounds them.
+
+    python tests/bench.py            everything, about four minutes
+    python tests/bench.py ensemble   or prune, or book
+
+Absolute times differ from machine to machine and hour to hour; every ratio is taken over the same
+work in the same run, the contestants taking turns, and is the median over the turns.
+"""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.nn.utils import prune
+from tqdm import tqdm
+
+from course_lib import data, models, training
+from course_lib.pruning import criteria, masks, rates
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEDS, IMAGES, BATCH = 10, 5000, 100
+SIZES = (196, 100, 50, 10)  # the lessons' MLP
+
+
+def take_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round, after one round to warm up."""
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in tqdm(range(rounds + 1), desc="turns", leave=False):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            if turn:
+                taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+def median_ratio(slow: list[float], fast: list[float]) -> float:
+    return statistics.median(s / f for s, f in zip(slow, fast, strict=True))
+
+
+def ensemble() -> None:
+    """Ten seeds of the lessons' MLP, one epoch: class loop, tensor loop, stack."""
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+
+    train, _ = data.load("glyphs", n_train=IMAGES, n_test=1)
+    to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize(0.14, 0.25)])
+    pictures = [transforms.functional.to_pil_image(image) for image in train.x]
+
+    class Pictures(Dataset):
+        """What torchvision's MNIST is: pictures, turned into tensors one by one when asked for."""
+
+        def __len__(self) -> int:
+            return len(pictures)
+
+        def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+            return to_tensor(pictures[i]), int(train.y[i])
+
+    def class_loop() -> None:
+        for seed in range(SEEDS):
+            net = models.mlp(SIZES, seed=seed)
+            optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+            for x, y in DataLoader(Pictures(), batch_size=BATCH, shuffle=True):
+                optimizer.zero_grad()
+                F.cross_entropy(net(x), y).backward()
+                optimizer.step()
+
+    def one_after_another() -> None:
+        for seed in range(SEEDS):
+            training.fit(models.mlp(SIZES, seed=seed), train, epochs=1, batch_size=BATCH)
+
+    def stacked() -> None:
+        stack = training.stack([models.mlp(SIZES, seed=seed) for seed in range(SEEDS)])
+        training.fit(stack, train, epochs=1, batch_size=BATCH)
+
+    best: dict[str, list[float]] = {}
+    flops = 2 * BATCH * SEEDS * _training_macs() * (IMAGES // BATCH)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        contestants = {"one after another": one_after_another, "stack": stacked}
+        taken = take_turns(contestants, rounds=7)
+        print(f"\n{threads} thread(s): {SEEDS} seeds of the MLP {SIZES}, {IMAGES:,} images, one epoch")
+        for name, seconds in taken.items():
+            middle = statistics.median(seconds)
+            print(f"  {name:18} {middle:6.2f} s  {flops / middle / 1e9:6.1f} GFLOP/s")
+            if name not in best or middle < statistics.median(best[name]):
+                best[name] = seconds
+        print(f"  stack is {median_ratio(taken['one after another'], taken['stack']):.1f}× as fast")
+        limits = _matmul_limits()
+        print("  limit of this machine, GFLOP/s: " + ", ".join(f"{n} {v:.0f}" for n, v in limits.items()))
+    torch.set_num_threads(1)
+    slow = take_turns({"class": class_loop, "stack": stacked}, rounds=2)
+    print(f"\nagainst torchvision transforms + DataLoader + a loop over networks, one thread each:")
+    print(f"  stack is {median_ratio(slow['class'], slow['stack']):.0f}× as fast (goal 10×)")
+    ratio = statistics.median(best["one after another"]) / statistics.median(best["stack"])
+    print("against the same tensors, one network after another, each at its better thread count:")
+    print(f"  stack is {ratio:.1f}× as fast (goal 2.5×)")
+    print("what bounds the rest:")
+    _profile(stacked)
+
+
+def _training_macs() -> int:
+    """Multiply–accumulates of a training step for one image: forward, weight gradients, and input
+    gradients except for the first layer."""
+    weights = [a * b for a, b in zip(SIZES, SIZES[1:], strict=False)]
+    return 3 * sum(weights) - weights[0]
+
+
+def _matmul_limits() -> dict[str, float]:
+    """GFLOP/s of single products: a large one, and those of the stack's layers."""
+    shapes = {
+        "2048³": (1, 2048, 2048, 2048),
+        "first layer": (SEEDS, 100, 196, BATCH),
+        "second layer": (SEEDS, 50, 100, BATCH),
+    }
+    found = {}
+    for name, (k, n, m, p) in shapes.items():
+        a, b = torch.rand(k, n, m), torch.rand(k, m, p)
+        calls = max(1, round(4e9 / (2 * k * n * m * p)))
+        taken = take_turns({"matmul": lambda: [a @ b for _ in range(calls)]}, rounds=3)
+        found[name] = 2 * k * n * m * p * calls / min(taken["matmul"]) / 1e9
+    return found
+
+
+def _profile(run: Callable[[], None]) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    run()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        run()
+    events = profiler.key_averages()
+    total = sum(e.self_cpu_time_total for e in events)
+    products = ("aten::bmm", "aten::baddbmm", "aten::mm", "aten::addmm")
+    share = {
+        "matrix products": sum(e.self_cpu_time_total for e in events if e.key in products),
+        "optimizer": sum(e.self_cpu_time_total for e in events if "sgd" in e.key.lower()),
+    }
+    share["elementwise work, loss, copies, Python"] = total - sum(share.values())
+    print("  " + ", ".join(f"{name} {value / total:.0%}" for name, value in share.items()))
+
+
+def pruning() -> None:
+    """One global ranking over ResNet-50's 25.5 million weights, ours beside torch's."""
+    from torchvision.models import resnet50
+
+    torch.set_num_threads(1)
+    net = resnet50()
+    state = net.state_dict()
+    for sparsity in (0.5, 0.9):
+        ratios = []
+        for _ in tqdm(range(3), desc="turns", leave=False):
+            fresh = resnet50()
+            fresh.load_state_dict(state)
+            layers = [(m, "weight") for m in fresh.modules() if isinstance(m, criteria.PRUNABLE)]
+            start = time.perf_counter()
+            keep = rates.globally(criteria.magnitude(net), sparsity)
+            middle = time.perf_counter()
+            prune.global_unstructured(layers, prune.L1Unstructured, amount=sparsity)
+            ratios.append((time.perf_counter() - middle) / (middle - start))
+            same = all(
+                torch.equal(keep[f"{n}.weight"], m.weight_mask.bool())
+                for n, m in fresh.named_modules()
+                if isinstance(m, criteria.PRUNABLE)
+            )
+        print(
+            f"\nresnet50 to {masks.sparsity(keep):.0%}: rates.globally(criteria.magnitude(model)) is "
+            f"{statistics.median(ratios):.1f}× as fast as torch.nn.utils.prune.global_unstructured "
+            f"(goal 5×; masks {'equal' if same else 'DIFFER'})"
+        )
+
+
+def book() -> None:
+    """A cold build of the book beside the seconds that its cells need."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "course"
+        unwanted = shutil.ignore_patterns(".venv", ".git", "_build", "__pycache__", ".*_cache")
+        shutil.copytree(ROOT, copy, ignore=unwanted)
+        build = [sys.executable, "book/build.py"]
+        seconds = []
+        for _ in range(2):
+            start = time.perf_counter()
+            subprocess.run(build, cwd=copy, check=True, stdout=subprocess.DEVNULL)
+            seconds.append(time.perf_counter() - start)
+        timing = json.loads((copy / "book/_build/timing.json").read_text())
+    cells = sum(notebook["seconds"] for notebook in timing.values())
+    print(f"\nbook: cold build {seconds[0]:.0f} s; its cells run for {cells:.0f} s")
+    print(f"  cold build / cells = {seconds[0] / cells:.2f}; nothing changed: {seconds[1]:.1f} s")
+    for name, notebook in timing.items():
+        print(f"  {name}: {notebook['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    parts = {"ensemble": ensemble, "prune": pruning, "book": book}
+    for wanted in sys.argv[1:] or parts:
+        parts[wanted]()
