@@ -5,7 +5,7 @@ they are: free only where something leaves them out.
 import io
 import lzma
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ def bytes_sparse(model: nn.Module) -> int:
     return bytes_dense(model) - saved
 
 
-def csr_bytes(shape: tuple[int, ...], nonzeros: int, value_bytes: int = 4) -> int:
+def csr_bytes(shape: Sequence[int], nonzeros: int, value_bytes: int = 4) -> int:
     """Bytes of one (rows, …) weight in CSR with int32 indices: values, columns, row offsets."""
     return nonzeros * (value_bytes + 4) + 4 * (shape[0] + 1)
 

@@ -15,11 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch.nn.utils import prune
+from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from course_lib import data, models, training
@@ -87,7 +89,9 @@ def ensemble() -> None:
         torch.set_num_threads(threads)
         contestants = {"one after another": one_after_another, "stack": stacked}
         taken = take_turns(contestants, rounds=7)
-        print(f"\n{threads} thread(s): {SEEDS} seeds of the MLP {SIZES}, {IMAGES:,} images, one epoch")
+        print(
+            f"\n{threads} thread(s): {SEEDS} seeds of the MLP {SIZES}, {IMAGES:,} images, one epoch"
+        )
         for name, seconds in taken.items():
             middle = statistics.median(seconds)
             print(f"  {name:18} {middle:6.2f} s  {flops / middle / 1e9:6.1f} GFLOP/s")
@@ -95,10 +99,13 @@ def ensemble() -> None:
                 best[name] = seconds
         print(f"  stack is {median_ratio(taken['one after another'], taken['stack']):.1f}× as fast")
         limits = _matmul_limits()
-        print("  limit of this machine, GFLOP/s: " + ", ".join(f"{n} {v:.0f}" for n, v in limits.items()))
+        print(
+            "  limit of this machine, GFLOP/s: "
+            + ", ".join(f"{n} {v:.0f}" for n, v in limits.items())
+        )
     torch.set_num_threads(1)
     slow = take_turns({"class": class_loop, "stack": stacked}, rounds=2)
-    print(f"\nagainst torchvision transforms + DataLoader + a loop over networks, one thread each:")
+    print("\nagainst torchvision transforms + DataLoader + a loop over networks, one thread each:")
     print(f"  stack is {median_ratio(slow['class'], slow['stack']):.0f}× as fast (goal 10×)")
     ratio = statistics.median(best["one after another"]) / statistics.median(best["stack"])
     print("against the same tensors, one network after another, each at its better thread count:")
@@ -110,7 +117,7 @@ def ensemble() -> None:
 def _training_macs() -> int:
     """Multiply–accumulates of a training step for one image: forward, weight gradients, and input
     gradients except for the first layer."""
-    weights = [a * b for a, b in zip(SIZES, SIZES[1:], strict=False)]
+    weights = [a * b for a, b in pairwise(SIZES)]
     return 3 * sum(weights) - weights[0]
 
 
@@ -124,9 +131,8 @@ def _matmul_limits() -> dict[str, float]:
     found = {}
     for name, (k, n, m, p) in shapes.items():
         a, b = torch.rand(k, n, m), torch.rand(k, m, p)
-        calls = max(1, round(4e9 / (2 * k * n * m * p)))
-        taken = take_turns({"matmul": lambda: [a @ b for _ in range(calls)]}, rounds=3)
-        found[name] = 2 * k * n * m * p * calls / min(taken["matmul"]) / 1e9
+        taken = Timer("a @ b", globals={"a": a, "b": b}, num_threads=torch.get_num_threads())
+        found[name] = 2 * k * n * m * p / taken.blocked_autorange(min_run_time=0.3).median / 1e9
     return found
 
 

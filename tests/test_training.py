@@ -1,6 +1,7 @@
 """Training: the ensemble against the single network, interruption, evaluation."""
 
 import copy
+from itertools import chain
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ def test_every_image_is_seen_once_an_epoch_in_another_order():
 
     training.fit(Spy(1, 2), Split(x, torch.zeros(10, dtype=torch.long)), epochs=2, batch_size=4)
     assert [len(b) for b in seen] == [4, 4, 2] * 2
-    first, second = sum(seen[:3], []), sum(seen[3:], [])
+    first, second = list(chain(*seen[:3])), list(chain(*seen[3:]))
     assert sorted(first) == sorted(second) == x.flatten().tolist() and first != second
 
 

@@ -46,7 +46,9 @@ def svg(figure: Figure) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*">', "<g>", text)  # ids that nothing refers to, the same on each page
+    text = re.sub(
+        r'<g id="[^"]*">', "<g>", text
+    )  # ids that nothing refers to, the same on each page
     # Points become a view box alone, so that the picture shrinks with a phone's width.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r'\1 style="max-width: \2pt"', text, count=1)

@@ -20,6 +20,8 @@ import torch
 import traitlets
 from torch import Tensor
 
+from course_lib.measure import csr_bytes
+
 Accuracy = Mapping[str, Mapping[float, Sequence[float]]]
 
 _HERE = Path(__file__).parent
@@ -217,11 +219,6 @@ def _curve(points: Mapping[float, Sequence[float]], cuts: list[float]) -> list[l
     return measured
 
 
-def bytes_csr(kept: int, rows: int) -> int:
-    """Bytes of a sparse matrix: float32 value and int32 column a weight, int32 row pointers."""
-    return 8 * kept + 4 * (rows + 1)
-
-
 def _total(data: dict[str, Any]) -> int:
     return sum(layer["n"] for layer in data["layers"])
 
@@ -270,7 +267,7 @@ def _table(data: dict[str, Any], scope: str, position: int) -> str:
 def _row(data: dict[str, Any], scope: str, position: int) -> str:
     cut, layers, total = data["scopes"][scope], data["layers"], _total(data)
     kept = [m["n"] - r[position] for m, r in zip(layers, cut["removed"], strict=True)]
-    stored = sum(bytes_csr(k, m["rows"]) for k, m in zip(kept, layers, strict=True))
+    stored = sum(csr_bytes((m["rows"],), k) for k, m in zip(kept, layers, strict=True))
     cells = [
         " / ".join(f"{t[position]:g}" for t in cut["thresholds"]),
         f"{sum(kept):,}",

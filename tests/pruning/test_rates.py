@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -170,13 +171,13 @@ def test_schedules_begin_at_nothing_rise_and_end_exactly(schedule):
     s = schedule(0.95, 7)
     values = [s(t) for t in range(-1, 10)]
     assert values[:2] == [0, 0] and values[8:] == [0.95] * 3
-    assert all(a <= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a <= b for a, b in pairwise(values))
 
 
 def test_schedules_are_their_formulas():
     assert rates.linear(0.8, 4)(1) == pytest.approx(0.2)
     left = [1 - rates.geometric(0.9, 5)(t) for t in range(6)]
-    ratios = [b / a for a, b in zip(left, left[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(left)]
     assert ratios == pytest.approx([0.1 ** (1 / 5)] * 5)
     assert rates.cubic(0.5, 10)(5) == pytest.approx(0.5 * (1 - 0.5**3))
     once = rates.one_shot(0.7)
