@@ -15,7 +15,7 @@ function unlock(form, option) {
   const gates = gatesOf(form);
   gates.forEach((gate) => { gate.open = true; });
   const said = option.parentElement.textContent.trim();
-  const opened = gates.length ? ` The ${form.dataset.unlocks} below is open.` : "";
+  const opened = gates.length ? ` Now open below: ${form.dataset.unlocks}.` : "";
   form.querySelector("[role=status]").textContent = `Your prediction: ${said}.${opened}`;
   for (const gate of gates) {
     let note = gate.previousElementSibling;

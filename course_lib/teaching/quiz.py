@@ -63,7 +63,7 @@ def quiz(*questions: Question) -> HTML:
     return HTML('<div class="course-quiz">\n' + "\n".join(groups) + "\n</div>")
 
 
-def predict(text: str, options: Sequence[str], *, unlocks: str = "experiment") -> HTML:
+def predict(text: str, options: Sequence[str], *, unlocks: str = "the experiment") -> HTML:
     """Return a question to answer before the result is shown.
 
     On a page with JavaScript, choosing opens the outputs of the cells tagged `gated` that follow,
@@ -72,7 +72,7 @@ def predict(text: str, options: Sequence[str], *, unlocks: str = "experiment") -
     Args:
         text: the question; `backticks` become code.
         options: what one may predict, at least two. None is marked as right: the experiment tells.
-        unlocks: what the choice opens, in words for the reader.
+        unlocks: what the choice opens, in words for the reader, with its article.
 
     Raises:
         ValueError: fewer than two options, two equal ones, or an empty text, option or `unlocks`.
@@ -86,7 +86,7 @@ def predict(text: str, options: Sequence[str], *, unlocks: str = "experiment") -
     return HTML(
         f'<form class="course-predict" id="{name}" data-unlocks="{html.escape(unlocks)}">\n'
         f"<fieldset><legend>{_inline(text)}</legend>\n" + "\n".join(radios) + "\n</fieldset>\n"
-        f'<p role="status">Choose before you read on; the {_inline(unlocks)} below opens then.</p>'
+        f'<p role="status">Choose before you read on: that opens {_inline(unlocks)}.</p>'
         "\n</form>"
     )
 
