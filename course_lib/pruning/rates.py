@@ -24,17 +24,9 @@ def per_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
     Raises:
         ValueError: a sparsity outside [0, 1], a name too many or too few, NaN scores.
     """
-    _check_scores(scores)
-    if not isinstance(sparsity, Mapping):
-        sparsity = dict.fromkeys(scores, sparsity)
-    if sparsity.keys() != scores.keys():
-        raise ValueError(
-            f"sparsity must name the layers of scores, {sorted(scores)}, got {sorted(sparsity)}"
-        )
-    for name, s in sparsity.items():
-        _check_fraction(f"sparsity[{name!r}]", s)
+    shares = _shares(scores, sparsity)
     return {
-        name: keep_top(s.flatten(), s.numel() - round(sparsity[name] * s.numel())).view(s.shape)
+        name: keep_top(s.flatten(), s.numel() - round(shares[name] * s.numel())).view(s.shape)
         for name, s in scores.items()
     }
 
@@ -225,6 +217,20 @@ def _check_scores(scores: Scores) -> None:
     for name, s in scores.items():
         if s.isnan().any():
             raise ValueError(f"scores[{name!r}] must be numbers, got {int(s.isnan().sum())} NaN")
+
+
+def _shares(scores: Scores, sparsity: float | Mapping[str, float]) -> Mapping[str, float]:
+    """One checked sparsity a layer."""
+    _check_scores(scores)
+    if not isinstance(sparsity, Mapping):
+        sparsity = dict.fromkeys(scores, sparsity)
+    if sparsity.keys() != scores.keys():
+        raise ValueError(
+            f"sparsity must name the layers of scores, {sorted(scores)}, got {sorted(sparsity)}"
+        )
+    for name, s in sparsity.items():
+        _check_fraction(f"sparsity[{name!r}]", s)
+    return sparsity
 
 
 def _check_within(scores: Scores, within: Masks) -> Tensor:
