@@ -157,7 +157,7 @@ def claim_rows(env) -> list[tuple]:
         outputs = [output.get("data", {}) for cell in cells for output in cell.outputs]
         for claim in (data[CLAIM] for data in outputs if CLAIM in data):
             effect = f"{claim['mean']:+.3g} ± {claim['half_width']:.2g} {claim['unit']}"
-            rows.append((claim["statement"], effect, claim["n"], doc_link(env, docname)))
+            rows.append((claim["statement"], effect, len(claim["seeds"]), doc_link(env, docname)))
     return rows
 
 

@@ -29,14 +29,14 @@ class Claim:
     mean: float  # of the differences, in ``unit``
     sd: float  # sample standard deviation of the differences
     half_width: float  # of the 95 % confidence interval of the mean
-    n: int  # seeds
+    seeds: list[int]
     unit: str
     versions: dict[str, str]
 
     def __str__(self) -> str:
         return (
             f"{self.statement}: {_signed(self.mean)} ± {self.half_width:.2g} {self.unit} "
-            f"(95 % interval of the paired difference, {self.n} seeds, sd {self.sd:.2g})"
+            f"(95 % interval of the paired difference, {len(self.seeds)} seeds, sd {self.sd:.2g})"
         )
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
@@ -51,7 +51,7 @@ def greater(
 
     Args:
         statement: the sentence, without numbers; they are added.
-        a, b: one value a seed, the same seeds in the same order, at least five.
+        a, b: one value a seed, for the seeds 0, 1, 2, …, at least five of them.
         by: what the whole 95 % interval of the mean difference must lie above. By chance alone that
             happens in one of forty experiments without a difference.
 
@@ -82,7 +82,7 @@ def equal(
 
 
 def _difference(statement: str, a: Sequence[float], b: Sequence[float], unit: str) -> Claim:
-    a, b = (np.asarray(torch.as_tensor(v).tolist(), dtype=float) for v in (a, b))
+    a, b = (np.asarray(v, dtype=float) for v in (a, b))
     if a.ndim != 1 or a.shape != b.shape or len(a) < MIN_SEEDS:
         raise ValueError(
             f"a and b must hold one value a seed for the same {MIN_SEEDS} or more seeds, "
@@ -93,7 +93,9 @@ def _difference(statement: str, a: Sequence[float], b: Sequence[float], unit: st
     d, n = a - b, len(a)
     half_width = float(stats.t.ppf(0.975, n - 1)) * d.std(ddof=1) / math.sqrt(n)
     versions = {"course_lib": course_lib.__version__, "torch": torch.__version__}
-    return Claim(statement, float(d.mean()), float(d.std(ddof=1)), half_width, n, unit, versions)
+    return Claim(
+        statement, float(d.mean()), float(d.std(ddof=1)), half_width, list(range(n)), unit, versions
+    )
 
 
 def _signed(value: float) -> str:
@@ -102,7 +104,7 @@ def _signed(value: float) -> str:
 
 def mean_sd(values: Sequence[float]) -> str:
     """Mean ± sample standard deviation over seeds, as tables and sentences print it."""
-    v = np.asarray(torch.as_tensor(values).tolist(), dtype=float)
+    v = np.asarray(values, dtype=float)
     if len(v) < 2:
         raise ValueError(f"values must hold at least two seeds, got {len(v)}")
     return f"{v.mean():.1f} ± {v.std(ddof=1):.1f}"

@@ -7,9 +7,12 @@ colour, and its colours reach 3:1 against white and against black.
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
 from cycler import cycler
 from IPython.display import HTML
 from matplotlib.figure import Figure
@@ -57,6 +60,34 @@ def svg(figure: Figure) -> str:
     return text.replace("<svg ", '<svg fill="currentColor" ', 1)
 
 
+def seed_curves(
+    x: Sequence[float],
+    series: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    xlabel: str = "weights removed",
+    ylabel: str = "test accuracy, %",
+    reference: tuple[str, float] | None = None,
+) -> Figure:
+    """One line a series, mean and standard deviation over seeds at each point.
+
+    Args:
+        x: the points, as fractions; drawn evenly spaced, written as percentages.
+        series: name -> (points, seeds) values.
+        reference: a name and a value for a thin horizontal line, such as the dense network.
+    """
+    figure, axis = plt.subplots()
+    for name, values in series.items():
+        v = np.asarray(values, dtype=float)  # (points, seeds)
+        axis.errorbar([f"{p:.0%}" for p in x], v.mean(1), v.std(1, ddof=1), label=name, capsize=3)
+    if reference is not None:
+        name, value = reference
+        axis.axhline(value, color=COLOURS[-1], linewidth=1)
+        axis.annotate(name, (0, value), xytext=(0, 4), textcoords="offset points")
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 108))
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
 def show(figure: Figure, alt: str) -> HTML:
     """Put a figure on the page, and close it.
 
@@ -65,8 +96,6 @@ def show(figure: Figure, alt: str) -> HTML:
     """
     if not alt.strip().endswith("."):
         raise ValueError(f"alt must be a full sentence that ends in a full stop, got {alt!r}")
-    import matplotlib.pyplot as plt
-
     picture = svg(figure).replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
     plt.close(figure)
     return HTML(f'<figure class="course-figure">{picture}</figure>')

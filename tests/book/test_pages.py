@@ -1,5 +1,6 @@
 """Every built page in a real browser with the network blocked: as a reader meets it."""
 
+import json
 from functools import cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -172,6 +173,37 @@ def test_the_figure_opens_without_a_prediction_too(visit, javascript):
             gate.locator("summary").press("Enter")
             assert gate.get_attribute("open") is not None
             assert gate.locator(".cell_output").is_visible()
+
+
+def test_markdown_that_cells_make_is_rendered():
+    for path in PAGES:
+        for paragraph in soup(path).select("main p"):
+            assert "|--" not in paragraph.text and "|–" not in paragraph.text, (path, paragraph)
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_the_widget_on_the_page_shows_what_python_counted(visit, scheme):
+    for path in having("div.explorer"):
+        with visit(path, scheme=scheme) as page:
+            page.evaluate(OPEN_ALL)
+            for widget in page.locator("div.explorer").all():
+                payload = page.locator(f"#{widget.get_attribute('id')}-state").text_content()
+                state = json.loads(payload)["state"]
+                sparsity, threshold = widget.locator("input[type=range]").all()
+                output = widget.locator("output[data-removed]")
+                seen = set()
+                for key in ("End", "ArrowLeft", "PageDown", "Home"):
+                    before = threshold.input_value()
+                    sparsity.press(key)
+                    at = int(output.get_attribute("data-position"))
+                    cuts = state["data"]["scopes"][output.get_attribute("data-scope")]
+                    removed = sum(layer[at] for layer in cuts["removed"])
+                    assert int(output.get_attribute("data-removed")) == removed
+                    assert threshold.input_value() != before
+                    seen.add((removed, output.inner_text()))
+                assert len(seen) == 4
+            assert page.outside == []
+            assert page.complaints == []
 
 
 def test_each_lesson_says_what_it_takes():

@@ -1,0 +1,82 @@
+"""What every lesson has to have, read from its file; running it is nbval's part."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SECTIONS = [
+    "Predict", "The idea in one picture", "Definition → code", "What happened, against your prediction",
+    "Exercises", "Quiz", "Pitfalls and limits", "What you did not build · references",
+]  # fmt: skip
+
+
+@pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
+def lesson(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def prose(lesson):
+    return "\n".join(cell.source for cell in lesson.cells if cell.cell_type == "markdown")
+
+
+def code(lesson):
+    return "\n".join(cell.source for cell in lesson.cells if cell.cell_type == "code")
+
+
+def test_sections_stand_in_order(lesson):
+    headings = re.findall(r"^## (.*)$", prose(lesson), re.MULTILINE)
+    assert [h for h in headings if h in SECTIONS] == SECTIONS
+    course = lesson.metadata["course"]
+    assert 0 < course["minutes"] <= 60
+    assert all((ROOT / f"notebooks/{name}.ipynb").exists() for name in course["needs"])
+
+
+def test_prose_is_short_enough(lesson):
+    text = re.sub(r"\$\$.*?\$\$|\$.*?\$|^:::.*$|!\[.*?\]", "", prose(lesson), flags=re.DOTALL)
+    assert len(text.split()) <= 1400
+
+
+def test_template(lesson):
+    text = code(lesson)
+    assert text.count("predict(") == 1 and 1 <= text.count("explorer(") <= 2
+    assert len(re.findall(r"^    Question\(", text, re.MULTILINE)) == 5
+    assert re.search(r"^SEEDS = range\(([5-9]|\d\d+)\)", text, re.MULTILINE)
+    assert text.count("claims.greater(") + text.count("claims.equal(") >= 2
+    assert "random" in text and "teaching.setup()" in text and "measure.latency(" in text
+    gated = [c for c in lesson.cells if "gated" in c.metadata.get("tags", [])]
+    assert any("explorer(" in c.source for c in gated) or any(
+        "plots.show" in c.source for c in gated
+    )
+
+
+def test_every_exercise_has_a_stub_and_a_folded_solution_that_is_checked(lesson):
+    stubs = re.findall(r"^check\(\"(\w+)\", \w+\)$", code(lesson), re.MULTILINE)
+    assert len(stubs) == 3
+    for cell in lesson.cells:
+        if "assert check(" in cell.source:
+            assert cell.metadata.tags == ["hide-cell"]
+            stubs.remove(re.search(r"assert check\(\"(\w+)\", \w+\)\.passed", cell.source)[1])
+    assert not stubs
+
+
+def test_committed_without_outputs(lesson):
+    for cell in lesson.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None
+
+
+def test_pictures_are_those_that_their_code_draws(tmp_path):
+    spec = importlib.util.spec_from_file_location("draw", ROOT / "img/draw.py")
+    draw = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(draw)
+    draw.write(tmp_path)
+    drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    kept = {path.name: path.read_bytes() for path in (ROOT / "img").glob("*.svg")}
+    assert drawn.keys() == kept.keys()
+    different = [name for name in drawn if drawn[name] != kept[name]]
+    assert not different, f"{different} changed: run python img/draw.py"

@@ -1,0 +1,136 @@
+"""Figures, claims, shown source: what a page says is what was computed."""
+
+import hashlib
+import json
+import re
+from xml.etree import ElementTree
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from course_lib.pruning import criteria, rates
+from course_lib.teaching import claims, plots, source
+
+
+def draw():
+    plots.use_style()
+    return plots.seed_curves(
+        [0.5, 0.9],
+        {"a <b>": [[1, 2, 3], [4, 5, 9]], "c": [[7, 7, 7], [8, 8, 8]]},
+        reference=("dense", 50),
+    )
+
+
+def test_figures_take_the_pages_colour_and_speak():
+    html = plots.show(draw(), 'One line rises, "a" & b.').data
+    assert html.startswith('<figure class="course-figure"><svg role="img" aria-label="One line')
+    assert "&quot;a&quot; &amp; b." in html
+    assert "#000000" not in html and "currentColor" in html
+    svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", html, re.DOTALL)[0])
+    assert "width" not in svg.attrib and "viewBox" in svg.attrib
+    texts = [t.text for t in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert "a <b>" in texts and "90%" in texts and "dense" in texts
+    assert not plt.get_fignums()  # closed
+
+
+def test_figures_are_reproducible():
+    one, two = (hashlib.sha256(plots.svg(draw()).encode()).hexdigest() for _ in range(2))
+    plt.close("all")
+    assert one == two
+
+
+def test_error_bars_are_sample_standard_deviations():
+    figure = draw()
+    bars = figure.axes[0].containers[0]
+    low, high = bars[2][0].get_segments()[1][:, 1]
+    assert (low + high) / 2 == pytest.approx(6)
+    assert high - low == pytest.approx(2 * np.std([4, 5, 9], ddof=1))
+    plt.close(figure)
+
+
+def test_colours_stand_out_in_light_and_dark():
+    def luminance(colour):
+        c = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [
+            0.2126,
+            0.7152,
+            0.0722,
+        ]
+
+    for colour in plots.COLOURS:
+        assert 1.05 / (luminance(colour) + 0.05) >= 3
+        assert (luminance(colour) + 0.05) / (luminance("#121212") + 0.05) >= 3
+
+
+def test_alternative_text_is_a_sentence():
+    figure = plt.figure()
+    with pytest.raises(ValueError, match="alt must be a full sentence.*'a plot'"):
+        plots.show(figure, "a plot")
+    plt.close(figure)
+
+
+A, B = [5.0, 6.0, 7.5, 8.0, 9.0], [1.0, 2.0, 2.5, 2.0, 3.0]
+
+
+def test_a_claim_is_a_paired_t_interval():
+    claim = claims.greater("A beats B", A, B)
+    expected = stats.ttest_rel(A, B).confidence_interval(0.95)
+    assert claim.mean - claim.half_width == pytest.approx(expected.low)
+    assert claim.mean + claim.half_width == pytest.approx(expected.high)
+    assert claim.seeds == [0, 1, 2, 3, 4]
+    bundle = claim._repr_mimebundle_()
+    assert json.loads(json.dumps(bundle[claims.MIME]))["versions"].keys() == {"course_lib", "torch"}
+    assert "A beats B: +5.00" in bundle["text/plain"]
+
+
+def test_a_claim_fails_when_the_data_stop_supporting_it():
+    with pytest.raises(AssertionError, match="not supported.*B beats A"):
+        claims.greater("B beats A", B, A)
+    with pytest.raises(AssertionError, match="more than 4.5 points"):  # the interval reaches below
+        claims.greater("by a lot", A, B, by=4.5)
+    noise = [1.0, -1.2, 0.9, -1.1, 0.6]
+    with pytest.raises(AssertionError, match="not supported"):
+        claims.greater("noise beats nothing", noise, [0.0] * 5)
+    with pytest.raises(AssertionError, match="needs less than 0.5 points"):  # nor is it equal
+        claims.equal("noise equals nothing", noise, [0.0] * 5, within=0.5)
+    assert claims.equal("noise is small", noise, [0.0] * 5, within=2).mean == pytest.approx(0.04)
+    with pytest.raises(AssertionError):
+        claims.equal("A equals B", A, B, within=5)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (A[:4], B[:4], "same 5 or more seeds"),
+        (A, B[:4], "same 5 or more seeds"),
+        (A, [*B[:4], float("nan")], "must be finite"),
+    ],
+)
+def test_claims_need_five_paired_seeds(a, b, words):
+    with pytest.raises(ValueError, match=words):
+        claims.greater("A beats B", a, b)
+
+
+def test_claims_escape_their_statement():
+    html = claims.greater("<script>", A, B)._repr_mimebundle_()["text/html"]
+    assert "<script>" not in html and "&lt;script&gt;" in html
+
+
+def test_mean_sd():
+    assert claims.mean_sd([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
+    with pytest.raises(ValueError, match="at least two seeds"):
+        claims.mean_sd([1.0])
+
+
+def test_source_is_the_librarys_without_its_docstring():
+    shown = source(criteria.magnitude).data
+    assert shown.startswith("```python\ndef magnitude(model: nn.Module) -> Scores:\n    return {")
+    assert '"""' not in shown
+    namespace = vars(rates).copy()
+    code = source(rates.keep_top).data.removeprefix("```python\n").removesuffix("```")
+    exec(code, namespace)  # noqa: S102
+
+    assert namespace["keep_top"](torch.tensor([1.0, 3.0, 2.0]), 2).tolist() == [False, True, True]
