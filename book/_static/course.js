@@ -70,6 +70,8 @@ function nameThemeControls() {
   }
 }
 
+// A folded cell says on its bar what it holds; "Toggle hidden content" would be read out instead.
+document.querySelectorAll("details.hide > summary").forEach((bar) => bar.removeAttribute("aria-label"));
 // docutils calls its bibliography a list, but not its entries list items.
 document.querySelectorAll(".citation-list[role]").forEach((box) => box.removeAttribute("role"));
 document.querySelectorAll(".course-predict").forEach(preparePrediction);

@@ -3,7 +3,7 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from IPython.display import Markdown
 
@@ -39,3 +39,9 @@ def source(function: Callable) -> Markdown:
         lines = code.splitlines(keepends=True)
         code = "".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
     return Markdown(f"```python\n{code.rstrip()}\n```")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
+    """A table on the page; the first column is read from the left, numbers from the right."""
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    return Markdown("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B0679A", "#8A8A8A")
 _STYLE = {
-    "figure.figsize": (6.4, 3.6),
+    "figure.figsize": (4.8, 3.4),  # a phone shows it at three quarters, text stays legible
     "figure.constrained_layout.use": True,
     "font.size": 11,
     "axes.spines.top": False,
@@ -54,7 +54,9 @@ def svg(figure: Figure) -> str:
     )  # ids that nothing refers to, the same on each page
     # Points become a view box alone, so that the picture shrinks with a phone's width.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r'\1 style="max-width: \2pt"', text, count=1)
+    width = float(re.search(r'<svg[^>]*? width="([\d.]+)pt"', text)[1])
+    largest = f'style="width: {1.3 * width:.0f}pt"'  # the page's style sheet keeps it on the page
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf"\1 {largest}", text, count=1)
     text = text.replace("#000000", "currentColor")
     # matplotlib leaves default black unsaid on text and lines; say it.
     return text.replace("<svg ", '<svg fill="currentColor" ', 1)
@@ -84,7 +86,7 @@ def seed_curves(
         axis.axhline(value, color=COLOURS[-1], linewidth=1)
         axis.annotate(name, (0, value), xytext=(0, 4), textcoords="offset points")
     axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 108))
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

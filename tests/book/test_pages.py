@@ -170,7 +170,7 @@ def test_the_figure_opens_without_a_prediction_too(visit, javascript):
     for path in having(".course-predict"):
         with visit(path, java_script_enabled=javascript) as page:
             gate = page.locator(".tag_gated details.hide").first
-            gate.locator("summary").press("Enter")
+            gate.locator("> summary").press("Enter")
             assert gate.get_attribute("open") is not None
             assert gate.locator(".cell_output").is_visible()
 
