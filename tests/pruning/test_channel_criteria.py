@@ -245,6 +245,23 @@ def test_macs_share_is_what_removal_saves(case):
     assert share[-1].item() == pytest.approx(saved, abs=1e-9)
 
 
+def test_macs_share_of_a_layer_that_makes_what_it_reads():
+    """x + conv(x): the channel goes from both sides of the weight, its corner only once."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.conv, self.end = nn.Linear(2, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.end(x + self.conv(x))
+
+    model, x = Sum(), torch.zeros(1, 2)
+    share = score.macs_share(model, channels.trace(model, x))
+    assert share.tolist() == pytest.approx([(2 + 9 + 3) / (10 + 25 + 15)] * 5)
+
+
 def test_flops_regularisation_decides_between_equals():
     model = models.vgg(width=0.5)
     graph = channels.trace(model, torch.zeros(1, 1, 14, 14))

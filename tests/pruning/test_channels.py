@@ -236,6 +236,16 @@ def test_fold_is_exact_for_a_constant_channel():
     assert small[3].bias is not None and plain[3].bias is None
 
 
+def test_fold_counts_every_place_of_a_kernel_that_reaches_no_padding():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    with torch.no_grad():
+        model[0].weight[1], model[0].bias[1] = 0, 0.7
+    x = example("constants")
+    graph = channels.trace(model, x)
+    folded = channels.fold(model, graph, {graph.makes["0"][1]}, x)
+    assert (folded(x) - model(x)).abs().max() < 1e-5
+
+
 def test_fold_passes_the_mean_on():
     model = models.mlp((4, 6, 3))
     x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
