@@ -6,6 +6,11 @@ A score looks at one of three things: the weights of the layers that *make* a ch
 *read* it (``taylor``, and the ``oracle`` that tries every removal). Where several layers make,
 activate or read a channel, as in a residual network, each docstring says how they are put together.
 Nothing here changes the model.
+
+Checked against its paper's text, in an earlier reading: Molchanov et al. 2017 (equation 8, the mean
+over all entries, the ℓ2 norm of a layer, λ). Not checked, the papers could not be read: Li et al.
+2017, Hu et al. 2016 (its formula agrees with published summaries), Liu et al. 2017, and the
+section numbers of all four.
 """
 
 import copy
@@ -169,7 +174,7 @@ def flops_regularised(
     .. math:: \Theta(z_l^{(k)}) \leftarrow \Theta(z_l^{(k)}) - \lambda\, \Theta_l^{flops}
 
     Source: Molchanov et al. 2017, section 2.3, with λ = 10⁻³ on normalised scores. Their unit of
-    Θ^flops was not found in the text; here it is the percentage of the network's
+    Θ^flops could not be checked; here it is the percentage of the network's
     multiply–accumulates that goes when this channel alone is removed (``macs_share`` × 100).
     """
     if scores.shape != (len(graph.ids()),):
