@@ -2,8 +2,10 @@
 
 import copy
 import math
+from fractions import Fraction
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils import prune
@@ -85,6 +87,12 @@ def test_selection_among_millions_is_exact_also_when_its_sample_misleads(seen):
 def test_infinite_scores_are_kept():
     scores = {"a": torch.tensor([[1.0, math.inf, -math.inf, math.inf]])}
     assert rates.globally(scores, 0.5)["a"].tolist() == [[False, True, False, True]]
+
+
+def test_any_real_number_is_a_sparsity():
+    scores = {"a": torch.rand(1000, 1001)}
+    for s in (np.float32(0.1), np.float64(0.1), Fraction(1, 10)):
+        assert removed(rates.globally(scores, s)) == round(float(s) * 1_001_000)
 
 
 def test_shares_by_name():
