@@ -144,8 +144,7 @@ def erdos_renyi(
         too_dense = {name for name in shared if epsilon * raw[name] > 1}
         if not too_dense:
             break
-        # One at a time, the worst first, as in the RigL code: freeing it changes epsilon.
-        dense.add(max(too_dense, key=raw.__getitem__))
+        dense |= too_dense  # what they do not need raises epsilon for the others, never lowers it
     removed = {n: 0.0 if n in dense else (1 - epsilon * raw[n]) * size[n] for n in shapes}
     return {
         n: count / size[n]
