@@ -65,6 +65,30 @@ def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) ->
     return {name: part.view(s.shape) for (name, s), part in zip(scores.items(), parts, strict=True)}
 
 
+def iteratively(
+    score: Callable[[Masks | None], Scores], schedule: Callable[[int], float], *, steps: int
+) -> Masks:
+    """Global pruning in rounds: score what is left, remove a little, score again.
+
+    SynFlow's algorithm with ``criteria.synflow``, ``geometric(final, steps)`` and 100 steps
+    (Tanaka et al. 2020, algorithm 1); nothing is trained between the rounds.
+
+    Args:
+        score: masks of the round before (None at first) -> scores, such as
+            ``lambda keep: criteria.synflow(model, shape, within=keep)``.
+        schedule: round, from 1 to ``steps`` -> sparsity; it may not fall.
+
+    Raises:
+        ValueError: as ``globally``; fewer than one step.
+    """
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a whole number from 1 on, got {steps!r}")
+    keep = None
+    for step in range(1, steps + 1):
+        keep = globally(score(keep), schedule(step), within=keep)
+    return keep
+
+
 def keep_top(scores: Tensor, n_keep: int) -> Tensor:
     """True at the ``n_keep`` highest of (n,) scores; of those equal at the cut, the first stay."""
     n = len(scores)
