@@ -1,4 +1,6 @@
 """The course's networks: plain ``nn.Sequential`` with named layers, small enough for a laptop.
+``vgg``, ``resnet``, ``inception`` and ``mobilenet`` are miniatures of the four ways in which
+channels are wired; where one layer's output goes two ways, a small ``nn.Module`` holds the wiring.
 
 Every builder takes ``width``, a factor on the hidden sizes, and ``seed``. The same seed gives the
 same initial weights (on one torch version); torch's global generator is left as it was.
@@ -9,7 +11,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def mlp(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Sequential:
@@ -63,8 +66,7 @@ def lenet5(*, width: float = 1.0, seed: int = 0) -> nn.Sequential:
 def small_cnn(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
     """Two 3×3 convolutions with max pooling and one linear layer, for ``size``×``size`` grey
     images (any multiple of 2 from 4 on)."""
-    if size < 4 or size % 2:
-        raise ValueError(f"size must be an even number from 4 on, got {size!r}")
+    _check_size(size)
     c1, c2 = _scaled(16, width), _scaled(32, width)
 
     def layers() -> OrderedDict[str, nn.Module]:
@@ -80,6 +82,136 @@ def small_cnn(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequen
         )
 
     return _seeded(seed, layers)
+
+
+def vgg(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
+    """A chain: four 3×3 convolutions with batch norm, two max poolings, one linear layer
+    (Simonyan & Zisserman 2015 in miniature), for ``size``×``size`` grey images."""
+    _check_size(size)
+    c1, c2 = _scaled(16, width), _scaled(32, width)
+
+    def layers() -> OrderedDict[str, nn.Module]:
+        return OrderedDict[str, nn.Module](
+            block1=_conv_bn_relu(1, c1),
+            block2=_conv_bn_relu(c1, c1),
+            pool1=nn.MaxPool2d(2),
+            block3=_conv_bn_relu(c1, c2),
+            block4=_conv_bn_relu(c2, c2),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),  # (b, c2, size // 4, size // 4) -> (b, c2 * (size // 4)²)
+            fc=nn.Linear(c2 * (size // 4) ** 2, 10),
+        )
+
+    return _seeded(seed, layers)
+
+
+def resnet(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
+    """Sums: two residual blocks (He et al. 2016), the second with half the resolution, twice the
+    channels and a 1×1 convolution on its shortcut, for ``size``×``size`` grey images."""
+    _check_size(size)
+    c1, c2 = _scaled(16, width), _scaled(32, width)
+
+    def layers() -> OrderedDict[str, nn.Module]:
+        return OrderedDict[str, nn.Module](
+            stem=_conv_bn_relu(1, c1),
+            pool1=nn.MaxPool2d(2),
+            block1=Residual(c1, c1),
+            block2=Residual(c1, c2, stride=2),
+            flatten=nn.Flatten(),  # (b, c2, ⌈size // 2 / 2⌉, …) -> (b, c2 * ⌈…⌉²)
+            fc=nn.Linear(c2 * ((size // 2 + 1) // 2) ** 2, 10),
+        )
+
+    return _seeded(seed, layers)
+
+
+def inception(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
+    """Branches: two Inception blocks (Szegedy et al. 2015), each joining four branches, for
+    ``size``×``size`` grey images."""
+    _check_size(size)
+    c, b1, b2 = _scaled(16, width), _scaled(6, width), _scaled(8, width)
+
+    def layers() -> OrderedDict[str, nn.Module]:
+        return OrderedDict[str, nn.Module](
+            stem=_conv_bn_relu(1, c),
+            pool1=nn.MaxPool2d(2),
+            block1=Inception(c, b1),  # -> (b, 4 * b1, size // 2, size // 2)
+            pool2=nn.MaxPool2d(2),
+            block2=Inception(4 * b1, b2),
+            flatten=nn.Flatten(),  # (b, 4 * b2, size // 4, size // 4) -> (b, 4 * b2 * (size // 4)²)
+            fc=nn.Linear(4 * b2 * (size // 4) ** 2, 10),
+        )
+
+    return _seeded(seed, layers)
+
+
+def mobilenet(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
+    """Depthwise separable convolutions (Howard et al. 2017): three pairs of a 3×3 convolution a
+    channel and a 1×1 convolution across channels, for ``size``×``size`` grey images."""
+    _check_size(size)
+    c1, c2 = _scaled(16, width), _scaled(32, width)
+
+    def pair(c_in: int, c_out: int, stride: int) -> nn.Sequential:
+        depthwise = _conv_bn_relu(c_in, c_in, stride=stride, groups=c_in)
+        return nn.Sequential(*depthwise, *_conv_bn_relu(c_in, c_out, kernel=1))
+
+    def layers() -> OrderedDict[str, nn.Module]:
+        return OrderedDict[str, nn.Module](
+            stem=_conv_bn_relu(1, c1),
+            pair1=pair(c1, c2, 2),
+            pair2=pair(c2, c2, 1),
+            pair3=pair(c2, c2, 2),
+            flatten=nn.Flatten(),  # (b, c2, ⌈size / 4⌉, ⌈size / 4⌉) -> (b, c2 * ⌈size / 4⌉²)
+            fc=nn.Linear(c2 * ((size + 3) // 4) ** 2, 10),
+        )
+
+    return _seeded(seed, layers)
+
+
+class Residual(nn.Module):
+    """ReLU(f(x) + x) with f two 3×3 convolutions; where shapes change, x passes a 1×1 one."""
+
+    def __init__(self, c_in: int, c_out: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.first = _conv_bn_relu(c_in, c_out, stride=stride)
+        self.second = _conv_bn_relu(c_out, c_out)[:-1]  # its ReLU comes after the sum
+        same = stride == 1 and c_in == c_out
+        self.shortcut = (
+            nn.Identity() if same else _conv_bn_relu(c_in, c_out, kernel=1, stride=stride)[:-1]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+class Inception(nn.Module):
+    """1×1, 1×1 then 3×3, 1×1 then 5×5, and 3×3 max pooling then 1×1, joined channel after channel:
+    (b, c_in, h, w) -> (b, 4 c, h, w)."""
+
+    def __init__(self, c_in: int, c: int) -> None:
+        super().__init__()
+        self.one = _conv_bn_relu(c_in, c, kernel=1)
+        self.three = nn.Sequential(_conv_bn_relu(c_in, c, kernel=1), _conv_bn_relu(c, c))
+        self.five = nn.Sequential(_conv_bn_relu(c_in, c, kernel=1), _conv_bn_relu(c, c, kernel=5))
+        self.pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), _conv_bn_relu(c_in, c, kernel=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], dim=1)
+
+
+def _conv_bn_relu(
+    c_in: int, c_out: int, *, kernel: int = 3, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """A convolution that keeps the size at stride 1; its bias would repeat batch norm's beta."""
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(c_out),
+        nn.ReLU(),
+    )
+
+
+def _check_size(size: int) -> None:
+    if size < 4 or size % 2:
+        raise ValueError(f"size must be an even number from 4 on, got {size!r}")
 
 
 def _scaled(n: int, width: float) -> int:
@@ -98,8 +230,9 @@ def _seeded(seed: int, layers: Callable[[], OrderedDict[str, nn.Module]]) -> nn.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(layers())
-        for layer in model:
-            if hasattr(layer, "weight"):
+        for layer in model.modules():
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
     return model

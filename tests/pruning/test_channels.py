@@ -1,0 +1,465 @@
+"""Channels: surgery equals silence on every topology, groups equal Torch-Pruning's, refusals."""
+
+import copy
+import operator
+import os
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from course_lib import measure, models
+from course_lib.pruning import channel_criteria, channels
+
+
+def unlike_a_fresh_one(model, seed=0):
+    """Batch norms with means, variances, gains and offsets of a network in use: beta is not 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.affine:
+            with torch.no_grad():
+                for t, low, high in (
+                    (layer.weight, 0.5, 1.5),
+                    (layer.bias, -1, 1),
+                    (layer.running_mean, -0.5, 0.5),
+                    (layer.running_var, 0.5, 2),
+                ):
+                    t.copy_(low + (high - low) * torch.rand(t.shape, generator=generator))
+    return model.eval()
+
+
+class Wired(nn.Module):
+    """Layers by name, and a function of them and the input as the forward pass."""
+
+    def __init__(self, wiring, **layers):
+        super().__init__()
+        self.wiring = (wiring,)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x):
+        return self.wiring[0](self, x)
+
+
+def conv(i, o, k=3, **kw):
+    return nn.Conv2d(i, o, k, padding=k // 2, **kw)
+
+
+def twice(a):
+    return torch.cat([a, F.relu(a)], dim=1)
+
+
+def gated(m, a):
+    gate = m.up(F.relu(m.down(F.adaptive_avg_pool2d(a, 1))))
+    return operator.mul(a, torch.sigmoid(gate))
+
+
+TOPOLOGIES = {
+    "mlp": lambda: models.mlp((64, 12, 9, 5)),
+    "lenet5": lambda: models.lenet5(width=0.2),
+    "small cnn": lambda: models.small_cnn(size=8, width=0.5),
+    "vgg": lambda: models.vgg(size=8, width=0.5),
+    "resnet": lambda: models.resnet(size=8, width=0.5),
+    "inception": lambda: models.inception(size=8),
+    "mobilenet": lambda: models.mobilenet(size=8, width=0.5),
+    "residual sum on the input's own channels": lambda: Wired(
+        lambda m, x: m.fc(m.a(m.b(x) + x).relu().mean((2, 3))),
+        a=conv(1, 6), b=conv(1, 1), fc=nn.Linear(6, 3),
+    ),
+    "depthwise with multiplier 2": lambda: Wired(
+        lambda m, x: m.fc(m.point(m.norm(m.deep(m.stem(x)))).mean([-1, -2])),
+        stem=conv(1, 6), deep=conv(6, 12, groups=6), norm=nn.BatchNorm2d(12),
+        point=conv(12, 8, 1), fc=nn.Linear(8, 3),
+    ),
+    "depthwise on a concatenation, multiplier 3": lambda: Wired(
+        lambda m, x: m.fc(
+            torch.flatten(m.deep(torch.cat([m.a(x), m.b(x), m.a2(m.a1(x))], 1)), 1)
+        ),
+        a=conv(1, 3), b=conv(1, 2), a1=conv(1, 4), a2=conv(4, 2),
+        deep=conv(7, 21, groups=7), fc=nn.Linear(21 * 64, 3),
+    ),
+    "the same value twice in a concatenation": lambda: Wired(
+        lambda m, x: m.b(twice(m.a(x))).flatten(1),
+        a=conv(1, 5), b=conv(10, 4),
+    ),
+    "concatenations added": lambda: Wired(
+        lambda m, x: m.end(
+            torch.cat([m.a(x), m.b(x)], 1) + torch.cat([m.b2(x), m.a2(x)], 1)
+        ).mean((2, 3)),
+        a=conv(1, 4), b=conv(1, 6), b2=conv(1, 6), a2=conv(1, 4), end=conv(10, 3),
+    ),
+    "squeeze and excitation": lambda: Wired(
+        lambda m, x: m.end(gated(m, m.a(x))).mean((2, 3)),
+        a=conv(1, 8), down=conv(8, 4, 1), up=conv(4, 8, 1), end=conv(8, 3),
+    ),
+    "every function": lambda: Wired(
+        lambda m, x: m.fc(
+            F.dropout(
+                F.max_pool2d(
+                    F.avg_pool2d(torch.relu(m.norm(m.a(x)).add(m.b(x)).mul(0.5) * 2.0), 2), 2
+                ),
+                training=m.training,
+            ).flatten(1)
+        ),
+        a=conv(1, 6), b=conv(1, 6), norm=nn.BatchNorm2d(6, affine=False), fc=nn.Linear(24, 3),
+    ),
+    "one channel is not depthwise": lambda: Wired(
+        lambda m, x: m.b(m.a(x)).mean((2, 3)), a=conv(1, 1), b=conv(1, 4)
+    ),
+    "three dimensions": lambda: nn.Sequential(
+        nn.Conv3d(1, 6, (1, 3, 3)), nn.BatchNorm3d(6), nn.MaxPool3d(2, 2, 1), nn.Conv3d(6, 2, 1)
+    ),
+    "one dimension": lambda: nn.Sequential(
+        nn.Conv1d(1, 6, 3), nn.BatchNorm1d(6), nn.Tanh(), nn.AvgPool1d(2), nn.Conv1d(6, 2, 1)
+    ),
+}  # fmt: skip
+
+
+def example(name):
+    generator = torch.Generator().manual_seed(1)
+    unusual = {"lenet5": (28, 28), "three dimensions": (4, 8, 8), "one dimension": (16,)}
+    return torch.randn(3, 1, *unusual.get(name, (8, 8)), generator=generator)
+
+
+def largest_difference(model, x, dead_share=0.5, seed=0):
+    """|remove − silence|, and |silence − model| to see that the test sees anything."""
+    graph = channels.trace(model, x)
+    dead = channels.weakest(graph, channel_criteria.random(model, graph, seed=seed), dead_share)
+    small, quiet = (f(model, graph, dead) for f in (channels.remove, channels.silence))
+    with torch.no_grad():
+        cut, oracle, whole = small(x), quiet(x), model(x)
+    channels.trace(small, x)  # its shapes fit one another, and it can be cut again
+    size = [sum(p.numel() for p in m.parameters()) for m in (small, model)]
+    assert size[0] < size[1] or not dead
+    return (cut - oracle).abs().max().item(), (oracle - whole).abs().max().item(), dead
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_removed_is_silenced(name):
+    model = unlike_a_fresh_one(TOPOLOGIES[name]())
+    for seed in range(3):
+        difference, effect, dead = largest_difference(model, example(name), seed=seed)
+        assert difference < 1e-5 and (effect > 1e-4 or not dead)
+
+
+TORCHVISION = {
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "resnet18": {},
+    "mobilenet_v2": {},
+    "vgg11_bn": {"init_weights": False},
+    "densenet121": {},
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_half_of_a_torchvision_network(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        build = getattr(torchvision.models, name)
+        model = unlike_a_fresh_one(build(weights=None, num_classes=10, **TORCHVISION[name]))
+        x = torch.randn(2, 3, 64, 64)
+    difference, effect, dead = largest_difference(model, x)
+    assert difference < 1e-5 and effect > 1e-2
+    # Odd layers lose half a channel less or more: round(n / 2), ties to even.
+    assert len(dead) == pytest.approx(len(channels.trace(model, x).ids()) / 2, rel=0.01)
+
+
+def test_ids_of_a_residual_network_are_shared_by_what_is_added():
+    graph = channels.trace(models.resnet(width=0.25), torch.zeros(1, 1, 14, 14))
+    stream = graph.makes["stem.0"]
+    assert graph.makes["block1.second.0"] == stream == graph.reads["block2.shortcut.0"]
+    assert graph.makes["block2.second.0"] == graph.makes["block2.shortcut.0"] != stream
+    assert set(graph.layers()) == {"stem.0", "block1.first.0", "block2.first.0", "block2.second.0"}
+    assert sorted(i for ids in graph.layers().values() for i in ids) == graph.ids()
+    assert graph.fixed == {0, *graph.makes["fc"]}
+
+
+def test_ids_of_an_inception_block_stand_side_by_side():
+    graph = channels.trace(models.inception(), torch.zeros(1, 1, 14, 14))
+    branches = ("one.0", "three.1.0", "five.1.0", "pool.1.0")
+    joined = [i for b in branches for i in graph.makes[f"block1.{b}"]]
+    assert graph.reads["block2.one.0"] == graph.reads["block2.three.0.0"] == joined
+    assert len(set(joined)) == len(joined)
+    assert graph.reads["fc"][:9] == [graph.makes["block2.one.0"][0]] * 9  # 3 × 3 positions
+
+
+def test_silence_means_that_consumers_read_zeros():
+    """The oracle's own oracle, on a case where it can be said by hand."""
+    model = unlike_a_fresh_one(models.vgg(size=8, width=0.25))
+    x = example("vgg")
+    graph = channels.trace(model, x)
+    dead = set(graph.makes["block2.0"][1:3])
+    half = model.block2(model.block1(x))
+    half[:, 1:3] = 0
+    by_hand = model.fc(model.flatten(model.pool2(model.block4(model.block3(model.pool1(half))))))
+    assert torch.allclose(channels.silence(model, graph, dead)(x), by_hand, atol=1e-6)
+
+
+def test_zeroing_a_filter_is_not_removing_it():
+    model = unlike_a_fresh_one(models.vgg(size=8, width=0.5))
+    x = example("vgg")
+    graph = channels.trace(model, x)
+    with torch.no_grad():
+        model.block2[1].bias[2] = 2
+        zeroed = copy.deepcopy(model)
+        zeroed.block2[0].weight[2] = 0
+    removed = channels.remove(model, graph, {graph.makes["block2.0"][2]})
+    assert (zeroed(x) - removed(x)).abs().max() > 1e-3
+    with torch.no_grad():  # unless batch norm passes nothing on
+        zeroed.block2[1].weight[2] = zeroed.block2[1].bias[2] = 0
+        zeroed.block2[1].running_mean[2] = 0
+    assert torch.allclose(zeroed(x), removed(x), atol=1e-5)
+
+
+def test_fold_is_exact_for_a_constant_channel():
+    """gamma = 0 makes a channel ReLU(beta); behind it a 1×1 convolution, then a linear layer."""
+    model = unlike_a_fresh_one(
+        nn.Sequential(
+            conv(1, 5), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 4, 1, bias=False),
+            nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 3),
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        model[1].weight[[1, 4]] = model[4].weight[2] = 0
+        model[1].bias[[1, 4]], model[4].bias[2] = torch.tensor([0.7, -1.0]), 0.3
+    x = example("constants")
+    graph = channels.trace(model, x)
+    dead = {graph.makes["0"][1], graph.makes["0"][4], graph.makes["3"][2]}
+    small = channels.remove(channels.fold(model, graph, dead, x), graph, dead)
+    other = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    assert (small(other) - model(other)).abs().max() < 1e-5
+    plain = channels.remove(model, graph, dead)
+    assert (plain(other) - model(other)).abs().max() > 1e-2
+    assert small[3].bias is not None and plain[3].bias is None
+
+
+def test_fold_counts_every_place_of_a_kernel_that_reaches_no_padding():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    with torch.no_grad():
+        model[0].weight[1], model[0].bias[1] = 0, 0.7
+    x = example("constants")
+    graph = channels.trace(model, x)
+    folded = channels.fold(model, graph, {graph.makes["0"][1]}, x)
+    assert (folded(x) - model(x)).abs().max() < 1e-5
+
+
+def test_fold_passes_the_mean_on():
+    model = models.mlp((4, 6, 3))
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    graph = channels.trace(model, x)
+    dead = set(graph.makes["fc1"][:2])
+    hidden = model[:3](x)
+    hidden[:, :2] = hidden[:, :2].mean(0)
+    assert torch.allclose(channels.fold(model, graph, dead, x)(x), model.fc2(hidden), atol=1e-6)
+
+
+def test_a_smaller_model_is_an_ordinary_one_and_the_old_one_is_as_it_was(tmp_path):
+    model = models.mobilenet(size=8).train()
+    model.stem[0].weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    x = example("mobilenet")
+    graph = channels.trace(model, x)
+    small = channels.remove(
+        model, graph, channels.weakest(graph, channel_criteria.l1(model, graph), 0.5)
+    )
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+    assert all(m.training for m in (*model.modules(), *small.modules()))
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    assert [p.requires_grad for p in small.parameters()] == [
+        p.requires_grad for p in model.parameters()
+    ]
+    layer = small.get_submodule("pair1.0")
+    assert (layer.in_channels, layer.out_channels, layer.groups) == (8, 8, 8)
+    assert (small.fc.in_features, small.fc.out_features) == (16 * 4, 10)
+    assert small.get_submodule("pair1.1").num_features == 8
+    small(x).sum().backward()  # batch statistics and gradients have the new shapes
+    torch.save(small, tmp_path / "small.pt")
+    again = torch.load(tmp_path / "small.pt", weights_only=False).eval()
+    assert torch.equal(again(x), small.eval()(x))
+    assert measure.macs(small, x) < 0.4 * measure.macs(model, x)
+
+
+def test_nothing_dead_changes_nothing():
+    model = unlike_a_fresh_one(models.resnet(size=8, width=0.5))
+    x = example("resnet")
+    graph = channels.trace(model, x)
+    assert torch.equal(channels.remove(model, graph, set())(x), model(x))
+
+
+def test_one_channel_a_layer_stays():
+    model = unlike_a_fresh_one(models.resnet(size=8, width=0.25))
+    x = example("resnet")
+    graph = channels.trace(model, x)
+    with pytest.warns(UserWarning) as caught:
+        small = channels.remove(model, graph, set(graph.ids()))
+    names = [str(w.message).split("'")[1] for w in caught]
+    assert sorted(names) == sorted(graph.layers())  # once each, and not for those that share ids
+    assert {m.out_channels for m in small.modules() if isinstance(m, nn.Conv2d)} == {1}
+    with pytest.warns(UserWarning, match="no channel at all"):
+        quiet = channels.silence(model, graph, set(graph.ids()))
+    assert torch.allclose(small(x), quiet(x), atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(channels.weakest(graph, torch.zeros(len(graph.ids())), 1.0)) == len(
+            graph.ids()
+        ) - len(names)
+
+
+def test_weakest_takes_exact_counts_and_the_later_of_equals():
+    graph = channels.trace(models.mlp((4, 5, 6, 2)), torch.zeros(1, 4))
+    first, second = graph.layers().values()
+    scores = torch.tensor([5.0, 1, 4, 2, 3, *[0.0] * 6])
+    assert channels.weakest(graph, scores, 0.5) == {first[1], first[3], *second[3:]}
+    assert channels.weakest(graph, scores, 0.0) == set()
+    for bad, words in ((scores[1:], "11 numbers"), (scores / 0 * 0, "NaN")):
+        with pytest.raises(ValueError, match=words):
+            channels.weakest(graph, bad, 0.5)
+    with pytest.raises(ValueError, match="sparsity must be in"):
+        channels.weakest(graph, scores, 1.5)
+
+
+REFUSED = {
+    "grouped": (nn.Conv2d(4, 8, 1, groups=2), "'layer'.*in 2 groups"),
+    "layer norm": (nn.LayerNorm((4, 8, 8)), r"'layer' \(LayerNorm\)"),
+    "transposed": (nn.ConvTranspose2d(4, 4, 1), r"'layer' \(ConvTranspose2d\)"),
+    "softmax": (nn.Softmax(1), "Softmax"),
+    "shuffle": (nn.PixelShuffle(2), "PixelShuffle"),
+    "linear on positions": (nn.Linear(8, 4), r"\(Linear\), on an input of shape \(2, 4, 8, 8\)"),
+    "flatten from 2": (nn.Flatten(2), "from dimension 2"),
+    "prelu": (nn.PReLU(4), "PReLU"),
+}  # fmt: skip
+REFUSED_WIRINGS = {
+    "view": (lambda m, x: m.stem(x).view(2, -1), "'view'"),
+    "softmax": (lambda m, x: F.softmax(m.stem(x), 1), "'softmax'"),
+    "cat of batches": (lambda m, x: torch.cat([m.stem(x)] * 2), "'cat'.*along dimension 0"),
+    "mean of channels": (lambda m, x: m.stem(x).mean(1), r"'mean'.*over dimensions \[1\]"),
+    "mean of all": (lambda m, x: m.stem(x).mean(), "'mean'"),
+    "broadcast": (lambda m, x: m.stem(x) + x, r"'add'.*shapes"),
+    "indexing": (lambda m, x: m.stem(x)[:, :2], "'getitem'"),
+    "used twice": (lambda m, x: m.again(m.again(m.stem(x))), "'again'.*more than once"),
+    "shared weights": (lambda m, x: m.tied(m.again(m.stem(x))), "shares weights with 'again'"),
+    "not used": (lambda m, x: m.stem(x), "'again'.*does not use"),
+    "control flow": (lambda m, x: m.stem(x) if x.sum() > 0 else x, "cannot be traced"),
+    "a parameter in the sum": (lambda m, x: m.stem(x) + m.scale, "scale"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_unknown_layers_are_refused_by_name(name):
+    layer, words = REFUSED[name]
+    model = Wired(lambda m, x: m.layer(m.stem(x)), stem=conv(1, 4), layer=layer).train()
+    with pytest.raises(NotImplementedError, match=words):
+        channels.trace(model, torch.zeros(2, 1, 8, 8))
+    assert all(m.training for m in model.modules())
+
+
+@pytest.mark.parametrize("name", REFUSED_WIRINGS)
+def test_unknown_operations_are_refused_by_name(name):
+    wiring, words = REFUSED_WIRINGS[name]
+    model = Wired(wiring, stem=conv(1, 4))
+    if "again" in words or "used" in name or "shared" in name:
+        model.add_module("again", conv(4, 4))
+    if name == "shared weights":
+        model.add_module("tied", conv(4, 4))
+        model.tied.weight = model.again.weight
+    if name == "a parameter in the sum":
+        model.scale = nn.Parameter(torch.zeros(1, 4, 1, 1))
+    with pytest.raises(NotImplementedError, match=words):
+        channels.trace(model, torch.zeros(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("use", [channels.remove, channels.silence])
+def test_wrong_ids_and_wrong_graphs(use):
+    model = models.mlp((4, 5, 3))
+    before = copy.deepcopy(model.state_dict())
+    graph = channels.trace(model, torch.zeros(1, 4))
+    output = graph.makes["fc2"][0]
+    with pytest.raises(
+        ValueError, match=rf"dead must hold ids of graph.ids\(\), got \[0, {output}"
+    ):
+        use(model, graph, {0, output})
+    small = channels.remove(model, graph, {graph.ids()[0]})
+    with pytest.raises(ValueError, match="'fc1' has 4 channels, not 5: trace it again"):
+        use(small, graph, set())
+    with pytest.raises(ValueError, match="which has no layer 'fc2'"):
+        use(models.mlp((4, 5)), graph, set())
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+
+
+@pytest.fixture
+def tp():
+    """Torch-Pruning, or no test: a failure where every tool must be there (CI)."""
+    try:
+        import torch_pruning
+    except ImportError:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("torch-pruning is not installed")
+    return torch_pruning
+
+
+def peers_group(tp, dependencies, layer, index):
+    """(layer, in or out) -> indices that go with one output channel, as Torch-Pruning says."""
+    prune = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else (
+        tp.prune_depthwise_conv_out_channels
+        if layer.groups > 1
+        else tp.prune_conv_out_channels
+    )  # fmt: skip
+    found = {}
+    for dependency, indices in dependencies.get_pruning_group(layer, prune, [index]):
+        target, what = dependency.target.module, dependency.handler.__name__
+        if isinstance(target, (nn.Linear, nn.Conv2d, nn.BatchNorm2d)):
+            side = "in" if "in_channels" in what else "out"
+            found.setdefault((id(target), side), set()).update(indices)
+    return found
+
+
+def our_group(model, graph, i):
+    found = {}
+    for side, table in (("out", graph.makes), ("in", graph.reads), ("out", graph.passes)):
+        for name, ids in table.items():
+            indices = {k for k, j in enumerate(ids) if j == i}
+            if indices:
+                found[id(model.get_submodule(name)), side] = indices
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mlp", "small cnn", "vgg", "resnet", "inception", "mobilenet", "concatenations added"],
+)
+def test_groups_are_torch_prunings(name, tp):
+    model = TOPOLOGIES[name]().eval()
+    x = example(name)
+    graph = channels.trace(model, x)
+    dependencies = tp.DependencyGraph().build_dependency(model, example_inputs=x)
+    checked = 0
+    for layer, ids in graph.makes.items():
+        for index, i in enumerate(ids):
+            into_flatten = name == "inception" and i in graph.reads["fc"]  # wrong there, see below
+            if i not in graph.fixed and not into_flatten:
+                theirs = peers_group(tp, dependencies, model.get_submodule(layer), index)
+                assert our_group(model, graph, i) == theirs
+                checked += 1
+    assert checked >= len(set(graph.ids()) - set(graph.reads.get("fc", []))) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"), [("depthwise with multiplier 2", "stem"), ("inception", "block2.one.0")]
+)
+def test_where_torch_pruning_is_wrong(name, layer, tp):
+    """Version 1.6.1 leaves a network that cannot run: it does not see a depthwise convolution's
+    multiplier, nor that a concatenation which is then flattened keeps its branches apart."""
+    model, x = TOPOLOGIES[name]().eval(), example(name)
+    graph = channels.trace(model, x)
+    dead = {graph.makes[layer][3]}
+    ours, quiet = (f(model, graph, dead) for f in (channels.remove, channels.silence))
+    assert (ours(x) - quiet(x)).abs().max() < 1e-5
+    if name.startswith("depthwise"):
+        assert (ours.deep.in_channels, ours.deep.out_channels, ours.deep.groups) == (5, 10, 5)
+    dependencies = tp.DependencyGraph().build_dependency(model, example_inputs=x)
+    target = model.get_submodule(layer)
+    dependencies.get_pruning_group(target, tp.prune_conv_out_channels, [3]).prune()
+    with pytest.raises(RuntimeError):
+        model(x)
