@@ -11,7 +11,15 @@ from course_lib.grading import check
 from course_lib.grading.checks import Call, _demand
 from course_lib.grading.exercises import EXERCISES
 
-from .answers import RIGHT, WEAKLY_TESTED, WRONG, judge_by_hand, judge_by_oracle, mask_by_python
+from .answers import (
+    RIGHT,
+    WEAKLY_TESTED,
+    WRONG,
+    judge_by_hand,
+    judge_by_oracle,
+    judge_round_by_oracle,
+    mask_by_python,
+)
 
 PAIRS_RIGHT = [(name, answer) for name, answers in RIGHT.items() for answer in answers]
 PAIRS_WRONG = [(name, *wrong) for name, wrongs in WRONG.items() for wrong in wrongs]
@@ -50,7 +58,11 @@ def test_every_property_of_an_exercise_can_be_the_first_to_fail(name):
 @pytest.mark.parametrize("name", WEAKLY_TESTED)
 def test_hunted_functions_pass_the_weak_test_and_are_told_apart_by_a_good_one(name):
     weak, shown = WEAKLY_TESTED[name]
-    good = {"kills_wrong_masks": judge_by_oracle, "kills_wrong_sparsities": judge_by_hand}[name]
+    good = {
+        "kills_wrong_masks": judge_by_oracle,
+        "kills_wrong_sparsities": judge_by_hand,
+        "kills_wrong_rounds": judge_round_by_oracle,
+    }[name]
     candidates = [inputs[0] for inputs in EXERCISES[name].cases()]
     right = [fn for fn in candidates if fn.__doc__.startswith("a correct function")]
     wrong = [fn for fn in candidates if fn not in right]
