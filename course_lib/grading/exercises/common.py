@@ -132,6 +132,6 @@ def lowest_removed(score: Tensor, count: int) -> Tensor:
     return keep.reshape(score.shape)
 
 
-def gone(share: float, rounds: int) -> float:
+def gone_after(share: float, rounds: int) -> float:
     """The fraction of all weights that is gone after removing `share` of the rest each round."""
     return 1 - (1 - share) ** rounds

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from course_lib.grading.checks import REFUSES, Exercise, Property, show
-from course_lib.grading.exercises.common import gone, hunt, kind, lowest_removed
+from course_lib.grading.exercises.common import gone_after, hunt, kind, lowest_removed
 
 _MOMENTS = (0.0, 0.07, 0.37, 0.66, 0.93)  # none on a step of the schedules below
 
@@ -193,7 +193,7 @@ def _plan_cases() -> Iterator[tuple[float, float, int]]:
 def _fewest(target: float, share: float) -> int:
     """The fewest rounds that reach the target when each takes at most `share` of what is left."""
     rounds = 1
-    while gone(share, rounds) < target - 1e-9:
+    while gone_after(share, rounds) < target - 1e-9:
         rounds += 1
     return rounds
 
@@ -205,7 +205,7 @@ def _not_a_plan(plan: object, *_: float) -> str | None:
 
 
 def _stops_short(plan: tuple[int, int], target: float, share: float, _: int) -> str | None:
-    gone = gone(share, plan[0])
+    gone = gone_after(share, plan[0])
     if gone >= target - 1e-9:
         return None
     return f"{target:g} gone; {plan[0]} rounds of at most {share:g} each reach {gone:.4g}"

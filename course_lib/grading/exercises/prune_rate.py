@@ -12,7 +12,7 @@ from course_lib.grading.exercises.common import (
     SPARSITIES,
     TIE_HINT,
     draw,
-    gone,
+    gone_after,
     hunt,
     kind,
     larger_gone,
@@ -207,7 +207,7 @@ def _per_round_cases() -> Iterator[tuple[float, int]]:
 
 
 def _misses_target(share: float, target: float, rounds: int) -> str | None:
-    gone = gone(share, rounds)
+    gone = gone_after(share, rounds)
     if abs(gone - target) < 1e-6:
         return None
     return (
