@@ -373,7 +373,7 @@ function showCurves({ curves: picture, legend }, data, scope, position, share) {
     const stroke = { class: curveClass(name, scope), x1: 0, x2: 26, y1: 5, y2: 5 };
     const size = { width: 26, height: 10, "aria-hidden": "true" };
     return make("span", {}, make("svg", size, make("line", stroke)),
-      ` ${name}${isScope(name) ? "" : " (control)"}`);
+      ` ${name}${name === "random" ? " (control)" : ""}`);
   }));
 }
 
