@@ -136,6 +136,23 @@ def pipeline() -> plt.Figure:
     return figure
 
 
+def mask_surgery() -> plt.Figure:
+    """The same matrix with the same number of weights left: scattered under a mask, or cut."""
+    weights = np.random.default_rng(4).normal(size=(8, 8))
+    scattered = np.abs(weights) > np.sort(np.abs(weights).ravel())[47:49].mean()  # 16 of 64 stay
+    rows, columns = np.zeros(8, bool), np.zeros(8, bool)
+    rows[[1, 2, 5, 7]] = columns[[0, 3, 4, 6]] = True
+    figure, (masked, marked, cut) = plt.subplots(1, 3, figsize=(8.4, 2.9), width_ratios=[2, 2, 1])
+    _matrix(masked, weights, scattered)
+    masked.set_title("mask: 16 of 64 stay")
+    _matrix(marked, weights, np.outer(rows, columns))
+    marked.set_title("channels: 16 of 64 stay")
+    marked.set(ylabel="makes", xlabel="reads")
+    _matrix(cut, weights[rows][:, columns], np.ones((4, 4), bool))
+    cut.set(xlim=(0, 4), ylim=(4, 0), title="cut: 4 × 4")
+    return figure
+
+
 def _matrix(axis: plt.Axes, weights: np.ndarray, keep: np.ndarray) -> None:
     """Weights as grey squares, darker = larger magnitude; a removed one is a small cross."""
     axis.set(xlim=(0, 8), ylim=(8, 0), xticks=[], yticks=[], aspect="equal")
@@ -156,12 +173,14 @@ def write(folder: Path) -> None:
     """Draw all pictures into ``folder``."""
     plots.use_style()
     pictures = {
-        "magnitude-cut": magnitude_cut(),
-        "local-global": local_global(),
-        "obd-obs": obd_obs(),
-        "pipeline": pipeline(),
+        "magnitude-cut": magnitude_cut,
+        "local-global": local_global,
+        "obd-obs": obd_obs,
+        "pipeline": pipeline,
+        "mask-surgery": mask_surgery,
     }
-    for name, figure in pictures.items():
+    for name, draw in pictures.items():
+        figure = draw()
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         plt.close(figure)
 

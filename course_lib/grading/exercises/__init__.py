@@ -3,10 +3,10 @@
 Each is an `Exercise`: its cases and its properties, from the returned type to the finest point.
 """
 
-from course_lib.grading.exercises import criteria, history, pipeline, prune_rate
+from course_lib.grading.exercises import criteria, history, pipeline, prune_rate, structured
 
 EXERCISES = {
     exercise.name: exercise
-    for lesson in (criteria, prune_rate, history, pipeline)
+    for lesson in (criteria, prune_rate, history, pipeline, structured)
     for exercise in lesson.EXERCISES
 }
