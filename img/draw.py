@@ -181,7 +181,7 @@ def write(folder: Path) -> None:
     }
     for name, draw in pictures.items():
         figure = draw()
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        (folder / f"{name}.svg").write_text(plots.drawn(figure), encoding="utf-8")
         plt.close(figure)
 
 
