@@ -11,7 +11,7 @@ book: .venv/ready
 test: book
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m nbstripout --verify notebooks/*.ipynb
+	$(BIN)/python -m nbstripout --keep-id --verify notebooks/*.ipynb
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax tests notebooks
 
 lab: .venv/ready

@@ -68,6 +68,74 @@ def local_global() -> plt.Figure:
     return figure
 
 
+def obd_obs() -> plt.Figure:
+    """A tilted bowl: deleting one of two weights straight, and with the other making up for it."""
+    hessian, minimum = np.array([[1.0, 0.8], [0.8, 1.0]]), np.array([1.6, 1.2])
+    grid = np.stack(np.meshgrid(np.linspace(-0.9, 3.1, 120), np.linspace(-0.6, 3.2, 120)), -1)
+    loss = np.einsum("...i,ij,...j->...", grid - minimum, hessian, grid - minimum) / 2
+    straight = np.array([minimum[0], 0])
+    inverse = np.linalg.inv(hessian)
+    best = minimum - minimum[1] / inverse[1, 1] * inverse[:, 1]
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.4), sharex=True, sharey=True)
+    for axis, end, title in zip(
+        axes,
+        (straight, best),
+        ("OBD: the other weight stays", "OBS: the other weight moves"),
+        strict=True,
+    ):
+        axis.contour(
+            *np.moveaxis(grid, -1, 0),
+            loss,
+            levels=[0.05, 0.26, 0.72, 1.5, 3],
+            colors="0.6",
+            linewidths=1,
+        )
+        axis.axhline(0, color="black", linestyle="--", linewidth=1.5)
+        axis.annotate("", end, minimum, arrowprops={"arrowstyle": "->", "color": BLUE, "lw": 2})
+        axis.plot(*minimum, "o", color=BLUE)
+        axis.plot(*end, "X", color=VERMILION, markersize=9)
+        rise = (end - minimum) @ hessian @ (end - minimum) / 2
+        axis.text(end[0], -0.42, f"loss + {rise:.2f}", ha="center", color=VERMILION)
+        axis.text(minimum[0] + 0.1, minimum[1] + 0.12, "minimum", color=BLUE)
+        axis.set(title=title, xlabel="weight $w_1$", xticks=[], yticks=[])
+        axis.grid(False)
+    axes[0].text(-0.8, 0.08, "$w_2 = 0$")
+    axes[0].set_ylabel("weight $w_2$")
+    return figure
+
+
+def pipeline() -> plt.Figure:
+    """Three ways to retrain: the learning rate above, where the weights come from below."""
+    total, last = 12, 4  # epochs of training, epochs of retraining
+    figure, axes = plt.subplots(1, 3, figsize=(8.4, 3.0), sharey=True)
+    ways = ("fine-tuning", "learning-rate rewinding", "weight rewinding")
+    for axis, way in zip(axes, ways, strict=True):
+        axis.plot([0, total], [1, 0], color=BLUE, linestyle="-", marker="")
+        after = [0.02, 0.02] if way == "fine-tuning" else [last / total, 0]
+        axis.plot([total, total + last], after, color=VERMILION, linestyle="-", marker="")
+        if way != "fine-tuning":
+            axis.plot([total - last, total], after, color=VERMILION, linestyle=":", marker="", lw=3)
+        axis.axvline(total, color="black", linestyle="--", linewidth=1)
+        axis.text(total - 0.3, 1.02, "prune", ha="right")
+        axis.hlines(-0.3, 0, total, color=BLUE, linewidth=3)
+        axis.hlines(-0.3, total, total + last, color=VERMILION, linewidth=3)
+        origin = total - last if way == "weight rewinding" else total
+        axis.plot(origin, -0.3, "o", color=VERMILION, markersize=7)
+        if way == "weight rewinding":
+            axis.annotate(
+                "",
+                (total + 0.2, -0.33),
+                (origin, -0.33),
+                arrowprops={"arrowstyle": "->", "connectionstyle": "arc3,rad=0.5"},
+            )
+        axis.text(0, -0.24, "weights", va="bottom")
+        axis.set(title=way, xlabel="epochs", ylim=(-0.7, 1.15), yticks=[0, 1])
+        axis.set_xticks([0, total - last, total, total + last], ["0", "T − t", "T", "T + t"])
+        axis.grid(False)
+    axes[0].set_ylabel("learning rate", y=0.72)
+    return figure
+
+
 def mask_surgery() -> plt.Figure:
     """The same matrix with the same number of weights left: scattered under a mask, or cut."""
     weights = np.random.default_rng(4).normal(size=(8, 8))
@@ -107,11 +175,13 @@ def write(folder: Path) -> None:
     pictures = {
         "magnitude-cut": magnitude_cut,
         "local-global": local_global,
+        "obd-obs": obd_obs,
+        "pipeline": pipeline,
         "mask-surgery": mask_surgery,
     }
     for name, draw in pictures.items():
         figure = draw()
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        (folder / f"{name}.svg").write_text(plots.drawn(figure), encoding="utf-8")
         plt.close(figure)
 
 

@@ -95,6 +95,7 @@ def test_seeds_give_weights_and_leave_the_global_generator_alone():
 def test_he_initialisation():
     model = models.mlp((400, 300, 10))
     assert model.fc1.weight.std().item() == pytest.approx(math.sqrt(2 / 400), rel=0.02)
+    assert model.fc1.weight.abs().max() > 3 * math.sqrt(2 / 400)  # normal, not uniform
     assert model.fc1.bias.abs().max() == 0
 
 

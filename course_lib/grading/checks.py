@@ -1,7 +1,7 @@
 """The check runner: try a function on many inputs and explain the first property that fails.
 
 Inputs come small first, so the counterexample that is shown is about the smallest there is.
-An exercise is data (`Exercise`, `Property`); the exercises themselves are in `exercises.py`.
+An exercise is data (`Exercise`, `Property`); the exercises themselves are in `exercises`.
 """
 
 import contextlib

@@ -93,20 +93,22 @@ def sparsity(masks: Mapping[str, Tensor]) -> float:
     return 1 - sum(int(mask.count_nonzero()) for mask in masks.values()) / total
 
 
-def _check(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+def _check(
+    model: nn.Module, masks: Mapping[str, Tensor], argument: str = "masks"
+) -> dict[str, nn.Parameter]:
     """All of the masks fit the model, or an error before anything is changed."""
     parameters = dict(model.named_parameters())
     for name, mask in masks.items():
         if name not in parameters:
             raise ValueError(
-                f"masks names {name!r}, which model does not have; it has {', '.join(parameters)}"
+                f"{argument} names {name!r}, which model does not have; it has {', '.join(parameters)}"
             )
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-            raise TypeError(f"masks[{name!r}] must be a torch.bool tensor, got {found}")
+            raise TypeError(f"{argument}[{name!r}] must be a torch.bool tensor, got {found}")
         if mask.shape != parameters[name].shape:
             raise ValueError(
-                f"masks[{name!r}] must have shape {tuple(parameters[name].shape)}, "
+                f"{argument}[{name!r}] must have shape {tuple(parameters[name].shape)}, "
                 f"got {tuple(mask.shape)}"
             )
     return parameters

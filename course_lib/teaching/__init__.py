@@ -25,6 +25,8 @@ def setup() -> None:
     torch.set_num_threads(1)
     plots.use_style()
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+    # torch.func.hessian imports code of torch's own that torch warns about.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
     training.sgd(models.mlp((2, 2)))
 
 

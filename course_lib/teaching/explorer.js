@@ -255,8 +255,9 @@ function hatching(id) {
   const turn = { patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" };
   const line = make("line", { class: "hatch", x1: 0, x2: 0, y1: 0, y2: 5 });
   const pattern = make("pattern", { id, width: 5, height: 5, ...turn }, line);
-  const hidden = { class: "hidden", "aria-hidden": "true", width: 0, height: 0 };
-  return make("svg", hidden, make("defs", {}, pattern));
+  // not class "hidden": JupyterLab takes that off the page, and the pattern with it
+  const unseen = { class: "pattern", "aria-hidden": "true", width: 0, height: 0 };
+  return make("svg", unseen, make("defs", {}, pattern));
 }
 
 /** Python's tables of the same numbers, without the sentence that went before them. */
@@ -372,7 +373,7 @@ function showCurves({ curves: picture, legend }, data, scope, position, share) {
     const stroke = { class: curveClass(name, scope), x1: 0, x2: 26, y1: 5, y2: 5 };
     const size = { width: 26, height: 10, "aria-hidden": "true" };
     return make("span", {}, make("svg", size, make("line", stroke)),
-      ` ${name}${isScope(name) ? "" : " (control)"}`);
+      ` ${name}${name === "random" ? " (control)" : ""}`);
   }));
 }
 

@@ -5,6 +5,7 @@ full sentence as its alternative text. The style tells lines apart by marker and
 colour, and its colours reach 3:1 against white and against black.
 """
 
+import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,6 @@ _STYLE = {
         color=COLOURS, marker="osD^v", linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1))]
     ),
     "svg.fonttype": "none",  # text stays text: small, sharp, searchable
-    "svg.hashsalt": "course_lib",  # the same figure gives the same bytes
 }
 
 
@@ -41,12 +41,28 @@ def use_style() -> None:
     mpl.rcParams.update(_STYLE)
 
 
-def svg(figure: Figure) -> str:
-    """The figure as SVG that takes its text colour and background from the page around it."""
+def drawn(figure: Figure, **options: object) -> str:
+    """The figure as an SVG file's text, the same text each time it is drawn.
+
+    matplotlib makes ids from the last bits of coordinates, which differ from run to run; here they
+    are numbered, behind a hash of the picture that keeps those of several pictures apart.
+
+    Args:
+        options: for matplotlib's ``savefig``.
+    """
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, **options)
     text = buffer.getvalue()
+    found = dict.fromkeys(re.findall(r'\bid="([a-z][0-9a-f]{10})"', text))
+    for number, name in enumerate(found):
+        text = text.replace(name, f"id-of-picture-{number}")
+    return text.replace("id-of-picture", f"p{hashlib.sha256(text.encode()).hexdigest()[:8]}")
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG that takes its text colour and background from the page around it."""
+    text = drawn(figure, transparent=True)
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(

@@ -9,6 +9,7 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from IPython.display import HTML
 
@@ -60,7 +61,7 @@ def quiz(*questions: Question) -> HTML:
         if not isinstance(question, Question):
             raise TypeError(f"questions holds {question!r}, expected a Question")
     groups = [_question(question, number) for number, question in enumerate(questions, start=1)]
-    return HTML('<div class="course-quiz">\n' + "\n".join(groups) + "\n</div>")
+    return HTML(f'{_style()}<div class="course-quiz">\n' + "\n".join(groups) + "\n</div>")
 
 
 def predict(text: str, options: Sequence[str], *, unlocks: str = "the experiment") -> HTML:
@@ -84,11 +85,15 @@ def predict(text: str, options: Sequence[str], *, unlocks: str = "the experiment
     radio = '<label><input type="radio" name="{}" value="{}"> <span>{}</span></label>'
     radios = [radio.format(name, number, _inline(o)) for number, o in enumerate(options)]
     return HTML(
-        f'<form class="course-predict" id="{name}" data-unlocks="{html.escape(unlocks)}">\n'
+        f'{_style()}<form class="course-predict" id="{name}" data-unlocks="{html.escape(unlocks)}">\n'
         f"<fieldset><legend>{_inline(text)}</legend>\n" + "\n".join(radios) + "\n</fieldset>\n"
         f'<p role="status">Choose before you read on: that opens {_inline(unlocks)}.</p>'
         "\n</form>"
     )
+
+
+def _style() -> str:
+    return f"<style>\n{Path(__file__).with_name('quiz.css').read_text(encoding='utf-8')}</style>\n"
 
 
 def _question(question: Question, number: int) -> str:

@@ -8,14 +8,11 @@ import math
 
 import torch
 
-from course_lib.grading.exercises import (
-    buggy_magnitude_mask,
-    buggy_removal,
-    buggy_total_sparsity,
-    weak_mask_test,
-    weak_removal_test,
-    weak_sparsity_test,
-)
+from course_lib.grading.exercises.criteria import buggy_magnitude_mask, weak_mask_test
+from course_lib.grading.exercises.history import buggy_obs_saliency, weak_saliency_test
+from course_lib.grading.exercises.pipeline import buggy_next_round, weak_round_test
+from course_lib.grading.exercises.prune_rate import buggy_total_sparsity, weak_sparsity_test
+from course_lib.grading.exercises.structured import buggy_removal, weak_removal_test
 
 # magnitude_mask
 
@@ -389,6 +386,368 @@ def share_compounds_upward(target, rounds):
     return 1 - (1 - target) ** rounds
 
 
+# obd_saliency
+
+
+def obd_by_diagonal(hessian, weights):
+    return hessian.diagonal() * weights.square() / 2
+
+
+def obd_by_loop(hessian, weights):
+    values = [hessian[k, k].item() * w**2 / 2 for k, w in enumerate(weights.tolist())]
+    return torch.tensor(values)
+
+
+def obd_list(hessian, weights):
+    return obd_by_diagonal(hessian, weights).tolist()
+
+
+def obd_matrix(hessian, weights):
+    return hessian * weights**2 / 2
+
+
+def obd_without_half(hessian, weights):
+    return hessian.diagonal() * weights**2
+
+
+def obd_without_square(hessian, weights):
+    return hessian.diagonal() * weights / 2
+
+
+def obd_without_weight(hessian, weights):
+    return hessian.diagonal() / 2
+
+
+def obd_row_sums(hessian, weights):
+    return hessian.sum(1) * weights**2 / 2
+
+
+def obd_with_mixed_terms(hessian, weights):
+    return weights * (hessian @ weights) / 2
+
+
+def obd_as_obs(hessian, weights):
+    return weights**2 / (2 * torch.linalg.inv(hessian).diagonal())
+
+
+def obd_in_place(hessian, weights):
+    return weights.square_() * hessian.diagonal() / 2
+
+
+# kills_wrong_saliencies
+
+
+def judge_saliency_by_hand(fn):
+    """H⁻¹ = [[2, -1], [-1, 2]] / 3, so that L = 3/4 w²."""
+    hessian, weights = torch.tensor([[2.0, 1.0], [1.0, 2.0]]), torch.tensor([-2.0, 3.0])
+    found = fn(hessian, weights)
+    if weights.tolist() != [-2, 3]:
+        return False
+    return torch.allclose(found, torch.tensor([3.0, 6.75]), rtol=1e-4)
+
+
+def judge_saliency_by_solving(fn):
+    """The definition: what the loss costs at the minimum with one weight held at 0."""
+    for seed in range(5):
+        g = torch.Generator().manual_seed(seed)
+        factor = torch.randn(4, 4, generator=g).double()
+        hessian, w = factor @ factor.T + torch.eye(4), torch.randn(4, generator=g).double()
+        given = w.clone()
+        found = fn(hessian, given)
+        for q in range(4):
+            rest = [k for k in range(4) if k != q]
+            step = -w[q] * torch.eye(4).double()[q]
+            step[rest] = torch.linalg.solve(hessian[rest][:, rest], w[q] * hessian[rest, q])
+            if abs(found[q] - step @ hessian @ step / 2) > 1e-6 or not torch.equal(given, w):
+                return False
+    return True
+
+
+def judge_by_order(fn):
+    hessian, weights = torch.tensor([[4.0, 3], [3, 4]]), torch.tensor([-2.0, 1.5])
+    return int(fn(hessian, weights).argmin()) == 1
+
+
+def judge_by_diagonal_hessian(fn):
+    found = fn(torch.diag(torch.tensor([2.0, 4.0])), torch.tensor([-2.0, 3.0]))
+    return torch.allclose(found, torch.tensor([4.0, 18.0]))
+
+
+def judge_bitwise(fn):
+    hessian, weights = torch.tensor([[3.0, 1.0], [1.0, 3.0]]), torch.tensor([0.1, 0.7])
+    right = weights**2 / (2 * torch.linalg.inv(hessian).diagonal())
+    return torch.equal(fn(hessian, weights), right * (1 + 1e-6))
+
+
+def judge_without_copy(fn):
+    hessian, weights = torch.tensor([[2.0, 1.0], [1.0, 2.0]]), torch.tensor([-2.0, 3.0])
+    return torch.allclose(fn(hessian, weights), torch.tensor([3.0, 6.75]), rtol=1e-4)
+
+
+# delete_one
+
+
+def delete_by_column(hessian, weights):
+    if torch.linalg.eigvalsh(hessian)[0] <= 0:
+        raise ValueError("hessian is not positive definite: not a minimum")
+    inverse = torch.linalg.inv(hessian)
+    q = int((weights**2 / inverse.diagonal()).argmin())
+    after = weights - weights[q] / inverse[q, q] * inverse[:, q]
+    after[q] = 0
+    return after
+
+
+def delete_by_trying(hessian, weights):
+    """Hold each weight at 0, solve for the others, keep the cheapest."""
+    if torch.linalg.cholesky_ex(hessian)[1]:
+        raise ValueError("no minimum")
+    best, least = None, math.inf
+    for q in range(len(weights)):
+        rest = [k for k in range(len(weights)) if k != q]
+        after = torch.zeros_like(weights)
+        moved = torch.linalg.solve(hessian[rest][:, rest], weights[q] * hessian[rest, q])
+        after[rest] = weights[rest] + moved
+        rise = (after - weights) @ hessian @ (after - weights)
+        if rise < least:
+            best, least = after, rise
+    return best
+
+
+def delete_returns_index(hessian, weights):
+    return int((delete_by_column(hessian, weights) == 0).nonzero()[0])
+
+
+def delete_nearly(hessian, weights):
+    delete_by_column(hessian, weights)
+    inverse = torch.linalg.inv(hessian)
+    q = int((weights**2 / inverse.diagonal()).argmin())
+    return weights - (1 - 1e-12) * weights[q] / inverse[q, q] * inverse[:, q]
+
+
+def _delete(hessian, weights, q, move=True):
+    delete_by_column(hessian, weights)  # for its error
+    inverse = torch.linalg.inv(hessian)
+    after = weights - move * weights[q] / inverse[q, q] * inverse[:, q]
+    after[q] = 0
+    return after
+
+
+def delete_by_obd(hessian, weights):
+    return _delete(hessian, weights, int((hessian.diagonal() * weights**2).argmin()))
+
+
+def delete_by_magnitude(hessian, weights):
+    return _delete(hessian, weights, int(weights.abs().argmin()))
+
+
+def delete_without_moving(hessian, weights):
+    inverse = torch.linalg.inv(hessian + 1e-12 * torch.eye(len(weights)))
+    return _delete(hessian, weights, int((weights**2 / inverse.diagonal()).argmin()), move=False)
+
+
+def delete_moving_the_wrong_way(hessian, weights):
+    right = delete_by_column(hessian, weights)
+    after = 2 * weights - right
+    after[right == 0] = 0
+    return after
+
+
+def delete_in_place(hessian, weights):
+    after = delete_by_column(hessian, weights)
+    return weights.copy_(after)
+
+
+def delete_anywhere(hessian, weights):
+    """By the right formulas, minimum or not."""
+    inverse = torch.linalg.pinv(hessian)
+    q = int((weights**2 / inverse.diagonal()).argmin())
+    after = weights - weights[q] / inverse[q, q] * inverse[:, q]
+    after[q] = 0
+    return after
+
+
+# replay
+
+
+def replay_by_lambda(schedule, fraction):
+    return lambda t: schedule(1 - fraction + fraction * t)
+
+
+def replay_from_the_end(schedule, fraction):
+    def replayed(t):
+        left = fraction * (1 - t)
+        return schedule(1 - left)
+
+    return replayed
+
+
+class Replay:
+    """A callable that is not a function, in the words of a class."""
+
+    def __init__(self, schedule, fraction):
+        self.schedule, self.start, self.length = schedule, 1 - fraction, fraction
+
+    def __call__(self, t):
+        return self.schedule(self.start + self.length * t)
+
+
+def replay_number(schedule, fraction):
+    return schedule(1 - fraction)
+
+
+def replay_all(schedule, fraction):
+    return schedule
+
+
+def replay_first(schedule, fraction):
+    return lambda t: schedule(fraction * t)
+
+
+def replay_unstretched(schedule, fraction):
+    return lambda t: schedule(1 - fraction + t)
+
+
+def replay_constant(schedule, fraction):
+    return lambda t: schedule(1 - fraction)
+
+
+def replay_last_rate(schedule, fraction):
+    return lambda t: schedule(0.999)
+
+
+def replay_scaled_rate(schedule, fraction):
+    return lambda t: fraction * schedule(t)
+
+
+def replay_backwards(schedule, fraction):
+    return lambda t: schedule(1 - fraction * t)
+
+
+def replay_unfinished(schedule, fraction):
+    return lambda t: None
+
+
+# kills_wrong_rounds
+
+
+def judge_round_by_oracle(next_round):
+    generator = torch.Generator().manual_seed(0)
+    for n in range(1, 30):
+        weight = torch.randint(-4, 5, (n,), generator=generator) / 4
+        keep = torch.rand(n, generator=generator) > 0.4
+        for share in (0.0, 0.1, 0.2, 0.35, 0.5, 1.0):
+            given = keep.clone()
+            got = next_round(weight, given, share)
+            left = sorted(
+                keep.nonzero().flatten().tolist(), key=lambda i: (-weight[i].abs().item(), i)
+            )
+            stays = left[: len(left) - round(share * len(left))]
+            if sorted(stays) != got.nonzero().flatten().tolist() or not given.equal(keep):
+                return False
+    return True
+
+
+def judge_round_by_hand(next_round):
+    weight = torch.tensor([9.0, 9.0, -9.0, -5.0, 4.0, -3.0, 2.0, 9.0, 1.0, 0.5])
+    keep = weight.abs() != 9  # the dead ones have been rewound
+    given = keep.clone()
+    second = next_round(weight, given, 0.4)  # round(2.4) of six
+    return second.nonzero().flatten().tolist() == [3, 4, 5, 6] and given.equal(keep)
+
+
+def judge_round_without_negative(next_round):
+    weight = torch.tensor([9.0, 9.0, 9.0, 5.0, 4.0, 3.0, 2.0, 9.0, 1.0, 0.5])
+    keep = weight != 9
+    given = keep.clone()
+    second = next_round(weight, given, 0.4)
+    return second.nonzero().flatten().tolist() == [3, 4, 5, 6] and given.equal(keep)
+
+
+def judge_round_on_zeros(next_round):
+    """Begins with a second round, but the dead weights are zero."""
+    weight = torch.tensor([0.0, 0.0, 0.0, -5.0, 4.0, -3.0, 2.0, 0.0, 1.0, 0.5])
+    keep = weight != 0
+    given = keep.clone()
+    second = next_round(weight, given, 0.4)
+    return second.nonzero().flatten().tolist() == [3, 4, 5, 6] and given.equal(keep)
+
+
+def judge_round_by_number(next_round):
+    """Counts what is left, and not which."""
+    keep = torch.arange(10) > 1
+    return int(next_round(torch.ones(10), keep, 0.5).sum()) == 4
+
+
+def judge_round_demands_all(next_round):
+    """Expects the share of all weights to go."""
+    keep = torch.arange(10) > 4
+    return int(next_round(torch.arange(10.0), keep, 0.4).sum()) == 1
+
+
+# plan
+
+
+def plan_by_loop(target, share, budget):
+    rounds, left = 0, 1.0
+    while left > 1 - target + 1e-9:
+        rounds, left = rounds + 1, left * (1 - share)
+    if rounds > budget:
+        raise ValueError(f"budget: {rounds} rounds need an epoch each, got {budget}")
+    return rounds, budget // rounds
+
+
+def plan_by_log(target, share, budget):
+    rounds = math.ceil(math.log(1 - target) / math.log(1 - share) - 1e-9)
+    if budget < rounds:
+        raise ValueError("budget too small")
+    return rounds, budget // rounds
+
+
+def plan_half_share(target, share, budget):
+    rounds, _ = plan_by_log(target, share / 2, 10**9)
+    return rounds, plan_by_log(target, share, budget)[1]
+
+
+def plan_rounded_down(target, share, budget):
+    plan_by_log(target, share, budget)
+    rounds = max(1, math.floor(math.log(1 - target) / math.log(1 - share)))
+    return rounds, budget // rounds
+
+
+def plan_share_of_all(target, share, budget):
+    plan_by_log(target, share, budget)
+    rounds = math.ceil(target / share - 1e-9)
+    return rounds, max(1, budget // rounds)
+
+
+def plan_one_too_many(target, share, budget):
+    rounds = plan_by_log(target, share, budget)[0] + 1
+    return rounds, max(1, budget // rounds)
+
+
+def plan_whole_budget_each(target, share, budget):
+    return plan_by_log(target, share, budget)[0], budget
+
+
+def plan_rounds_epochs_up(target, share, budget):
+    rounds, _ = plan_by_log(target, share, budget)
+    return rounds, -(-budget // rounds)
+
+
+def plan_one_epoch(target, share, budget):
+    return plan_by_log(target, share, budget)[0], 1
+
+
+def plan_float(target, share, budget):
+    rounds, _ = plan_by_log(target, share, budget)
+    return rounds, budget / rounds
+
+
+def plan_without_error(target, share, budget):
+    rounds, _ = plan_by_log(target, share, 10**9)
+    return rounds, max(1, budget // rounds)
+
+
 # cut_channels
 
 
@@ -542,6 +901,12 @@ RIGHT = {
     "global_masks": [global_by_sort, global_by_python],
     "kills_wrong_sparsities": [judge_by_hand, judge_by_random_masks],
     "per_round": [share_by_root, share_by_log, share_by_bisection],
+    "obd_saliency": [obd_by_diagonal, obd_by_loop],
+    "kills_wrong_saliencies": [judge_saliency_by_hand, judge_saliency_by_solving],
+    "delete_one": [delete_by_column, delete_by_trying],
+    "replay": [replay_by_lambda, replay_from_the_end, Replay],
+    "kills_wrong_rounds": [judge_round_by_oracle, judge_round_by_hand],
+    "plan": [plan_by_loop, plan_by_log],
     "cut_channels": [cut_by_index, cut_by_mask],
     "kills_wrong_removals": [judge_removal, judge_removal_by_cutting],
     "hidden_for": [hidden_by_counting, hidden_by_root],
@@ -615,6 +980,67 @@ WRONG = {
         (share_root_of_target, "after all rounds"),
         (share_compounds_upward, "after all rounds"),
     ],
+    "obd_saliency": [
+        (obd_list, "one number for each weight"),
+        (obd_matrix, "one number for each weight"),
+        (obd_without_half, "when the Hessian is diagonal"),
+        (obd_without_square, "when the Hessian is diagonal"),
+        (obd_without_weight, "when the Hessian is diagonal"),
+        (obd_row_sums, "nothing but the diagonal"),
+        (obd_with_mixed_terms, "nothing but the diagonal"),
+        (obd_as_obs, "nothing but the diagonal"),
+        (obd_in_place, "leaves its input"),
+    ],
+    "kills_wrong_saliencies": [
+        (judge_says_no, "accepts a correct function that inverts the Hessian"),
+        (judge_bitwise, "accepts a correct function that inverts the Hessian"),
+        (judge_says_yes, "inverts the diagonal"),
+        (weak_saliency_test, "inverts the diagonal"),
+        (judge_by_diagonal_hessian, "inverts the diagonal"),
+        (judge_by_order, "inverts the diagonal"),
+        (judge_without_copy, "squares the weights"),
+    ],
+    "delete_one": [
+        (delete_returns_index, "one number for each weight"),
+        (delete_nearly, "exactly one weight"),
+        (delete_by_obd, "costs least after"),
+        (delete_by_magnitude, "costs least after"),
+        (delete_without_moving, "as little as possible"),
+        (delete_moving_the_wrong_way, "as little as possible"),
+        (delete_in_place, "leaves its input"),
+        (delete_anywhere, "raises a ValueError"),
+    ],
+    "replay": [
+        (replay_number, "returns a function"),
+        (replay_unfinished, "at fraction 1"),
+        (replay_backwards, "at fraction 1"),
+        (replay_constant, "at fraction 1"),
+        (replay_last_rate, "at fraction 1"),
+        (replay_all, "begins at the rate"),
+        (replay_first, "begins at the rate"),
+        (replay_scaled_rate, "begins at the rate"),
+        (replay_unstretched, "no slower and no faster"),
+    ],
+    "kills_wrong_rounds": [
+        (judge_says_no, "accepts a correct function that ranks the dead"),
+        (judge_round_demands_all, "accepts a correct function that ranks the dead"),
+        (judge_says_yes, "the dead ones are taken again"),
+        (weak_round_test, "the dead ones are taken again"),
+        (judge_round_by_number, "come back"),
+        (judge_round_on_zeros, "come back"),
+        (judge_round_without_negative, "absolute value"),
+    ],
+    "plan": [
+        (plan_float, "two whole numbers"),
+        (plan_rounded_down, "reaches the target"),
+        (plan_share_of_all, "reaches the target"),
+        (plan_one_too_many, "no more rounds than needed"),
+        (plan_half_share, "no more rounds than needed"),
+        (plan_whole_budget_each, "within the budget"),
+        (plan_rounds_epochs_up, "within the budget"),
+        (plan_one_epoch, "as many epochs a round"),
+        (plan_without_error, "raises a ValueError"),
+    ],
     "cut_channels": [
         (cut_list, "tuple of three"),
         (cut_none, "tuple of three"),
@@ -645,5 +1071,7 @@ WRONG = {
 WEAKLY_TESTED = {
     "kills_wrong_masks": (weak_mask_test, buggy_magnitude_mask),
     "kills_wrong_sparsities": (weak_sparsity_test, buggy_total_sparsity),
+    "kills_wrong_saliencies": (weak_saliency_test, buggy_obs_saliency),
+    "kills_wrong_rounds": (weak_round_test, buggy_next_round),
     "kills_wrong_removals": (weak_removal_test, buggy_removal),
 }

@@ -18,6 +18,8 @@ from .answers import (
     judge_by_hand,
     judge_by_oracle,
     judge_removal,
+    judge_round_by_oracle,
+    judge_saliency_by_hand,
     mask_by_python,
 )
 
@@ -61,6 +63,8 @@ def test_hunted_functions_pass_the_weak_test_and_are_told_apart_by_a_good_one(na
     good = {
         "kills_wrong_masks": judge_by_oracle,
         "kills_wrong_sparsities": judge_by_hand,
+        "kills_wrong_saliencies": judge_saliency_by_hand,
+        "kills_wrong_rounds": judge_round_by_oracle,
         "kills_wrong_removals": judge_removal,
     }[name]
     candidates = [inputs[0] for inputs in EXERCISES[name].cases()]

@@ -64,6 +64,12 @@ def test_every_exercise_has_a_stub_and_a_folded_solution_that_is_checked(lesson)
     assert not stubs
 
 
+def test_a_class_does_not_see_answers_and_solutions(lesson):
+    for cell in lesson.cells:
+        if {"remove-input", "hide-cell"} & set(cell.metadata.get("tags", [])):
+            assert cell.metadata.jupyter == {"source_hidden": True}, cell.id
+
+
 def test_committed_without_outputs(lesson):
     for cell in lesson.cells:
         if cell.cell_type == "code":

@@ -2,8 +2,10 @@
 
 import copy
 import math
+from fractions import Fraction
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils import prune
@@ -85,6 +87,12 @@ def test_selection_among_millions_is_exact_also_when_its_sample_misleads(seen):
 def test_infinite_scores_are_kept():
     scores = {"a": torch.tensor([[1.0, math.inf, -math.inf, math.inf]])}
     assert rates.globally(scores, 0.5)["a"].tolist() == [[False, True, False, True]]
+
+
+def test_any_real_number_is_a_sparsity():
+    scores = {"a": torch.rand(1000, 1001)}
+    for s in (np.float32(0.1), np.float64(0.1), Fraction(1, 10)):
+        assert removed(rates.globally(scores, s)) == round(float(s) * 1_001_000)
 
 
 def test_shares_by_name():
@@ -231,3 +239,34 @@ def test_cuda_masks_are_those_of_the_cpu():
     there = rates.globally(criteria.magnitude(net.cuda()), 0.9)
     assert all(torch.equal(here[n], there[n].cpu()) for n in here)
     assert masks.sparsity(there) == pytest.approx(0.9)
+
+
+def test_iterated_synflow_keeps_every_layer_where_one_shot_empties_some():
+    net = models.mlp((64, 100, 100, 100, 10))
+    sparsity = 0.999  # 25 of 27,400 weights stay
+
+    def synflow(keep=None):
+        return criteria.synflow(net, (64,), within=keep)
+
+    at_once = rates.globally(synflow(), sparsity)
+    in_rounds = rates.iteratively(synflow, rates.geometric(sparsity, 100), steps=100)
+    assert removed(in_rounds) == removed(at_once) == round(sparsity * 27_400)
+    assert min(int(m.sum()) for m in at_once.values()) == 0
+    assert min(int(m.sum()) for m in in_rounds.values()) >= 1
+    masks.apply(net, in_rounds)
+    assert criteria.synflow(net, (64,))["fc1.weight"].sum() > 0  # and a path goes through
+
+
+def test_rounds_are_nested_and_see_the_round_before():
+    seen = []
+
+    def score(keep):
+        seen.append(keep)
+        return {"w": torch.arange(8.0) if len(seen) % 2 else -torch.arange(8.0)}
+
+    keep = rates.iteratively(score, rates.linear(0.75, 3), steps=3)
+    assert seen[0] is None and [removed(k) for k in seen[1:]] == [2, 4]
+    # Lowest first, highest next, lowest again: what is gone stays gone.
+    assert keep["w"].tolist() == [False] * 4 + [True] * 2 + [False] * 2
+    with pytest.raises(ValueError, match="steps must be a whole number from 1 on, got 0"):
+        rates.iteratively(score, rates.one_shot(0.5), steps=0)

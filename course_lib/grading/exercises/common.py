@@ -1,0 +1,137 @@
+"""What the exercises of several lessons share: small random inputs, what a mask has to be, bug hunts.
+
+Values of small cases are multiples of 1/4, so that ties occur and counterexamples are short.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from course_lib.grading.checks import Property
+
+SPARSITIES = (0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 0.75, 0.9, 1.0)
+
+
+def draw(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """A small tensor of quarters between -1 and 1, so ties are common."""
+    return torch.randint(-4, 5, shape, generator=generator) / 4
+
+
+def pick(options: int | tuple, generator: torch.Generator):
+    """One of the options, or a number from 1 to `options`."""
+    options = tuple(range(1, options + 1)) if isinstance(options, int) else options
+    return options[int(torch.randint(len(options), (), generator=generator))]
+
+
+def kind(value: object) -> str:
+    """The type's name as an import would write it: bool, numpy.bool, torch.Tensor."""
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def number(says: str) -> Property:
+    """The answer is a plain number from 0 to 1."""
+
+    def demand(returned, *_):
+        if isinstance(returned, bool) or not isinstance(returned, int | float):
+            return f"a float, got {kind(returned)}"
+        return None if 0 <= returned <= 1 else "a number from 0 to 1"
+
+    return Property(
+        says, demand, "A sparsity is the fraction that goes: 0 keeps everything, 1 keeps nothing."
+    )
+
+
+# What a mask has to be, for `magnitude_mask` and `global_masks` alike. `score` and `keep` are flat.
+
+
+def not_a_mask(returned: object, like: Tensor) -> str | None:
+    wanted = f"a torch.bool tensor of shape {tuple(like.shape)}"
+    if type(returned) is not Tensor:
+        return f"{wanted}, got {kind(returned)}"
+    if returned.dtype != torch.bool or returned.shape != like.shape:
+        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+    if (returned.layout, returned.device) != (like.layout, like.device):
+        return f"{wanted}, dense and on {like.device}; got {returned.layout} on {returned.device}"
+    return None
+
+
+def wrong_count(keep: Tensor, sparsity: float) -> str | None:
+    n, removed = keep.numel(), int((~keep).sum())
+    count = round(sparsity * n)
+    if removed == count:
+        return None
+    upside_down = " (True means keep: is the mask upside down?)" if n - removed == count else ""
+    return f"round({sparsity:g} * {n}) = {count} of {n} weights removed, not {removed}{upside_down}"
+
+
+def larger_gone(score: Tensor, keep: Tensor, what: str) -> str | None:
+    if keep.all() or not keep.any() or score[~keep].max() <= score[keep].min():
+        return None
+    gone, kept = score[~keep].max(), score[keep].min()
+    return f"no {what} removed that is above a kept one; here {gone:g} goes and {kept:g} stays"
+
+
+def later_kept(score: Tensor, keep: Tensor, what: str) -> str | None:
+    if keep.all() or not keep.any():
+        return None
+    tied = keep[score == score[~keep].max()].int()  # those at the cut, in order
+    if (tied.diff() <= 0).all():
+        return None
+    return f"the earlier of equal {what}s kept; here an earlier one goes and a later one stays"
+
+
+COUNT_HINT = (
+    "Comparing with a threshold removes all weights that are tied with it, or none of them. "
+    "Count first, with Python's round, then choose that many positions."
+)
+TIE_HINT = (
+    "Number the positions row by row. If you sort, ask for a sort that leaves equal entries in "
+    "their order, and check from which end of it you remove."
+)
+
+
+def hunt(
+    right: tuple[Callable, ...], alarm: str, wrong: dict[Callable, str]
+) -> tuple[Callable[[], Iterator[tuple]], tuple[Property, ...]]:
+    """The cases and properties of a bug hunt, where the answer is a test of other functions.
+
+    The test must say True to every function of `right` (`alarm` is the hint if it does not) and
+    False to every one of `wrong`, which maps each to its hint. Docstrings say what they do.
+    """
+
+    def expects(verdict: bool, candidate: Callable, hint: str) -> Property:
+        def demand(returned, tested):
+            if tested is not candidate or returned is verdict:
+                return None
+            return f"{verdict}: your test {'refuses' if verdict else 'accepts'} {tested.__doc__}"
+
+        verb = "accepts" if verdict else "refuses"
+        return Property(f"{verb} {candidate.__doc__}", demand, hint)
+
+    properties = (
+        Property(
+            "answers True or False",
+            lambda returned, _: (
+                None if type(returned) is bool else f"True or False, got {kind(returned)}"
+            ),
+            "Let every path through your function end in a return. A tensor or array with one "
+            "entry becomes True or False by bool(...).",
+        ),
+        *(expects(True, candidate, alarm) for candidate in right),
+        *(expects(False, candidate, hint) for candidate, hint in wrong.items()),
+    )
+    return lambda: ((candidate,) for candidate in (*right, *wrong)), properties
+
+
+def lowest_removed(score: Tensor, count: int) -> Tensor:
+    """True but for the `count` lowest entries, the later ones among equals."""
+    keep = torch.ones(score.numel(), dtype=torch.bool)
+    keep[torch.argsort(score.flatten(), descending=True, stable=True)[keep.numel() - count :]] = 0
+    return keep.reshape(score.shape)
+
+
+def gone_after(share: float, rounds: int) -> float:
+    """The fraction of all weights that is gone after removing `share` of the rest each round."""
+    return 1 - (1 - share) ** rounds
