@@ -83,7 +83,13 @@ def obd_obs() -> plt.Figure:
         ("OBD: the other weight stays", "OBS: the other weight moves"),
         strict=True,
     ):
-        axis.contour(*np.moveaxis(grid, -1, 0), loss, levels=[0.05, 0.26, 0.72, 1.5, 3], colors="0.6", linewidths=1)
+        axis.contour(
+            *np.moveaxis(grid, -1, 0),
+            loss,
+            levels=[0.05, 0.26, 0.72, 1.5, 3],
+            colors="0.6",
+            linewidths=1,
+        )
         axis.axhline(0, color="black", linestyle="--", linewidth=1.5)
         axis.annotate("", end, minimum, arrowprops={"arrowstyle": "->", "color": BLUE, "lw": 2})
         axis.plot(*minimum, "o", color=BLUE)
