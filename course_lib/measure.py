@@ -6,10 +6,13 @@ import io
 import lzma
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
+
+from course_lib.training import evaluating
 
 
 def parameters(model: nn.Module) -> int:
@@ -48,13 +51,10 @@ def macs(model: nn.Module, x: Tensor, *, skip_zeros: bool = False) -> int:
 
     layers = [m for m in model.modules() if isinstance(m, _COUNTED)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    mode = model.training
     try:
-        model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             model(x[:1])
     finally:
-        model.train(mode)
         for hook in hooks:
             hook.remove()
     return total
@@ -110,25 +110,22 @@ def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> 
     """
     if not models or rounds < 1:
         raise ValueError(f"models and rounds must not be empty, got {list(models)} and {rounds!r}")
-    modes = {name: model.training for name, model in models.items()}
     taken: dict[str, list[float]] = {name: [] for name in models}
-    try:
-        with torch.no_grad():
-            timers = {
-                name: Timer(
-                    "model(x)",
-                    globals={"model": model.eval(), "x": x},
-                    num_threads=torch.get_num_threads(),
-                )
-                for name, model in models.items()
-            }
-            calls = {n: max(1, round(0.005 / timer.timeit(3).mean)) for n, timer in timers.items()}
-            for _ in range(rounds):
-                for name, timer in timers.items():
-                    taken[name].append(timer.timeit(calls[name]).mean)
-    finally:
-        for name, model in models.items():
-            model.train(modes[name])
+    with ExitStack() as modes, torch.no_grad():
+        for model in models.values():
+            modes.enter_context(evaluating(model))
+        timers = {
+            name: Timer(
+                "model(x)",
+                globals={"model": model, "x": x},
+                num_threads=torch.get_num_threads(),
+            )
+            for name, model in models.items()
+        }
+        calls = {n: max(1, round(0.005 / timer.timeit(3).mean)) for n, timer in timers.items()}
+        for _ in range(rounds):
+            for name, timer in timers.items():
+                taken[name].append(timer.timeit(calls[name]).mean)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 

@@ -9,7 +9,8 @@ to one network. All members see the same minibatches, so differences between the
 import copy
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,16 +136,24 @@ def evaluate(model: nn.Module, test: Split, *, batch_size: int = 1000) -> Tensor
     evaluation) is put back as it was."""
     _check_counts(batch_size=batch_size)
     n = _check_split("test", test)
-    mode = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         right = sum(
             (model(x).argmax(-1) == y).sum(-1)
             for x, y in zip(test.x.split(batch_size), test.y.split(batch_size), strict=True)
         )
-    finally:
-        model.train(mode)
     return 100 * right / n
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block; afterwards every module is in the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def stack(models: Sequence[nn.Module]) -> "Stack":

@@ -207,6 +207,9 @@ def test_evaluate_counts_and_restores_the_mode():
     model.eval()
     training.evaluate(model, split)
     assert not model.training
+    mixed = nn.Sequential(nn.Identity(), nn.Dropout().eval())
+    training.evaluate(mixed, split)
+    assert mixed.training and mixed[0].training and not mixed[1].training
 
 
 @pytest.mark.parametrize(

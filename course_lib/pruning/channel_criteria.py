@@ -24,10 +24,10 @@ from torch import Tensor, fx, nn
 from course_lib.pruning.channels import (
     ChannelGraph,
     check_graph,
-    evaluating,
     symbolic,
     watching_reads,
 )
+from course_lib.training import evaluating
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

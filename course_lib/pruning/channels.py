@@ -27,6 +27,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from course_lib.pruning.rates import keep_top
+from course_lib.training import evaluating
 
 Ids = list[int]
 
@@ -377,18 +378,6 @@ def _argument(node: fx.Node, position: int, name: str, default: object) -> objec
 
 
 # ---- what surgery and the criteria share -------------------------------------------------------
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; afterwards every module is in the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

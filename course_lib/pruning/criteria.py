@@ -4,8 +4,7 @@ In scope are the weights of linear and convolution layers. Biases and normalisat
 and pruning them saves next to nothing.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from torch.func import functional_call, grad
 
 from course_lib.pruning import masks
 from course_lib.pruning.masks import Masks
+from course_lib.training import evaluating
 
 Scores = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]  # (model's output, targets) -> ()
@@ -165,18 +165,6 @@ def synflow(model: nn.Module, input_shape: Sequence[int], *, within: Masks | Non
             raise ValueError(f"model must have a finite flow in float64, got {total.item()}")
         gradients = grad(flow)(weights)
     return _lowest({n: w * gradients[n] for n, w in weights.items()}, within)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every module has the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:

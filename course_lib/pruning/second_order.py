@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from course_lib.pruning.criteria import Loss, Scores, check_batch, evaluating, prunable
+from course_lib.pruning.criteria import Loss, Scores, check_batch, prunable
 from course_lib.pruning.masks import Masks
+from course_lib.training import evaluating
 
 LARGEST = 5_000  # parameters; the Hessian in float64 then takes 200 MB
 
