@@ -1,6 +1,7 @@
 """Measures against independent counters."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,23 +101,37 @@ def test_sparse_copy_computes_the_same():
         measure.sparse_copy(models.small_cnn())
 
 
-def test_latency_sees_more_work_and_restores_the_mode():
-    class Work(nn.Module):
-        def __init__(self, times):
+def test_latency_is_the_median_of_turns(monkeypatch):
+    turns = []
+
+    class Clock:
+        """A timer whose seconds are known: the model's own, and once in five turns a hundredfold."""
+
+        def __init__(self, stmt, globals, num_threads):
+            self.model = globals["model"]
+            self.run = lambda: eval(stmt, globals)
+
+        def timeit(self, number):
+            self.run()
+            turns.append((self.model.name, number))
+            busy = 100 if len(turns) % 5 == 0 else 1
+            return SimpleNamespace(mean=self.model.seconds * busy)
+
+    class Model(nn.Module):
+        def __init__(self, name, seconds):
             super().__init__()
-            self.times = times
+            self.name, self.seconds = name, seconds
 
         def forward(self, x):
-            assert not self.training
-            for _ in range(self.times):
-                x = x @ x
-            return x
+            assert not self.training and not torch.is_grad_enabled()
 
-    few, many = Work(1), Work(60)
-    seconds = measure.latency({"few": few, "many": many}, torch.zeros(64, 64), rounds=5)
-    assert list(seconds) == ["few", "many"]
-    assert 0 < seconds["few"] < seconds["many"]  # sixty times the work; no absolute time
-    assert few.training and many.training
+    monkeypatch.setattr(measure, "Timer", Clock)
+    fast, slow = Model("fast", 0.001), Model("slow", 0.02)
+    slow.eval()
+    found = measure.latency({"fast": fast, "slow": slow}, torch.zeros(1), rounds=9)
+    assert found == {"fast": 0.001, "slow": 0.02}  # the median; the mean would be 20 times that
+    assert turns[2:] == [("fast", 5), ("slow", 1)] * 9  # about 5 ms a turn, one after the other
+    assert fast.training and not slow.training
 
 
 def test_bad_input():
