@@ -138,7 +138,7 @@ function curves(data, scope, position) {
       const a = interpolate(curve, data.cuts, cut);
       return a === null ? [] : [`${cut},${(100 - a).toFixed(1)}`];
     });
-    return make("polyline", { class: curveClass(name, scope), points: points.join(" ") });
+    return make("polyline", { class: curveClass(name, data, scope), points: points.join(" ") });
   });
   const frame = { viewBox: `0 0 ${last} 100`, preserveAspectRatio: "none" };
   const marks = data.accuracy[scope].flatMap(([cut, a, sd]) => [
@@ -162,8 +162,12 @@ function curves(data, scope, position) {
 }
 
 const isScope = (name) => name === "global" || name === "local";
-const curveClass = (name, scope) =>
-  `curve ${name === scope ? "active" : isScope(name) ? "other" : "control"}`;
+/** Each control has a dash of its own: with two of them, colour alone would not do. */
+function curveClass(name, data, scope) {
+  if (isScope(name)) return `curve ${name === scope ? "active" : "other"}`;
+  const controls = Object.keys(data.accuracy).filter((other) => !isScope(other));
+  return `curve control dash-${controls.indexOf(name) % 3}`;
+}
 
 /** The patch of one layer: kept weights grey by |w|, removed ones only a dot. */
 function maskPicture({ patch, top }, threshold) {
@@ -370,7 +374,7 @@ function showCurves({ curves: picture, legend }, data, scope, position, share) {
   describe(picture,
     `${data.metric} against sparsity, ${scope} threshold: ${accuracy} at ${share}.`);
   legend.replaceChildren(...Object.keys(data.accuracy).map((name) => {
-    const stroke = { class: curveClass(name, scope), x1: 0, x2: 26, y1: 5, y2: 5 };
+    const stroke = { class: curveClass(name, data, scope), x1: 0, x2: 26, y1: 5, y2: 5 };
     const size = { width: 26, height: 10, "aria-hidden": "true" };
     return make("span", {}, make("svg", size, make("line", stroke)),
       ` ${name}${name === "random" ? " (control)" : ""}`);

@@ -638,3 +638,10 @@ def test_focus_can_be_seen(show):
         width = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
         assert width == "3px"
         page.keyboard.press("Tab")
+
+
+def test_controls_are_told_apart_without_colour(show):
+    page = show(widget(accuracy=ACCURACY | {"chosen": {0.0: [95], 1.0: [10]}}))
+    legend = page.locator(".explorer line.control")
+    dashes = [line.evaluate("e => getComputedStyle(e).strokeDasharray") for line in legend.all()]
+    assert len(dashes) == 2 == len(set(dashes))
