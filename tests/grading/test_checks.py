@@ -13,7 +13,8 @@ from course_lib.grading import check
 from course_lib.grading.checks import CLOSING, LONGEST_TEXT, CheckFailed, plain, show
 from course_lib.grading.exercises import EXERCISES
 
-from .answers import mask_by_python, share_by_root
+from .answers.criteria import mask_by_python
+from .answers.prune_rate import share_by_root
 
 
 def empty(*inputs): ...
