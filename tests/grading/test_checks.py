@@ -154,7 +154,7 @@ def test_a_changed_dict_is_seen(change):
     right = EXERCISES["global_masks"]
 
     def answer(scores, sparsity):
-        from .answers import global_by_sort
+        from .answers.prune_rate import global_by_sort
 
         masks = global_by_sort(scores, sparsity)
         change(scores) if "fc1" in scores else None
