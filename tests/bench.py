@@ -219,26 +219,71 @@ def surgery() -> None:
         f"({statistics.median(taken['ours']):.2f} s; {size['ours']:,} and {size['theirs']:,} "
         "parameters left)"
     )
-    print("half of the channels of each small network, 64 images, one thread (goal 0.9):")
+    print("\nhalf of the channels of each small network, 64 images of 14x14, one thread:")
+    print(
+        "  network   width  channels MACs     ms  after  products after  gain/MACs (goal 0.9) limit"
+    )
     builders = (models.small_cnn, models.vgg, models.resnet, models.inception, models.mobilenet)
     for build in builders:
-        for width in (1, 4):
+        for width in (1, 4, 16):
             _gain(build, width)
+    print(
+        "products: the share of the time in convolutions and linear layers, the layers whose MACs are\n"
+        "counted. The rest (pooling, batch norm, ReLU, sums, dispatch) passes over memory: it halves\n"
+        "with the channels at best, where MACs quarter. limit: what gain/MACs would be with that rest\n"
+        "as measured, if products took time in proportion to their MACs. What is missing between the\n"
+        "limit and 1 is the rest; what is missing below the limit is that small products use the\n"
+        "processor less well."
+    )
 
 
 def _gain(build: Callable[..., torch.nn.Module], width: float) -> None:
+    """Measured gain in time over gain in MACs of a half-channel cut, and what bounds it. In both
+    memory layouts: pooling and batch norm are several times as fast with the channels last."""
     x = torch.randn(64, 1, 14, 14)
-    whole = build(width=width)
+    whole = build(width=width).eval()
     graph = channels.trace(whole, x)
     dead = channels.weakest(graph, channel_criteria.l1(whole, graph), 0.5)
-    half = channels.remove(whole, graph, dead)
+    half = channels.remove(whole, graph, dead).eval()
     macs = measure.macs(whole, x) / measure.macs(half, x)
-    seconds = measure.latency({"whole": whole, "half": half}, x)
-    gain = seconds["whole"] / seconds["half"]
-    print(
-        f"  {build.__name__:10} width {width}: MACs {macs:.1f}×, latency {gain:.1f}×: "
-        f"latency gain / MAC gain = {gain / macs:.2f}"
-    )
+    for name, layout in (("first", torch.contiguous_format), ("last", torch.channels_last)):
+        images = x.to(memory_format=layout)
+        before, products = _cpu_seconds(whole.to(memory_format=layout), images)
+        after, products_after = _cpu_seconds(half.to(memory_format=layout), images)
+        ratio = before / after / macs
+        limit = before / (products / macs + after - products_after) / macs
+        print(
+            f"  {build.__name__:9} {width:5} {name:>5} {macs:5.1f} {1e3 * before:7.1f} "
+            f"{1e3 * after:6.1f} {products / before:7.0%} {products_after / after:5.0%} "
+            f"{ratio:7.2f} {limit:6.2f}"
+        )
+
+
+@torch.no_grad()
+def _cpu_seconds(model: torch.nn.Module, x: torch.Tensor) -> tuple[float, float]:
+    """CPU seconds of a forward pass, and those in convolutions and linear layers: the fastest of
+    the passes that fit into half a second. (CPU time: a neighbour on the core does not count.)"""
+    inside: list[float] = []
+
+    def enter(*_: object) -> None:
+        inside.append(-time.process_time())
+
+    def leave(*_: object) -> None:
+        inside[-1] += time.process_time()
+
+    counted = (torch.nn.Conv2d, torch.nn.Linear)
+    layers = [layer for layer in model.modules() if isinstance(layer, counted)]
+    hooks = [layer.register_forward_pre_hook(enter) for layer in layers]
+    hooks += [layer.register_forward_hook(leave) for layer in layers]
+    passes: list[tuple[float, float]] = []
+    while len(passes) < 5 or sum(total for total, _ in passes) < 0.5:
+        inside.clear()
+        start = time.process_time()
+        model(x)
+        passes.append((time.process_time() - start, sum(inside)))
+    for hook in hooks:
+        hook.remove()
+    return min(passes)
 
 
 def book() -> None:
