@@ -70,6 +70,7 @@ def fit(
     epochs: int,
     optimizer: torch.optim.Optimizer | None = None,
     schedule: Callable[[float], float] = linear_decay,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     batch_size: int = 100,
     seed: int = 0,
     test: Split | None = None,
@@ -79,7 +80,7 @@ def fit(
     last: int | None = None,
     checkpoint: str | Path | None = None,
 ) -> History:
-    """Train a network, or a stack of them, in place by minibatch cross-entropy.
+    """Train a network, or a stack of them, in place by minibatch cross-entropy or another loss.
 
     Args:
         model: (batch, …) -> (batch, classes) logits, or a stack: -> (K, batch, classes).
@@ -87,6 +88,10 @@ def fit(
         epochs: passes over ``train``.
         optimizer: default ``sgd(model)``. Masks are held by hooking it (``masks.hold``).
         schedule: learning-rate factor at the fraction t of the training that is done, 0 <= t < 1.
+        loss: (logits, batch) -> the minibatch's mean loss, () for a network and (K,) for a stack,
+            where ``batch`` holds the positions of its images in ``train``, (B,). Whatever belongs to
+            an image can be looked up by it: soft targets, weights. Default: ``cross_entropy`` with
+            ``train.y``.
         batch_size: images a step; a smaller last batch is used, not dropped.
         seed: the order of the minibatches. The same for all members of a stack.
         test: if given, accuracy on it after every epoch goes into the history.
@@ -95,14 +100,15 @@ def fit(
         first, last: train only the steps first <= step < last of the ``epochs`` epochs, each with
             the minibatch and the learning rate that it has there; by default all.
         checkpoint: a file, rewritten after every epoch. If it exists, training goes on from there
-            and ends bit for bit where an uninterrupted run would have.
+            and ends bit for bit where an uninterrupted run would have, given the same ``loss``,
+            ``schedule`` and kind of optimizer; those it cannot compare.
 
     Returns:
         ``History`` (all epochs, those before an interruption included).
 
     Raises:
-        ValueError: a count below 1, an empty or ill-shaped ``train``, steps outside the training,
-            or a ``checkpoint`` written with other settings.
+        ValueError: a count below 1, an empty or ill-shaped ``train``, steps outside the training, a
+            ``loss`` of another shape, or a ``checkpoint`` written with other settings.
     """
     _check_counts(epochs=epochs, batch_size=batch_size, every=every)
     n = _check_split("train", train)
@@ -138,7 +144,15 @@ def fit(
                 for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                     group["lr"] = rate * factor
                 batch = shuffled[step * batch_size : (step + 1) * batch_size]
-                losses = cross_entropy(model(train.x[batch]), train.y[batch])  # () or (K,)
+                logits = model(train.x[batch])
+                losses = (
+                    cross_entropy(logits, train.y[batch]) if loss is None else loss(logits, batch)
+                )
+                if losses.shape != logits.shape[:-2]:
+                    raise ValueError(
+                        f"loss must return shape {tuple(logits.shape[:-2])}, one mean a network, "
+                        f"got {tuple(losses.shape)}"
+                    )
                 optimizer.zero_grad()
                 losses.sum().backward()  # the members' gradients do not mix
                 optimizer.step()
