@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from course_lib.data import Split
@@ -161,7 +162,8 @@ def stack(models: Sequence[nn.Module]) -> "Stack":
     networks themselves stay as they are. ``unstack`` gives them back.
 
     Raises:
-        ValueError: no models, models that differ in names or shapes, or with buffers (batch norm).
+        ValueError: no models, models that differ in names or shapes, with buffers (batch norm) or
+            with forward hooks. Parametrisations stay; all members use those of the first network.
     """
     models = list(models)
     if not models:
@@ -172,6 +174,8 @@ def stack(models: Sequence[nn.Module]) -> "Stack":
             raise ValueError(f"models[{k}] must have the parameters of models[0], got {other}")
     if any(True for _ in models[0].buffers()):
         raise ValueError("models must have no buffers (batch norm): train them one after another")
+    if any(m._forward_hooks or m._forward_pre_hooks for net in models for m in net.modules()):
+        raise ValueError("models must have no forward hooks: train them one after another")
     return Stack(models)
 
 
@@ -223,11 +227,23 @@ class Stack(nn.Module):
         h = x.flatten(1).t().expand(self.size, -1, -1)  # (K, in, B): columns, as in a = W x + b
         for name, layer in template.named_children():
             if isinstance(layer, nn.Linear):
-                w, b = parameters[f"{name}.weight"], parameters.get(f"{name}.bias")
+                w, b = (_stacked(parameters, name, layer, leaf) for leaf in ("weight", "bias"))
                 h = w @ h if b is None else torch.baddbmm(b.unsqueeze(2), w, h)  # (K, out, B)
             elif not isinstance(layer, nn.Flatten):
                 h = layer(h)
         return h.transpose(1, 2)  # (K, B, out)
+
+
+def _stacked(
+    parameters: dict[str, Tensor], name: str, layer: nn.Module, leaf: str
+) -> Tensor | None:
+    """A layer's weight or bias for all K members: (K, …), parametrisations applied to each."""
+    if not parametrize.is_parametrized(layer, leaf):
+        return parameters.get(f"{name}.{leaf}")
+    value = parameters[f"{name}.parametrizations.{leaf}.original"]
+    for step in layer.parametrizations[leaf]:
+        value = torch.func.vmap(step)(value)
+    return value
 
 
 def _check_counts(**counts: int) -> None:
