@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from course_lib.data import Split
@@ -224,7 +225,8 @@ def stack(models: Sequence[nn.Module]) -> "Stack":
     networks themselves stay as they are. ``unstack`` gives them back.
 
     Raises:
-        ValueError: no models, models that differ in names or shapes, or with buffers (batch norm).
+        ValueError: no models, models that differ in names or shapes, with buffers (batch norm) or
+            with forward hooks. Parametrisations stay; all members use those of the first network.
     """
     models = list(models)
     if not models:
@@ -235,6 +237,8 @@ def stack(models: Sequence[nn.Module]) -> "Stack":
             raise ValueError(f"models[{k}] must have the parameters of models[0], got {other}")
     if any(True for _ in models[0].buffers()):
         raise ValueError("models must have no buffers (batch norm): train them one after another")
+    if any(m._forward_hooks or m._forward_pre_hooks for net in models for m in net.modules()):
+        raise ValueError("models must have no forward hooks: train them one after another")
     return Stack(models)
 
 
@@ -286,7 +290,7 @@ class Stack(nn.Module):
         h = x.flatten(1).t().expand(self.size, -1, -1)  # (K, in, B): columns, as in a = W x + b
         for name, layer in template.named_children():
             if isinstance(layer, nn.Linear):
-                w, b = parameters[f"{name}.weight"], parameters.get(f"{name}.bias")
+                w, b = (_stacked(parameters, name, layer, leaf) for leaf in ("weight", "bias"))
                 h = w @ h if b is None else torch.baddbmm(b.unsqueeze(2), w, h)  # (K, out, B)
             elif not isinstance(layer, nn.Flatten):
                 h = layer(h)
@@ -303,6 +307,18 @@ def _watch(history: History, model: nn.Module, valid: Split, step: int) -> None:
         # One truth value a member, or one for the network, spread over the entries of its weights.
         wins = better.view(-1, *[1] * (value.dim() - 1)) if better.dim() else better
         history.best[name] = torch.where(wins, value, history.best.get(name, value))
+
+
+def _stacked(
+    parameters: dict[str, Tensor], name: str, layer: nn.Module, leaf: str
+) -> Tensor | None:
+    """A layer's weight or bias for all K members: (K, …), parametrisations applied to each."""
+    if not parametrize.is_parametrized(layer, leaf):
+        return parameters.get(f"{name}.{leaf}")
+    value = parameters[f"{name}.parametrizations.{leaf}.original"]
+    for step in layer.parametrizations[leaf]:
+        value = torch.func.vmap(step)(value)
+    return value
 
 
 def _check_counts(**counts: int) -> None:
