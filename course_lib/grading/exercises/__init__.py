@@ -9,6 +9,7 @@ from course_lib.grading.exercises import (
     history,
     pipeline,
     prune_rate,
+    sparse_training,
     structured,
 )
 
@@ -19,5 +20,6 @@ LESSONS = (
     pipeline,
     structured,
     distillation,
+    sparse_training,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

@@ -11,6 +11,7 @@ from . import (
     history,
     pipeline,
     prune_rate,
+    sparse_training,
     structured,
 )
 
@@ -21,6 +22,7 @@ LESSONS = (
     pipeline,
     structured,
     distillation,
+    sparse_training,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
