@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -140,6 +141,51 @@ class TimingTable(SphinxDirective):
         return [TableNode(rows=timing_rows)]
 
 
+class Reproductions(SphinxDirective):
+    """`{reproductions}`: every recorded run on real data, paper beside ours."""
+
+    def run(self) -> list[nodes.Node]:
+        """Build one section a result file."""
+        folder = Path(self.env.srcdir) / "tests/reproductions"
+        found = []
+        for path in sorted(folder.glob("*.json")):
+            self.env.note_dependency(str(path))
+            found.append(self.section(path.stem, json.loads(path.read_text(encoding="utf-8"))))
+        return found
+
+    def section(self, name: str, result: dict) -> nodes.section:
+        """Return one run: what it is, the table, how it differs from the paper."""
+        section = nodes.section("", nodes.title("", result["experiment"]), ids=[name])
+        setting = ", ".join(f"{key}: {value}" for key, value in result["setting"].items())
+        minutes = (
+            f"{max(1, round(result['seconds'] / 60))} min, torch {result['versions']['torch']}"
+        )
+        section += nodes.paragraph(
+            "",
+            "",
+            nodes.literal("", result["command"]),
+            nodes.Text(f" ({minutes}). {setting[0].upper()}{setting[1:]}."),
+        )
+        rows = [("", "Paper", "Ours", "Seeds")]
+        for row in result["table"]:
+            paper = "–" if row["paper"] is None else f"{row['paper']:g} {row['unit']}"
+            ours = f"{mean_sd(row['ours'])} {row['unit']}"
+            rows.append((row["quantity"], paper, ours, len(row["ours"])))
+        section += table_of(rows)
+        section += nodes.paragraph("", "What differs from the paper:")
+        items = (nodes.list_item("", nodes.paragraph("", d)) for d in result["differences"])
+        section += nodes.bullet_list("", *items)
+        return section
+
+
+def mean_sd(values: list[float]) -> str:
+    """Return mean ± standard deviation over the seeds, or the one value there is."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.4g}"
+    return f"{mean:.4g} ± {statistics.stdev(values):.2g}"
+
+
 def executed(env) -> Iterator[tuple[str, dict, list]]:
     """Yield (lesson, what build.py noted about its execution, its executed cells), in order."""
     cache = get_cache(env.mystnb_config.execution_cache_path)
@@ -194,13 +240,18 @@ class FillTables(SphinxPostTransform):
     def run(self, **kwargs) -> None:
         """Build the table row by row."""
         for mark in list(self.document.findall(TableNode)):
-            head, *body = mark["rows"](self.env)
-            group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in head), cols=len(head))
-            group += nodes.thead("", table_row(head))
-            group += nodes.tbody("", *map(table_row, body))
-            table = nodes.table("", group, classes=["colwidths-auto"])
+            rows = mark["rows"](self.env)
             none = nodes.paragraph("", "The lessons of this build hold none.")
-            mark.replace_self(table if body else none)
+            mark.replace_self(table_of(rows) if rows[1:] else none)
+
+
+def table_of(rows: list[tuple]) -> nodes.table:
+    """Return a table of rows, header first."""
+    head, *body = rows
+    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in head), cols=len(head))
+    group += nodes.thead("", table_row(head))
+    group += nodes.tbody("", *map(table_row, body))
+    return nodes.table("", group, classes=["colwidths-auto"])
 
 
 def table_row(items: tuple) -> nodes.row:
@@ -218,5 +269,6 @@ def setup(app: Sphinx) -> dict:
     app.add_node(TableNode)
     app.add_directive("claims-table", ClaimsTable)
     app.add_directive("timing-table", TimingTable)
+    app.add_directive("reproductions", Reproductions)
     app.add_post_transform(FillTables)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,7 +9,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 
-HTML = Path(__file__).resolve().parents[2] / "book/_build/html"
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "book/_build/html"
 # index.html only forwards to the intro; what lies in _static are no pages
 FOUND = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"))
 PAGES = [path for path in FOUND if path != "index.html" and not path.startswith("_static")]
@@ -217,3 +218,40 @@ def test_each_lesson_says_what_it_takes():
             assert part in text, (path, text)
         download = strip.select_one("a.download")["href"]
         assert (HTML / path).parent.joinpath(download).is_file()
+
+
+def test_every_scrubber_shows_its_frames_on_the_page(visit):
+    for path in having(".scrub"):
+        for number, widget in enumerate(soup(path).select(".scrub")):
+            frames = json.loads(widget.find("script", type="application/json").string)["frames"]
+            with visit(path, scheme="file", reduced_motion="reduce") as page:
+                page.evaluate(OPEN_ALL)
+                shown = page.locator(".scrub").nth(number)
+                control = shown.locator("[data-axis] input").last
+                if control.get_attribute("type") == "radio":
+                    control.check()
+                else:
+                    control.press("End")
+                at = int(shown.get_attribute("data-frame"))
+                like = page.evaluate(
+                    "html => Object.assign(document.createElement('div'), {innerHTML: html}).innerHTML",
+                    frames[at],
+                )
+                assert shown.locator(".frame").inner_html() == like
+                assert shown.get_by_role("status").inner_text()
+                assert page.complaints == page.outside == []
+
+
+def test_every_recorded_run_is_tabulated_beside_its_paper():
+    page = soup("book/reproductions.html")
+    results = sorted((ROOT / "tests/reproductions").glob("*.json"))
+    assert len(results) == len(page.select("section section"))
+    for path in results:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert result["command"].startswith(f"python tests/reproductions/{path.stem}.py")
+        assert path.with_suffix(".py").exists()
+        section = page.find(id=path.stem)
+        assert result["experiment"] in section.h2.get_text()
+        rows = [row.get_text(" ", strip=True) for row in section.select("tbody tr")]
+        assert len(rows) == len(result["table"])
+        assert all(row["quantity"] in said for row, said in zip(result["table"], rows, strict=True))

@@ -13,7 +13,8 @@ from course_lib.grading import check
 from course_lib.grading.checks import CLOSING, LONGEST_TEXT, CheckFailed, plain, show
 from course_lib.grading.exercises import EXERCISES
 
-from .answers import mask_by_python, share_by_root
+from .answers.criteria import mask_by_python
+from .answers.prune_rate import share_by_root
 
 
 def empty(*inputs): ...
@@ -153,7 +154,7 @@ def test_a_changed_dict_is_seen(change):
     right = EXERCISES["global_masks"]
 
     def answer(scores, sparsity):
-        from .answers import global_by_sort
+        from .answers.prune_rate import global_by_sort
 
         masks = global_by_sort(scores, sparsity)
         change(scores) if "fc1" in scores else None

@@ -11,17 +11,8 @@ from course_lib.grading import check
 from course_lib.grading.checks import Call, _demand
 from course_lib.grading.exercises import EXERCISES
 
-from .answers import (
-    RIGHT,
-    WEAKLY_TESTED,
-    WRONG,
-    judge_by_hand,
-    judge_by_oracle,
-    judge_removal,
-    judge_round_by_oracle,
-    judge_saliency_by_hand,
-    mask_by_python,
-)
+from .answers import HUNTS, RIGHT, WRONG
+from .answers.criteria import mask_by_python
 
 PAIRS_RIGHT = [(name, answer) for name, answers in RIGHT.items() for answer in answers]
 PAIRS_WRONG = [(name, *wrong) for name, wrongs in WRONG.items() for wrong in wrongs]
@@ -49,7 +40,7 @@ def test_mistake_is_refused_by_the_property_made_for_it(name, answer, words):
     assert EXERCISES[name].section in str(result)
 
 
-@pytest.mark.parametrize("name", [name for name in EXERCISES if name not in WEAKLY_TESTED])
+@pytest.mark.parametrize("name", [name for name in EXERCISES if name not in HUNTS])
 def test_every_property_of_an_exercise_can_be_the_first_to_fail(name):
     """A property that no listed mistake breaks is untested (bug hunts: see the next tests)."""
     broken = {check(name, answer).broken.says for answer, _ in WRONG[name]}
@@ -57,16 +48,9 @@ def test_every_property_of_an_exercise_can_be_the_first_to_fail(name):
     assert broken >= {prop.says for prop in EXERCISES[name].properties}
 
 
-@pytest.mark.parametrize("name", WEAKLY_TESTED)
+@pytest.mark.parametrize("name", HUNTS)
 def test_hunted_functions_pass_the_weak_test_and_are_told_apart_by_a_good_one(name):
-    weak, shown = WEAKLY_TESTED[name]
-    good = {
-        "kills_wrong_masks": judge_by_oracle,
-        "kills_wrong_sparsities": judge_by_hand,
-        "kills_wrong_saliencies": judge_saliency_by_hand,
-        "kills_wrong_rounds": judge_round_by_oracle,
-        "kills_wrong_removals": judge_removal,
-    }[name]
+    weak, shown, good = HUNTS[name]
     candidates = [inputs[0] for inputs in EXERCISES[name].cases()]
     right = [fn for fn in candidates if fn.__doc__.startswith("a correct function")]
     wrong = [fn for fn in candidates if fn not in right]
@@ -78,7 +62,7 @@ def test_hunted_functions_pass_the_weak_test_and_are_told_apart_by_a_good_one(na
     assert not any(good(fn) for fn in wrong)
 
 
-@pytest.mark.parametrize("name", WEAKLY_TESTED)
+@pytest.mark.parametrize("name", HUNTS)
 def test_a_survivor_is_named_whichever_it_is(name):
     """A judge that lets one wrong function through hears which one."""
     candidates = [inputs[0] for inputs in EXERCISES[name].cases()]

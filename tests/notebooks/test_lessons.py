@@ -43,15 +43,14 @@ def test_prose_is_short_enough(lesson):
 
 def test_template(lesson):
     text = code(lesson)
-    assert text.count("predict(") == 1 and 1 <= text.count("explorer(") <= 2
+    widgets = len(re.findall(r"\b(?:explorer|scrub)\(", text))
+    assert text.count("predict(") == 1 and 1 <= widgets <= 2
     assert len(re.findall(r"^    Question\(", text, re.MULTILINE)) == 5
     assert re.search(r"^SEEDS = range\(([5-9]|\d\d+)\)", text, re.MULTILINE)
     assert text.count("claims.greater(") + text.count("claims.equal(") >= 2
     assert "random" in text and "teaching.setup()" in text and "measure.latency(" in text
     gated = [c for c in lesson.cells if "gated" in c.metadata.get("tags", [])]
-    assert any("explorer(" in c.source for c in gated) or any(
-        "plots.show" in c.source for c in gated
-    )
+    assert any(re.search(r"\b(?:explorer|scrub|plots\.show)\(", c.source) for c in gated)
 
 
 def test_every_exercise_has_a_stub_and_a_folded_solution_that_is_checked(lesson):

@@ -3,10 +3,19 @@
 Each is an `Exercise`: its cases and its properties, from the returned type to the finest point.
 """
 
-from course_lib.grading.exercises import criteria, history, pipeline, prune_rate, structured
+from course_lib.grading.exercises import (
+    criteria,
+    history,
+    pipeline,
+    prune_rate,
+    structured,
+)
 
-EXERCISES = {
-    exercise.name: exercise
-    for lesson in (criteria, prune_rate, history, pipeline, structured)
-    for exercise in lesson.EXERCISES
-}
+LESSONS = (
+    criteria,
+    prune_rate,
+    history,
+    pipeline,
+    structured,
+)
+EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

@@ -3,12 +3,12 @@
 Values of small cases are multiples of 1/4, so that ties occur and counterexamples are short.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from course_lib.grading.checks import Property
+from course_lib.grading.checks import Exercise, Property
 
 SPARSITIES = (0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 0.75, 0.9, 1.0)
 
@@ -93,9 +93,15 @@ TIE_HINT = (
 
 
 def hunt(
-    right: tuple[Callable, ...], alarm: str, wrong: dict[Callable, str]
-) -> tuple[Callable[[], Iterator[tuple]], tuple[Property, ...]]:
-    """The cases and properties of a bug hunt, where the answer is a test of other functions.
+    *,
+    name: str,
+    signature: str,
+    section: str,
+    right: tuple[Callable, ...],
+    alarm: str,
+    wrong: dict[Callable, str],
+) -> Exercise:
+    """A bug hunt: an exercise whose answer is a test of other functions.
 
     The test must say True to every function of `right` (`alarm` is the hint if it does not) and
     False to every one of `wrong`, which maps each to its hint. Docstrings say what they do.
@@ -122,7 +128,13 @@ def hunt(
         *(expects(True, candidate, alarm) for candidate in right),
         *(expects(False, candidate, hint) for candidate, hint in wrong.items()),
     )
-    return lambda: ((candidate,) for candidate in (*right, *wrong)), properties
+    return Exercise(
+        name=name,
+        signature=signature,
+        section=section,
+        cases=lambda: ((candidate,) for candidate in (*right, *wrong)),
+        properties=properties,
+    )
 
 
 def lowest_removed(score: Tensor, count: int) -> Tensor:

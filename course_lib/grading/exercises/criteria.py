@@ -169,7 +169,10 @@ _MASK_ALARM = (
     "the smallest, and among equals the later ones: which line of your test asks for more?"
 )
 
-_MASK_CASES, _MASK_VERDICTS = hunt(
+KILLS_WRONG_MASKS = hunt(
+    name="kills_wrong_masks",
+    signature="is_magnitude_mask(mask_fn)",
+    section="lesson Criteria, section “Definition → code”, the tie rule",
     right=(_mask_by_stable_sort, _mask_by_python, _mask_by_threshold_and_fill),
     alarm=_MASK_ALARM,
     wrong={
@@ -186,14 +189,6 @@ _MASK_CASES, _MASK_VERDICTS = hunt(
         "compare the weight after the call with a copy from before it.",
         _mask_nothing_is_everything: "Try the ends of the range of sparsity as well.",
     },
-)
-
-KILLS_WRONG_MASKS = Exercise(
-    name="kills_wrong_masks",
-    signature="is_magnitude_mask(mask_fn)",
-    section="lesson Criteria, section “Definition → code”, the tie rule",
-    cases=_MASK_CASES,
-    properties=_MASK_VERDICTS,
 )
 
 

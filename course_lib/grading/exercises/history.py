@@ -149,7 +149,10 @@ def _saliency_in_place(hessian, weights):
     return found
 
 
-_SALIENCY_CASES, _SALIENCY_VERDICTS = hunt(
+KILLS_WRONG_SALIENCIES = hunt(
+    name="kills_wrong_saliencies",
+    signature="is_obs_saliency(fn)",
+    section="lesson History, section “Definition → code”, Optimal Brain Surgeon",
     right=(_saliency_by_inverse, _saliency_by_cholesky, _saliency_by_elimination),
     alarm="A false alarm. Floating-point numbers are compared with a tolerance (torch.allclose), and "
     "a Hessian at a minimum is symmetric and positive definite: is yours?",
@@ -164,14 +167,6 @@ _SALIENCY_CASES, _SALIENCY_VERDICTS = hunt(
         _saliency_in_place: "A function has effects beside its result: compare the weights after the "
         "call with a copy from before it.",
     },
-)
-
-KILLS_WRONG_SALIENCIES = Exercise(
-    name="kills_wrong_saliencies",
-    signature="is_obs_saliency(fn)",
-    section="lesson History, section “Definition → code”, Optimal Brain Surgeon",
-    cases=_SALIENCY_CASES,
-    properties=_SALIENCY_VERDICTS,
 )
 
 

@@ -159,7 +159,10 @@ def _round_signed(weight, keep, share):
     return lowest_removed(size, int((~keep).sum()) + round(share * int(keep.sum())))
 
 
-_ROUND_CASES, _ROUND_VERDICTS = hunt(
+KILLS_WRONG_ROUNDS = hunt(
+    name="kills_wrong_rounds",
+    signature="is_next_round(next_round)",
+    section="lesson Pipeline, section “Definition → code”",
     right=(_round_by_sort, _round_by_python, _round_among_the_living),
     alarm="A false alarm. Of the weights that the mask keeps, it removes round(share * their "
     "number), the smallest in magnitude, the later ones among equals, and nothing else.",
@@ -174,14 +177,6 @@ _ROUND_CASES, _ROUND_VERDICTS = hunt(
         _round_up: "Try a share of what is left that lies a little above a whole number.",
         _round_signed: "Try negative weights as well.",
     },
-)
-
-KILLS_WRONG_ROUNDS = Exercise(
-    name="kills_wrong_rounds",
-    signature="is_next_round(next_round)",
-    section="lesson Pipeline, section “Definition → code”",
-    cases=_ROUND_CASES,
-    properties=_ROUND_VERDICTS,
 )
 
 

@@ -175,7 +175,10 @@ _SPARSITY_ALARM = (
     "abs(a - b) < 1e-6."
 )
 
-_SPARSITY_CASES, _SPARSITY_VERDICTS = hunt(
+KILLS_WRONG_SPARSITIES = hunt(
+    name="kills_wrong_sparsities",
+    signature="is_total_sparsity(fn)",
+    section="lesson Prune rate, section “Definition → code”",
     right=(_sparsity_by_counting, _sparsity_by_weighted_mean, _sparsity_by_float32),
     alarm=_SPARSITY_ALARM,
     wrong={
@@ -189,14 +192,6 @@ _SPARSITY_CASES, _SPARSITY_VERDICTS = hunt(
         "many digits, such as 1/3.",
         _sparsity_of_matrices: "Not every layer is a matrix: a convolution has four dimensions.",
     },
-)
-
-KILLS_WRONG_SPARSITIES = Exercise(
-    name="kills_wrong_sparsities",
-    signature="is_total_sparsity(fn)",
-    section="lesson Prune rate, section “Definition → code”",
-    cases=_SPARSITY_CASES,
-    properties=_SPARSITY_VERDICTS,
 )
 
 

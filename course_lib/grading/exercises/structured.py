@@ -159,7 +159,10 @@ def _removal_in_place(weight, bias, next_weight, dead):
     return answer
 
 
-_REMOVAL_CASES, _REMOVAL_VERDICTS = hunt(
+KILLS_WRONG_REMOVALS = hunt(
+    name="kills_wrong_removals",
+    signature="is_removal(remove)",
+    section="lesson Unstructured vs structured, section “Zeroing is not removing”",
     right=(_removal_by_index, _removal_by_mask, _removal_one_by_one),
     alarm="A false alarm. Compare what the layers compute, next_weight @ relu(weight @ x + bias), "
     "with a tolerance, against the old layers whose dead channels are read as zero.",
@@ -173,14 +176,6 @@ _REMOVAL_CASES, _REMOVAL_VERDICTS = hunt(
         _removal_without_bias: "Give the channels that live a bias as well.",
         _removal_in_place: "Compare the weight after the call with a copy from before it.",
     },
-)
-
-KILLS_WRONG_REMOVALS = Exercise(
-    name="kills_wrong_removals",
-    signature="is_removal(remove)",
-    section="lesson Unstructured vs structured, section “Zeroing is not removing”",
-    cases=_REMOVAL_CASES,
-    properties=_REMOVAL_VERDICTS,
 )
 
 

@@ -1,0 +1,123 @@
+"""Scrub: every frame is reached by finger and by key, and can be read without either."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from course_lib.teaching.scrub import bars, pixels, scrub
+
+AXES = {"sparsity": [0.5, 0.8, 0.9, 0.95], "method": ["SET", "</script><b>RigL"]}
+
+
+def frame(sparsity, method):
+    return f"<b>{method.lower()[-3:]} {sparsity}</b>", f"{method} at {sparsity}."
+
+
+def made(**options):
+    return scrub("demo", "A & B", AXES, frame, **options)
+
+
+def test_frames_are_in_the_order_of_the_axes_and_the_start_is_shown():
+    shown = BeautifulSoup(made(start={"sparsity": 0.9, "method": "SET"}).data, "html.parser")
+    data = json.loads(shown.find("script", type="application/json").string)
+    assert data["sizes"] == [4, 2]
+    assert data["frames"] == [frame(s, m)[0] for s in AXES["sparsity"] for m in AXES["method"]]
+    assert shown.select_one(".scrub")["data-frame"] == "4"
+    assert shown.select_one(".frame").get_text() == "set 0.9"
+    assert shown.select_one("[role=status]").get_text() == "SET at 0.9."
+    sentences = [li.get_text() for li in shown("li")]
+    assert sentences == [frame(s, m)[1] for s in AXES["sparsity"] for m in AXES["method"]]
+    assert made().data == made().data
+    assert not re.search(r"https?:", made().data)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "A b"}, "name must consist"),
+        ({"axes": {}}, "axes must hold"),
+        ({"axes": {"sparsity": [1]}}, "axes must hold"),
+        ({"start": {"seed": 1}}, "start must name some of"),
+        ({"start": {"sparsity": 0.7}}, r"start\['sparsity'\] must be one of"),
+        ({"show": {"seed": str}}, "show must name some of"),
+        ({"frame": lambda **_: ("<b>", " ")}, "no sentence"),
+    ],
+)
+def test_bad_input_is_named(change, words):
+    with pytest.raises(ValueError, match=words):
+        scrub(**{"name": "demo", "title": "T", "axes": AXES, "frame": frame} | change)
+
+
+def test_bars_are_a_table_that_can_be_read():
+    table = BeautifulSoup(bars({"a<b": (50, "50 ± 1"), "c": (300, "300")}, top=200), "html.parser")
+    assert [row.get_text(" ", strip=True) for row in table("tr")] == ["a<b 50 ± 1", "c 300"]
+    assert [i["style"] for i in table("i")] == ["width:25.0%", "width:100.0%"]
+    for rows, top in (({}, 1), ({"a": (1, "")}, 0), ({"a": (float("nan"), "")}, 1)):
+        with pytest.raises(ValueError, match="must"):
+            bars(rows, top=top)
+
+
+def test_pixels_are_the_array():
+    for array in (np.eye(5, 7, dtype=bool), np.linspace(0, 1, 35).reshape(5, 7)):
+        image = BeautifulSoup(pixels(array, 'a "mask".'), "html.parser").img
+        assert image["alt"] == 'a "mask".' and (image["width"], image["height"]) == ("28", "20")
+        file = io.BytesIO(base64.b64decode(image["src"].split(",")[1]))
+        grey = np.asarray(Image.open(file).convert("L"), float)
+        assert np.abs(grey / 255 - (1 - array)).max() <= 1 / 510 + 1e-9
+    with pytest.raises(ValueError, match="array must hold rows"):
+        pixels(np.full((2, 2), 1.5), "x")
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 390, "height": 700})
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.set_content(f"<main>{made(show={'sparsity': '{:.0%}'.format}).data}</main>")
+    yield page
+    assert not page.complaints
+    page.close()
+
+
+def test_dragging_shows_the_frame_and_says_its_sentence(page):
+    slider = page.get_by_role("slider", name="sparsity")
+    box = slider.bounding_box()
+    page.mouse.move(box["x"] + 8, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.66, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+    assert page.locator(".frame").inner_text() == "set 0.9"
+    assert page.locator("label b").inner_text() == "90%"
+    assert slider.get_attribute("aria-valuetext") == "90%"
+    assert page.get_by_role("status").inner_text() == "SET at 0.9."
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_every_frame_is_reached_by_key(page):
+    slider = page.get_by_role("slider", name="sparsity")
+    for method in AXES["method"]:
+        page.get_by_label(method, exact=True).focus()
+        page.keyboard.press("Space")
+        slider.focus()
+        page.keyboard.press("Home")
+        for sparsity in AXES["sparsity"]:
+            assert page.locator(".frame").inner_html() == frame(sparsity, method)[0]
+            assert page.get_by_role("status").inner_text() == frame(sparsity, method)[1]
+            page.keyboard.press("ArrowRight")
+
+
+def test_without_javascript_the_first_frame_and_all_sentences_are_there(browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.set_content(made().data)
+    assert page.locator(".frame").inner_text() == "set 0.5"
+    assert page.get_by_role("slider").count() == 0
+    page.locator("summary").click()
+    assert page.locator("li").count() == 8 and page.locator("li").last.is_visible()
+    context.close()
