@@ -96,8 +96,8 @@ def kmeans(values: Tensor, k: int, *, iterations: int = 300) -> tuple[Tensor, Te
 
 
 def clusters(model: nn.Module, bits: int | Mapping[str, int]) -> Clusters:
-    """Group the non-zero weights of each layer by k-means into 2^bits − 1 clusters; the code that is
-    left over is the zero. Layers do not share with each other. The model is not changed.
+    """Group the non-zero weights of each layer by k-means into at most 2^bits − 1 clusters; the code
+    that is left over is the zero. Layers do not share with each other. The model is not changed.
 
     Args:
         bits: for every parameter of two or more dimensions (the weights of linear and convolution
@@ -120,7 +120,8 @@ def clusters(model: nn.Module, bits: int | Mapping[str, int]) -> Clusters:
         alive = weight != 0
         index = torch.full(weight.shape, -1)
         if alive.any():
-            index[alive] = kmeans(weight[alive].cpu(), 2**b - 1)[1]
+            nearest = kmeans(weight[alive].cpu(), 2**b - 1)[1]
+            index[alive] = nearest.unique(return_inverse=True)[1]  # without the empty ones
         found[name] = index.to(weight.device)
     return found
 
@@ -293,7 +294,7 @@ def code_lengths(counts: Sequence[int]) -> list[int]:
     heap = [(n, next(age), [i]) for i, n in enumerate(counts) if n]
     heapq.heapify(heap)
     if len(heap) == 1:
-        lengths[heap[0][1]] = 1
+        lengths[heap[0][2][0]] = 1
     while len(heap) > 1:
         (n, _, left), (m, _, right) = heapq.heappop(heap), heapq.heappop(heap)
         for symbol in left + right:

@@ -133,8 +133,9 @@ def test_clusters_leave_zeros_out_and_the_model_alone():
         weight = net.get_parameter(name)
         assert torch.equal(index < 0, weight == 0)
         assert index.max() < 7  # the eighth code is the zero
-        expected = coding.kmeans(weight[weight != 0], 7)[1]
-        assert index[weight != 0].tolist() == expected.tolist()
+        nearest = coding.kmeans(weight[weight != 0], 7)[1].tolist()
+        expected = [sorted(set(nearest)).index(k) for k in nearest]  # numbered without gaps
+        assert index[weight != 0].tolist() == expected
     coding.apply(net, found)
     for name, index in found.items():
         assert len(net.get_parameter(name).unique()) == len(index.unique())
@@ -388,7 +389,7 @@ def test_data_that_are_no_words_are_refused():
     with pytest.raises(ValueError, match="end within"):
         coding.decode(b"\xff", [1, 2, 2], 5)
     with pytest.raises(ValueError, match="no code word"):
-        coding.decode(b"\xff" * 9, [1, 0], 1)
+        coding.decode(b"\xff" * 9, [1, 0], 40)
     with pytest.raises(ValueError, match="length 0"):
         coding.encode(np.array([1]), [1, 0])
     for counts in ([], [0, 0], [-1, 2]):
@@ -412,7 +413,7 @@ def odd_numbers():
     strange = torch.cat([payload, torch.tensor([math.inf, -math.inf, 0.0, 1.0])])
     net.register_buffer("strange", strange)
     net.register_buffer("sparse", torch.cat([torch.zeros(5000), strange, torch.zeros(5000)]))
-    net.register_buffer("half", torch.arange(5).bfloat16())
+    net.register_buffer("bfloat", torch.arange(5).bfloat16())
     net.register_buffer("flags", torch.tensor([True, False]))
     net.register_buffer("empty", torch.zeros(0, 3))
     net.register_buffer("scalar", torch.tensor(7))
