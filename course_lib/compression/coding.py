@@ -145,9 +145,7 @@ def apply(model: nn.Module, clusters: Clusters) -> None:
 
 
 @contextmanager
-def hold(
-    optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters
-) -> Iterator[None]:
+def hold(optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters) -> Iterator[None]:
     r"""Train centroids instead of weights, within the block: ``with hold(...): training.fit(...)``.
 
     Before every step the gradients of a cluster's weights are summed, and each of its weights gets
@@ -436,7 +434,9 @@ def _architecture(tensors: Mapping[str, Tensor]) -> int:
     for name, t in tensors.items():
         if not isinstance(t, Tensor):
             raise TypeError(f"model must hold tensors, got {type(t).__name__} for {name!r}")
-    return zlib.crc32(repr([(n, tuple(t.shape), str(t.dtype)) for n, t in tensors.items()]).encode())
+    return zlib.crc32(
+        repr([(n, tuple(t.shape), str(t.dtype)) for n, t in tensors.items()]).encode()
+    )
 
 
 Piece = tuple[str, bytes]  # the part of the file it belongs to, and what is written

@@ -53,17 +53,27 @@ SETTINGS = {
 }  # fmt: skip
 TUNED, TUNING_RATE = 1, 3e-4  # epochs and Adam's rate for the centroids
 DIFFERENCES = [
-    "Magnitude is ranked over all layers at once and the sparsity is given; the paper sets a "
-    "threshold for each layer.",
-    "Retraining replays the last epochs' learning rates after each of a few rounds; the paper does "
-    "not give its schedule.",
-    "Weights have 4 bits (convolutions of LeNet-5: 5), one of the codes being zero; the paper has 6 "
-    "for LeNet-300-100, 5 and 8 for LeNet-5.",
-    "4 bits and 92 % were chosen for LeNet-300-100 on the last 5,000 training images, with one seed "
-    "that is not among these and longer training; LeNet-5 took them over untuned.",
+    (
+        "Magnitude is ranked over all layers at once and the sparsity is given; the paper sets a "
+        "threshold for each layer."
+    ),
+    (
+        "Retraining replays the last epochs' learning rates after each of a few rounds; the paper does "
+        "not give its schedule."
+    ),
+    (
+        "Weights have 4 bits (convolutions of LeNet-5: 5), one of the codes being zero; the paper has 6 "
+        "for LeNet-300-100, 5 and 8 for LeNet-5."
+    ),
+    (
+        "4 bits and 92 % were chosen for LeNet-300-100 on the last 5,000 training images, with one seed "
+        "that is not among these and longer training; LeNet-5 took them over untuned."
+    ),
     "The index width is searched in every layer and the distances are coded; the paper fixes 5 bits.",
-    "The paper's rate for P (12×) counts weights; ours in bytes includes the indices of the file "
-    "with float32 values, and is smaller for it.",
+    (
+        "The paper's rate for P (12×) counts weights; ours in bytes includes the indices of the file "
+        "with float32 values, and is smaller for it."
+    ),
     "Centroids are trained by Adam on the summed gradients; the paper does not name its optimizer.",
     "The control trains the dense network for the same epochs at the same learning rates.",
 ]
@@ -180,7 +190,9 @@ def main(seeds: dict[str, int], folder: Path) -> None:
             }
             | {"images": len(train.y), "test images": len(test.y), "epochs of tuning": TUNED},
             differences=DIFFERENCES,
-            table=[row for n, found in runs.items() if found for row in table(n, SETTINGS[n], found)],
+            table=[
+                row for n, found in runs.items() if found for row in table(n, SETTINGS[n], found)
+            ],
             seconds=sum(r["seconds"] for found in runs.values() for r in found),
             details=runs,
         )
@@ -189,5 +201,7 @@ def main(seeds: dict[str, int], folder: Path) -> None:
 if __name__ == "__main__":
     given = [int(a) for a in sys.argv[1:3]]
     three, five = (given + [3, 1][len(given) :])[:2]
-    where = Path(sys.argv[3] if len(sys.argv) > 3 else Path(tempfile.gettempdir()) / "deepcompression")
+    where = Path(
+        sys.argv[3] if len(sys.argv) > 3 else Path(tempfile.gettempdir()) / "deepcompression"
+    )
     main({"LeNet-300-100": three, "LeNet-5": five}, where)
