@@ -6,6 +6,7 @@ test, a wrong function that passes it, and a good judge.
 """
 
 from . import (
+    channel_criteria,
     criteria,
     history,
     pipeline,
@@ -19,6 +20,7 @@ LESSONS = (
     history,
     pipeline,
     structured,
+    channel_criteria,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
