@@ -4,6 +4,7 @@ Each is an `Exercise`: its cases and its properties, from the returned type to t
 """
 
 from course_lib.grading.exercises import (
+    channel_criteria,
     criteria,
     distillation,
     history,
@@ -21,5 +22,6 @@ LESSONS = (
     structured,
     distillation,
     sparse_training,
+    channel_criteria,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

@@ -6,6 +6,7 @@ test, a wrong function that passes it, and a good judge.
 """
 
 from . import (
+    channel_criteria,
     criteria,
     distillation,
     history,
@@ -23,6 +24,7 @@ LESSONS = (
     structured,
     distillation,
     sparse_training,
+    channel_criteria,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
