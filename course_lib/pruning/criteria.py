@@ -70,8 +70,8 @@ def snip(
     Returned is :math:`|g_j|`: the sum in the denominator is one positive number for the whole
     network and changes no ranking, neither within layers nor over all of them.
 
-    Source: Lee et al. 2019, equations 5 and 6 and algorithm 1, checked in the paper's text. There
-    m, over which the sum runs, counts all parameters; the authors' code scores biases too.
+    Source: Lee et al. 2019, section 4.1, equations 5 and 6, read in the paper's own text. (There the
+    sum runs over all parameters; the authors' code scores biases too.)
 
     Args:
         batch: inputs and targets. The model runs in evaluation mode, as in the authors' code.

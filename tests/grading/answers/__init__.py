@@ -6,10 +6,13 @@ test, a wrong function that passes it, and a good judge.
 """
 
 from . import (
+    channel_criteria,
     criteria,
+    distillation,
     history,
     pipeline,
     prune_rate,
+    sparse_training,
     structured,
 )
 
@@ -19,6 +22,9 @@ LESSONS = (
     history,
     pipeline,
     structured,
+    distillation,
+    sparse_training,
+    channel_criteria,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
