@@ -214,7 +214,7 @@ def linear(final: float, steps: int) -> Callable[[int], float]:
 
 def geometric(final: float, steps: int) -> Callable[[int], float]:
     """Step -> sparsity, 1 − s_t = (1 − s_T)^(t/T): the same *fraction of what is left* goes in every
-    step, as in iterative magnitude pruning (Han et al. 2015; Frankle & Carbin 2019)."""
+    step, as in Frankle & Carbin 2019. (Han et al. 2015 do not say how much goes in a round.)"""
     return _schedule(final, steps, lambda t: 1 - (1 - final) ** t)
 
 
