@@ -5,6 +5,7 @@ Each is an `Exercise`: its cases and its properties, from the returned type to t
 
 from course_lib.grading.exercises import (
     criteria,
+    deep_compression,
     history,
     pipeline,
     prune_rate,
@@ -17,5 +18,6 @@ LESSONS = (
     history,
     pipeline,
     structured,
+    deep_compression,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

@@ -7,6 +7,7 @@ test, a wrong function that passes it, and a good judge.
 
 from . import (
     criteria,
+    deep_compression,
     history,
     pipeline,
     prune_rate,
@@ -19,6 +20,7 @@ LESSONS = (
     history,
     pipeline,
     structured,
+    deep_compression,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
