@@ -7,6 +7,7 @@ from course_lib.grading.exercises import (
     channel_criteria,
     criteria,
     distillation,
+    deep_compression,
     history,
     pipeline,
     prune_rate,
@@ -23,5 +24,6 @@ LESSONS = (
     distillation,
     sparse_training,
     channel_criteria,
+    deep_compression,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

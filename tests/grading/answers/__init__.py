@@ -9,6 +9,7 @@ from . import (
     channel_criteria,
     criteria,
     distillation,
+    deep_compression,
     history,
     pipeline,
     prune_rate,
@@ -25,6 +26,7 @@ LESSONS = (
     distillation,
     sparse_training,
     channel_criteria,
+    deep_compression,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
