@@ -203,6 +203,10 @@ def test_snfs_moves_weights_to_the_layer_with_the_larger_mean_momentum():
     loud = {n: m * (20 if n == "fc2.weight" else 1) for n, m in now.momenta.items()}
     even, new = (active(snfs_step(now._replace(momenta=m), 0.3)) for m in (now.momenta, loud))
     assert new["fc2.weight"] > even["fc2.weight"]
+    loud_outside = {
+        n: m * (1 if n == "fc1.weight" else 20) ** (~now.masks[n]) for n, m in now.momenta.items()
+    }  # the mean is over the active weights
+    assert active(snfs_step(now._replace(momenta=loud_outside), 0.3)) == even
     size = {n: float(loud[n][m].abs().mean()) for n, m in now.masks.items()}
     gone = {n: int(0.3 * int(m.sum())) for n, m in now.masks.items()}
     total = sum(gone.values())
