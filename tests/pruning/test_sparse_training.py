@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from course_lib import data, models, training
-from course_lib.pruning import criteria, masks, rates, sparse_training
+from course_lib.pruning import criteria, masks, rates
 from course_lib.pruning.sparse_training import (
     Now,
     adapt,
@@ -442,4 +442,9 @@ def test_bad_input_is_named_and_changes_nothing():
         )
     assert all(torch.equal(v, was[n]) for n, v in net.state_dict().items())
     assert not optimizer._optimizer_step_pre_hooks
-    assert sparse_training.static(a_network(0), 0.3) is not None
+    plain, was = torch.optim.SGD(net.parameters(), lr=0.1), copy.deepcopy(keep)
+    rewire(plain, net, keep, snfs_step, every=1, fraction=cosine(0.3, 9))
+    F.cross_entropy(net(torch.rand(5, 196)), torch.arange(5)).backward()
+    with pytest.raises(ValueError, match="SGD with momentum"):
+        plain.step()
+    assert all(torch.equal(m, was[n]) for n, m in keep.items())
