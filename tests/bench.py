@@ -1,7 +1,7 @@
 """`make bench`: ratios measured side by side, with what bounds them.
 
     python tests/bench.py            everything, about five minutes
-    python tests/bench.py ensemble   or prune, channels, book
+    python tests/bench.py ensemble   or prune, channels, sparse, book
 
 Absolute times differ from machine to machine and hour to hour; every ratio is taken over the same
 work in the same run, the contestants taking turns, and is the median over the turns.
@@ -25,7 +25,14 @@ from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from course_lib import data, measure, models, training
-from course_lib.pruning import channel_criteria, channels, criteria, masks, rates
+from course_lib.pruning import (
+    channel_criteria,
+    channels,
+    criteria,
+    masks,
+    rates,
+    sparse_training,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS, IMAGES, BATCH = 10, 5000, 100
@@ -286,6 +293,52 @@ def _cpu_seconds(model: torch.nn.Module, x: torch.Tensor) -> tuple[float, float]
     return min(passes)
 
 
+def sparse() -> None:
+    """Ten of the lessons' MLPs, one epoch: dense, under a held mask, and with a mask that moves every
+    25 or 100 steps."""
+    torch.set_num_threads(1)
+    train, _ = data.load("glyphs", n_train=4 * IMAGES, n_test=1)
+    nets = [models.mlp(SIZES, seed=seed) for seed in range(SEEDS)]
+    keep = [rates.per_layer(criteria.random(net, seed=0), 0.95) for net in nets]
+    steps = {
+        "SET": lambda: sparse_training.set_step,
+        "DSR": lambda: sparse_training.dsr_step(100),
+        "SNFS": lambda: sparse_training.snfs_step,
+        "RigL": lambda: sparse_training.rigl_step,
+    }
+
+    def trained(method: str | None, every: int) -> Callable[[], None]:
+        def run() -> None:
+            stack = training.stack(nets)
+            optimizer, held = training.sgd(stack), masks.stack(keep)
+            if method == "held":
+                masks.hold(optimizer, stack, held)
+            elif method is not None:
+                sparse_training.rewire(
+                    optimizer,
+                    stack,
+                    held,
+                    [steps[method]() for _ in nets],
+                    every=every,
+                    fraction=lambda t: 0.3,
+                )
+            training.fit(stack, train, epochs=1, batch_size=BATCH, optimizer=optimizer)
+
+        return run
+
+    arms = {"dense": trained(None, 1), "mask held": trained("held", 1)}
+    arms |= {f"{name}, every {n}": trained(name, n) for n in (25, 100) for name in steps}
+    taken = take_turns(arms, rounds=5)
+    count = len(train.y) // BATCH
+    print(f"\n{SEEDS} MLPs {SIZES} at 95 %, {count} steps, one thread:")
+    for name, seconds in taken.items():
+        overhead = 100 * (median_ratio(seconds, taken["dense"]) - 1)
+        print(
+            f"  {name:16} {1000 * statistics.median(seconds) / count:6.2f} ms a step, "
+            f"{overhead:+5.0f} % over dense"
+        )
+
+
 def book() -> None:
     """A cold build of the book beside the seconds that its cells need."""
     with tempfile.TemporaryDirectory() as folder:
@@ -307,6 +360,12 @@ def book() -> None:
 
 
 if __name__ == "__main__":
-    parts = {"ensemble": ensemble, "prune": pruning, "channels": surgery, "book": book}
+    parts = {
+        "ensemble": ensemble,
+        "prune": pruning,
+        "channels": surgery,
+        "sparse": sparse,
+        "book": book,
+    }
     for wanted in sys.argv[1:] or parts:
         parts[wanted]()
