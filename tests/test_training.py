@@ -277,3 +277,74 @@ def test_cuda_agrees_with_the_cpu(toy):
     assert training.evaluate(there, test.to("cuda")).tolist() == pytest.approx(
         training.evaluate(here, test).tolist(), abs=1
     )
+
+
+def test_validation_is_measured_on_time_and_changes_nothing(toy):
+    """The losses and the best weights are those of trainings that stop at each of the steps."""
+    train, valid = toy
+    for stacked in (False, True):
+
+        def fresh(stacked=stacked):
+            return training.stack([build_mlp(s) for s in (0, 1)]) if stacked else build_mlp(0)
+
+        quiet, watched = fresh(), fresh()
+        training.fit(quiet, train, epochs=6)
+        history = training.fit(watched, train, epochs=6, valid=valid, every=5)
+        for name, p in quiet.named_parameters():
+            assert torch.equal(p, watched.get_parameter(name))
+        assert history.measured == [5, 10, 15, 20]  # of 24 steps, four an epoch
+        stopped = []
+        for step, found in zip(history.measured, history.valid_loss, strict=True):
+            model = fresh()
+            training.fit(model, train, epochs=6, last=step)
+            logits = model(valid.x)
+            if stacked:
+                expected = torch.stack([nn.functional.cross_entropy(z, valid.y) for z in logits])
+            else:
+                expected = nn.functional.cross_entropy(logits, valid.y)
+            torch.testing.assert_close(found, expected)
+            stopped.append(model.state_dict())
+        losses = torch.stack(history.valid_loss)
+        assert torch.equal(history.early_stop, 5 * (losses.argmin(0) + 1))
+        for name, value in history.best.items():
+            best = losses.argmin(0)
+            if stacked:
+                expected = torch.stack([stopped[i][name][k] for k, i in enumerate(best)])
+            else:
+                expected = stopped[best][name]
+            assert torch.equal(value, expected)
+
+
+def test_the_best_is_the_first_of_the_lowest_and_never_nan():
+    history = training.History(
+        measured=[10, 20, 30, 40],
+        valid_loss=[torch.tensor([v, w]) for v, w in ((3, 9), (1, float("nan")), (1, 8), (2, 8))],
+    )
+    assert history.early_stop.tolist() == [20, 30]
+    with pytest.raises(ValueError, match="history must hold validation losses"):
+        _ = training.History().early_stop
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 11])
+def test_two_pieces_of_a_training_are_the_training(toy, cut, tmp_path):
+    train, _ = toy
+    whole, pieces = build_mlp(0), build_mlp(0)
+    training.fit(whole, train, epochs=3)
+    optimizer = training.sgd(pieces)
+    first = training.fit(pieces, train, epochs=3, optimizer=optimizer, last=cut)
+    assert len(first.loss) == -(-cut // 4)
+    training.fit(pieces, train, epochs=3, optimizer=optimizer, first=cut, checkpoint=tmp_path / "c")
+    for name, p in whole.named_parameters():
+        assert torch.equal(p, pieces.get_parameter(name))
+    finished = build_mlp(1)
+    training.fit(finished, train, epochs=3, first=cut, checkpoint=tmp_path / "c")
+    for name, p in whole.named_parameters():
+        assert torch.equal(p, finished.get_parameter(name))
+    with pytest.raises(ValueError, match="belongs to a run with"):
+        training.fit(build_mlp(0), train, epochs=3, checkpoint=tmp_path / "c")
+
+
+@pytest.mark.parametrize(("first", "last"), [(12, None), (-1, None), (3, 3), (0, 13), (0, 0)])
+def test_steps_outside_the_training_are_refused(toy, first, last):
+    with pytest.raises(ValueError, match="first and last must be 0 <= first < last <= 12"):
+        training.fit(build_mlp(0), toy[0], epochs=3, first=first, last=last)

@@ -70,8 +70,7 @@ def snip(
     Returned is :math:`|g_j|`: the sum in the denominator is one positive number for the whole
     network and changes no ranking, neither within layers nor over all of them.
 
-    Source: Lee et al. 2019, equations 4 and 5. (The definition agrees with what others quote from
-    the paper and with published code; the equations' numbers are from memory.)
+    Source: Lee et al. 2019, section 4.1, equations 5 and 6, read in the paper's own text.
 
     Args:
         batch: inputs and targets. The model runs in evaluation mode, as in the authors' code.

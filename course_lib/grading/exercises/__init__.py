@@ -4,11 +4,13 @@ Each is an `Exercise`: its cases and its properties, from the returned type to t
 """
 
 from course_lib.grading.exercises import (
+    channel_criteria,
     criteria,
     distillation,
     history,
     pipeline,
     prune_rate,
+    sparse_training,
     structured,
 )
 
@@ -19,5 +21,7 @@ LESSONS = (
     pipeline,
     structured,
     distillation,
+    sparse_training,
+    channel_criteria,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

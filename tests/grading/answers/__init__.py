@@ -6,11 +6,13 @@ test, a wrong function that passes it, and a good judge.
 """
 
 from . import (
+    channel_criteria,
     criteria,
     distillation,
     history,
     pipeline,
     prune_rate,
+    sparse_training,
     structured,
 )
 
@@ -21,6 +23,8 @@ LESSONS = (
     pipeline,
     structured,
     distillation,
+    sparse_training,
+    channel_criteria,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
