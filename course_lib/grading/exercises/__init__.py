@@ -6,6 +6,7 @@ Each is an `Exercise`: its cases and its properties, from the returned type to t
 from course_lib.grading.exercises import (
     criteria,
     history,
+    lottery,
     pipeline,
     prune_rate,
     structured,
@@ -17,5 +18,6 @@ LESSONS = (
     history,
     pipeline,
     structured,
+    lottery,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

@@ -8,6 +8,7 @@ test, a wrong function that passes it, and a good judge.
 from . import (
     criteria,
     history,
+    lottery,
     pipeline,
     prune_rate,
     structured,
@@ -19,6 +20,7 @@ LESSONS = (
     history,
     pipeline,
     structured,
+    lottery,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
