@@ -191,6 +191,36 @@ def test_interrupted_training_ends_where_it_would_have(tmp_path, toy, hold):
     assert torch.equal(again.fc1.weight, whole.fc1.weight)
 
 
+def test_loss_is_told_which_images_it_is_given(toy):
+    """Cross-entropy, looked up by the positions, is the default to the last bit."""
+    train, _ = toy
+    nets = [build_mlp(seed) for seed in range(3)]
+    expected, stack = training.stack(nets), training.stack(nets)
+    history = training.fit(expected, train, epochs=2)
+    seen = []
+
+    def loss(logits, batch):
+        seen.append(batch)
+        assert logits.shape == (3, len(batch), 10)
+        return training.cross_entropy(logits, train.y[batch])
+
+    again = training.fit(stack, train, epochs=2, loss=loss)
+    assert torch.equal(stack.fc1.weight, expected.fc1.weight)
+    assert torch.equal(torch.stack(again.loss), torch.stack(history.loss))
+    assert sorted(torch.cat(seen[:4]).tolist()) == list(range(330))
+
+
+def test_a_loss_of_another_shape_is_refused():
+    net = models.mlp((4, 3, 2))
+    stack = training.stack([net, net])
+    train = Split(torch.randn(5, 4), torch.zeros(5, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"loss must return shape \(\), .* got \(5,\)"):
+        training.fit(net, train, epochs=1, loss=lambda z, _: z.sum(-1))  # one an image
+    with pytest.raises(ValueError, match=r"loss must return shape \(2,\), .* got \(\)"):
+        training.fit(stack, train, epochs=1, loss=lambda z, _: z.mean())  # one for all networks
+    assert torch.equal(stack.fc1.weight[0], net.fc1.weight)
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, toy):
     training.fit(build_mlp(0), toy[0], epochs=1, checkpoint=tmp_path / "c")
     with pytest.raises(ValueError, match=r"checkpoint .* belongs to a run with .*expected"):

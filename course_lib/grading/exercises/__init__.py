@@ -5,6 +5,7 @@ Each is an `Exercise`: its cases and its properties, from the returned type to t
 
 from course_lib.grading.exercises import (
     criteria,
+    distillation,
     history,
     lottery,
     pipeline,
@@ -19,5 +20,6 @@ LESSONS = (
     pipeline,
     structured,
     lottery,
+    distillation,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

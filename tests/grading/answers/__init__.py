@@ -7,6 +7,7 @@ test, a wrong function that passes it, and a good judge.
 
 from . import (
     criteria,
+    distillation,
     history,
     lottery,
     pipeline,
@@ -21,6 +22,7 @@ LESSONS = (
     pipeline,
     structured,
     lottery,
+    distillation,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}

@@ -1,0 +1,1 @@
+"""Compression other than pruning."""
