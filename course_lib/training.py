@@ -96,8 +96,8 @@ def fit(
         batch_size: images a step; a smaller last batch is used, not dropped.
         seed: the order of the minibatches. The same for all members of a stack.
         test: if given, accuracy on it after every epoch goes into the history.
-        valid: if given, the cross-entropy on it after every ``every`` steps goes into the history, and the
-            weights at the lowest; neither touches the training.
+        valid: if given, the cross-entropy on it after every ``every`` steps goes into the history,
+            and the weights at the lowest; neither touches the training.
         first, last: train only the steps first <= step < last of the ``epochs`` epochs, each with
             the minibatch and the learning rate that it has there; by default all.
         checkpoint: a file, rewritten after every epoch. If it exists, training goes on from there
