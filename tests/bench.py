@@ -1,7 +1,7 @@
 """`make bench`: ratios measured side by side, with what bounds them.
 
     python tests/bench.py            everything, about five minutes
-    python tests/bench.py ensemble   or prune, channels, sparse, book
+    python tests/bench.py ensemble   or lottery, prune, channels, sparse, book
 
 Absolute times differ from machine to machine and hour to hour; every ratio is taken over the same
 work in the same run, the contestants taking turns, and is the median over the turns.
@@ -29,7 +29,9 @@ from course_lib.pruning import (
     channel_criteria,
     channels,
     criteria,
+    lottery,
     masks,
+    pipeline,
     rates,
     sparse_training,
 )
@@ -158,6 +160,45 @@ def _profile(run: Callable[[], None]) -> None:
     }
     share["elementwise work, loss, copies, Python"] = total - sum(share.values())
     print("  " + ", ".join(f"{name} {value / total:.0%}" for name, value in share.items()))
+
+
+def tickets() -> None:
+    """The ticket experiment, search and both controls: all networks in one stack, or one by one."""
+    torch.set_num_threads(1)
+    train, _ = data.load("glyphs", n_train=2000, n_test=1)
+    nets = [models.mlp(SIZES, seed=seed) for seed in range(5)]
+    rounds, epochs = 4, 2
+    shares = lottery.layer_shares(nets[0], 0.5)
+    again = pipeline.Retrain(epochs, lambda t: 1.0)
+
+    def search(start: torch.nn.Module) -> list[masks.Masks]:
+        found = lottery.find(start, train, rounds=rounds, epochs=epochs, shares=shares)
+        return [r.masks for r in found.rounds[1:]]
+
+    def stacked() -> None:
+        found = search(training.stack(nets))
+        members, keep = [], []
+        for r, kept in enumerate(found):
+            for k, net in enumerate(nets):
+                own = {name: m[k] for name, m in kept.items()}
+                members += [lottery.reinitialise(net, seed=r), net]
+                keep += [own, lottery.random_mask(own, seed=r)]
+        pipeline.train_held(training.stack(members), train, masks.stack(keep), again)
+
+    def one_by_one() -> None:
+        for net in nets:
+            for r, own in enumerate(search(lottery.ticket(net, {}))):
+                new, other = lottery.reinitialise(net, seed=r), lottery.random_mask(own, seed=r)
+                pipeline.train_held(new, train, own, again)
+                pipeline.train_held(lottery.ticket(net, {}), train, other, again)
+
+    taken = take_turns({"one by one": one_by_one, "stack": stacked}, rounds=5)
+    trainings = len(nets) * (1 + 3 * rounds)
+    steps = trainings * epochs * len(train.y) // BATCH
+    print(f"\nthe ticket experiment, {trainings} trainings of the MLP {SIZES}, one thread:")
+    for name, seconds in taken.items():
+        print(f"  {name:12} {1000 * statistics.median(seconds) / steps:5.2f} ms a network and step")
+    print(f"  stack is {median_ratio(taken['one by one'], taken['stack']):.1f}× as fast")
 
 
 def pruning() -> None:
@@ -362,6 +403,7 @@ def book() -> None:
 if __name__ == "__main__":
     parts = {
         "ensemble": ensemble,
+        "lottery": tickets,
         "prune": pruning,
         "channels": surgery,
         "sparse": sparse,
