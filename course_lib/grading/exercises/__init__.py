@@ -4,10 +4,12 @@ Each is an `Exercise`: its cases and its properties, from the returned type to t
 """
 
 from course_lib.grading.exercises import (
+    approaches,
     channel_criteria,
     criteria,
     distillation,
     history,
+    motivation,
     pipeline,
     prune_rate,
     sparse_training,
@@ -15,6 +17,8 @@ from course_lib.grading.exercises import (
 )
 
 LESSONS = (
+    motivation,
+    approaches,
     criteria,
     prune_rate,
     history,

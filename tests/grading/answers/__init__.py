@@ -6,10 +6,12 @@ test, a wrong function that passes it, and a good judge.
 """
 
 from . import (
+    approaches,
     channel_criteria,
     criteria,
     distillation,
     history,
+    motivation,
     pipeline,
     prune_rate,
     sparse_training,
@@ -17,6 +19,8 @@ from . import (
 )
 
 LESSONS = (
+    motivation,
+    approaches,
     criteria,
     prune_rate,
     history,
