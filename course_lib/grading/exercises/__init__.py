@@ -4,12 +4,14 @@ Each is an `Exercise`: its cases and its properties, from the returned type to t
 """
 
 from course_lib.grading.exercises import (
+    approaches,
     channel_criteria,
     criteria,
     distillation,
     deep_compression,
     history,
     lottery,
+    motivation,
     pipeline,
     prune_rate,
     sparse_training,
@@ -17,6 +19,8 @@ from course_lib.grading.exercises import (
 )
 
 LESSONS = (
+    motivation,
+    approaches,
     criteria,
     prune_rate,
     history,

@@ -6,12 +6,14 @@ test, a wrong function that passes it, and a good judge.
 """
 
 from . import (
+    approaches,
     channel_criteria,
     criteria,
     distillation,
     deep_compression,
     history,
     lottery,
+    motivation,
     pipeline,
     prune_rate,
     sparse_training,
@@ -19,6 +21,8 @@ from . import (
 )
 
 LESSONS = (
+    motivation,
+    approaches,
     criteria,
     prune_rate,
     history,
