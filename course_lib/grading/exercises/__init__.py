@@ -8,6 +8,7 @@ from course_lib.grading.exercises import (
     history,
     pipeline,
     prune_rate,
+    quantization,
     structured,
 )
 
@@ -17,5 +18,6 @@ LESSONS = (
     history,
     pipeline,
     structured,
+    quantization,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

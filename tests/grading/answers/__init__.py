@@ -10,6 +10,7 @@ from . import (
     history,
     pipeline,
     prune_rate,
+    quantization,
     structured,
 )
 
@@ -19,6 +20,7 @@ LESSONS = (
     history,
     pipeline,
     structured,
+    quantization,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
