@@ -1,7 +1,7 @@
 """`make bench`: ratios measured side by side, with what bounds them.
 
     python tests/bench.py            everything, about five minutes
-    python tests/bench.py ensemble   or lottery, prune, channels, sparse, book
+    python tests/bench.py ensemble   or lottery, prune, channels, sparse, quant, book
 
 Absolute times differ from machine to machine and hour to hour; every ratio is taken over the same
 work in the same run, the contestants taking turns, and is the median over the turns.
@@ -25,6 +25,7 @@ from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from course_lib import data, measure, models, training
+from course_lib.compression import binary, quantization
 from course_lib.pruning import (
     channel_criteria,
     channels,
@@ -380,6 +381,46 @@ def sparse() -> None:
         )
 
 
+def quant() -> None:
+    """8 bits and packed bits beside float32, one thread: a layer, and LeNet-300-100 whole."""
+    torch.set_num_threads(1)
+    for n in (256, 1024, 4096):
+        layer = torch.nn.Sequential(torch.nn.Linear(n, n, bias=False))
+        with torch.no_grad():
+            layer[0].weight.copy_(torch.where(layer[0].weight >= 0, 1.0, -1.0))
+        contestants = {
+            "float32": layer,
+            "int8": quantization.int8(layer),
+            "packed": binary.PackedLinear(layer[0].weight),
+        }
+        for batch in (1, 64):
+            _speed_ups(f"{n} × {n}, {batch} inputs", contestants, torch.randn(batch, n))
+    net = binary.bnn((784, 300, 100, 10)).eval()
+    lenet = models.lenet_300_100()
+    contestants = {
+        "float32": lenet,
+        "int8": quantization.int8(lenet),
+        "binarized, in float32": quantization.baked(net),
+        "packed": binary.packed(net),
+    }
+    for batch in (1, 64):
+        x = torch.rand(batch, 1, 28, 28)
+        with torch.no_grad():
+            same = torch.equal(contestants["packed"](x), net(x))
+        _speed_ups(
+            f"LeNet-300-100, {batch} images (packed {'equal' if same else 'NOT EQUAL'} to float)",
+            contestants,
+            x,
+        )
+
+
+def _speed_ups(title: str, contestants: dict[str, torch.nn.Module], x: torch.Tensor) -> None:
+    seconds = measure.latency(contestants, x)
+    print(f"{title}: float32 {1000 * seconds['float32']:.3f} ms")
+    for name in list(contestants)[1:]:
+        print(f"  {name}: {seconds['float32'] / seconds[name]:.2f}× as fast")
+
+
 def book() -> None:
     """A cold build of the book beside the seconds that its cells need."""
     with tempfile.TemporaryDirectory() as folder:
@@ -407,6 +448,7 @@ if __name__ == "__main__":
         "prune": pruning,
         "channels": surgery,
         "sparse": sparse,
+        "quant": quant,
         "book": book,
     }
     for wanted in sys.argv[1:] or parts:

@@ -15,6 +15,7 @@ from course_lib.grading.exercises import (
     pipeline,
     prune_rate,
     sparse_training,
+    quantization,
     structured,
 )
 
@@ -31,5 +32,6 @@ LESSONS = (
     sparse_training,
     channel_criteria,
     deep_compression,
+    quantization,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

@@ -17,6 +17,7 @@ from . import (
     pipeline,
     prune_rate,
     sparse_training,
+    quantization,
     structured,
 )
 
@@ -33,6 +34,7 @@ LESSONS = (
     sparse_training,
     channel_criteria,
     deep_compression,
+    quantization,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
