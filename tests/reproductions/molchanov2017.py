@@ -21,7 +21,7 @@ PAPER = {  # per layer, all layers, all layers with the layer-wise ℓ2 norm
     "activation mean": (0.56, 0.35, 0.64),
     "activation std": (0.57, 0.30, 0.66),
     "Taylor": (0.73, 0.14, 0.73),
-    "APoZ": (None, None, None),
+    "1 − APoZ": (None, None, None),
     "γ": (None, None, None),
     "random": (None, 0.0, None),
 }
@@ -41,7 +41,7 @@ def run(seed: int, train: data.Split, test: data.Split) -> dict[str, object]:
         "activation mean": channel_criteria.activation_mean(net, graph, batch[0]),
         "activation std": channel_criteria.activation_std(net, graph, batch[0]),
         "Taylor": channel_criteria.taylor(net, graph, batch, normalise=False),
-        "APoZ": channel_criteria.apoz(net, graph, batch[0]),
+        "1 − APoZ": channel_criteria.apoz(net, graph, batch[0]),
         "γ": channel_criteria.bn_gate(net, graph),
         "random": channel_criteria.random(net, graph, seed=seed),
     }
