@@ -4,10 +4,14 @@ Each is an `Exercise`: its cases and its properties, from the returned type to t
 """
 
 from course_lib.grading.exercises import (
+    approaches,
     channel_criteria,
     criteria,
     distillation,
+    deep_compression,
     history,
+    lottery,
+    motivation,
     pipeline,
     prune_rate,
     sparse_training,
@@ -15,13 +19,17 @@ from course_lib.grading.exercises import (
 )
 
 LESSONS = (
+    motivation,
+    approaches,
     criteria,
     prune_rate,
     history,
     pipeline,
     structured,
+    lottery,
     distillation,
     sparse_training,
     channel_criteria,
+    deep_compression,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

@@ -6,10 +6,14 @@ test, a wrong function that passes it, and a good judge.
 """
 
 from . import (
+    approaches,
     channel_criteria,
     criteria,
     distillation,
+    deep_compression,
     history,
+    lottery,
+    motivation,
     pipeline,
     prune_rate,
     sparse_training,
@@ -17,14 +21,18 @@ from . import (
 )
 
 LESSONS = (
+    motivation,
+    approaches,
     criteria,
     prune_rate,
     history,
     pipeline,
     structured,
+    lottery,
     distillation,
     sparse_training,
     channel_criteria,
+    deep_compression,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
