@@ -7,15 +7,15 @@ from course_lib.grading.exercises import (
     approaches,
     channel_criteria,
     criteria,
-    distillation,
     deep_compression,
+    distillation,
     history,
     lottery,
     motivation,
     pipeline,
     prune_rate,
-    sparse_training,
     quantization,
+    sparse_training,
     structured,
 )
 

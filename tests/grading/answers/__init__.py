@@ -9,15 +9,15 @@ from . import (
     approaches,
     channel_criteria,
     criteria,
-    distillation,
     deep_compression,
+    distillation,
     history,
     lottery,
     motivation,
     pipeline,
     prune_rate,
-    sparse_training,
     quantization,
+    sparse_training,
     structured,
 )
 
