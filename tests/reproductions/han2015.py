@@ -30,7 +30,7 @@ TRAINED, ROUNDS, EPOCHS = 10, 4, 3
 FINAL = 1 - 1 / 12
 WEIGHT_DECAY = 5e-4
 PAPER_KEPT = {"fc1.weight": 0.08, "fc2.weight": 0.09, "fc3.weight": 0.26}
-VALIDATION = {  # by ``choose``: weight decay, layers -> errors in % of two seeds
+VALIDATION = {  # as ``choose`` prints them: weight decay, layers -> errors in % of two seeds
     "1e-4, dense": [1.81, 1.60],
     "1e-4, one ranking of all layers": [2.01, 1.86],
     "1e-4, the paper's shares": [2.09, 2.02],
