@@ -70,7 +70,7 @@ def main(seeds: int) -> None:
     write(
         __file__,
         experiment="Molchanov et al. 2017, Table 1: Spearman's ρ of cheap scores with the removal oracle",
-        command=f"COURSE_DATA=folder python tests/reproductions/molchanov2017.py {seeds}",
+        command=f"python tests/reproductions/molchanov2017.py {seeds}",
         setting={
             "network": "models.vgg(): four convolutions with batch norm, 96 channels",
             "images": TRAINED,
