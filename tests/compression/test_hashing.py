@@ -1,0 +1,149 @@
+import copy
+
+import pytest
+import torch
+from scipy import stats
+from torch.nn.utils import parametrize
+
+from course_lib import data, measure, models, training
+from course_lib.compression import hashing, quantization
+
+
+def murmur3_finaliser(x):
+    """MurmurHash3's last step in whole numbers without limits."""
+    x ^= x >> 16
+    x = x * 0x85EBCA6B % 2**32
+    x ^= x >> 13
+    x = x * 0xC2B2AE35 % 2**32
+    return x ^ x >> 16
+
+
+def test_mix_is_murmur3s():
+    assert int(hashing.mix(torch.tensor(1))) == 0x514E28B7  # murmur3_32 of "" with seed 1
+    assert int(hashing.mix(torch.tensor(0xFFFFFFFF))) == 0x81F16F39  # and with seed 0xffffffff
+    some = torch.randint(0, 2**32, (1000,), generator=torch.Generator().manual_seed(0))
+    assert hashing.mix(some).tolist() == [murmur3_finaliser(x) for x in some.tolist()]
+    assert len(hashing.mix(torch.arange(100_000)).unique()) == 100_000  # one to one
+
+
+@pytest.mark.parametrize("stored", [1, 2, 7, 100, 1000])
+def test_buckets_are_even_and_signs_are_fair(stored):
+    # A good hash fails each of these with probability 1e-4; the seed is fixed.
+    bucket, signs = hashing.buckets(50_000, stored, seed=3)
+    assert bucket.min() >= 0 and bucket.max() < stored
+    counts = bucket.bincount(minlength=stored).numpy()
+    if stored > 1:
+        assert stats.chisquare(counts).pvalue > 1e-4
+    assert set(signs.tolist()) == {-1.0, 1.0}
+    ups = torch.zeros(stored).index_add(0, bucket, (signs > 0).float()).numpy()
+    both = torch.tensor([ups.tolist(), (counts - ups).tolist()])
+    assert stored == 1 or stats.chi2_contingency(both.numpy()).pvalue > 1e-4  # signs ignore buckets
+    assert stats.binomtest(int(ups.sum()), 50_000).pvalue > 1e-4
+
+
+def test_seeds_and_neighbours_differ():
+    first, second = (hashing.buckets(10_000, 100, seed=seed)[0] for seed in (0, 1))
+    # Chance: 100 of 10,000 agree, sd 10; five of them on either side.
+    assert 50 < int((first == second).sum()) < 150
+    assert 50 < int((first[1:] == first[:-1]).sum()) < 150
+    assert torch.equal(first, hashing.buckets(10_000, 100, seed=0)[0])
+
+
+def gathered(net, share):
+    """The hashed network's weights with indices stored, as the method avoids it."""
+    tables = {}
+    for name, layer in net.named_modules():
+        if parametrize.is_parametrized(layer):
+            rule = layer.parametrizations.weight[0]
+            tables[name] = hashing.buckets(layer.weight.numel(), rule.stored, seed=rule.seed)
+            assert rule.stored == max(1, round(share * layer.weight.numel()))
+    return tables
+
+
+@pytest.mark.parametrize("build", [models.mlp, models.small_cnn])
+def test_it_is_a_dense_network_with_gathered_weights_and_summed_gradients(build):
+    train, _ = data.load("glyphs", n_train=50, n_test=10)
+    plain = build(seed=1)
+    net = hashing.hashed(plain, 1 / 8, seed=4)
+    tables, dense = gathered(net, 1 / 8), build(seed=1)
+    assert len({tuple(b[:20].tolist()) for b, _ in tables.values()}) == len(tables)
+    for name, (bucket, signs) in tables.items():
+        shared = net.get_submodule(name).parametrizations.weight.original
+        weight = (shared[bucket] * signs).view(plain.get_submodule(name).weight.shape)
+        dense.get_submodule(name).weight.data = weight.detach()
+    assert torch.equal(net(train.x), dense(train.x))
+    for model in (net, dense):
+        training.cross_entropy(model(train.x), train.y).backward()
+    for name, (bucket, signs) in tables.items():
+        shared = net.get_submodule(name).parametrizations.weight.original
+        gradient = dense.get_submodule(name).weight.grad.flatten() * signs
+        wanted = torch.zeros_like(shared).index_add(0, bucket, gradient)
+        assert torch.allclose(shared.grad, wanted, atol=1e-6)
+
+
+def test_no_indices_are_stored():
+    net = hashing.hashed(models.mlp((196, 100, 10)), 1 / 16)
+    assert measure.parameters(net) == 1225 + 62 + 110  # 19,600/16, 1,000/16, biases
+    assert measure.bytes_dense(net) == 4 * measure.parameters(net)
+    assert not list(net.buffers())
+    reloaded = hashing.hashed(models.mlp((196, 100, 10), seed=9), 1 / 16)
+    reloaded.load_state_dict(net.state_dict())
+    x = torch.rand(3, 196)
+    assert torch.equal(reloaded(x), net(x))
+
+
+def test_weights_keep_their_variance_and_biases_stay():
+    plain = models.mlp((196, 300, 10), seed=2)
+    net = hashing.hashed(plain, 1 / 16)
+    # 3,675 numbers: the relative error of their standard deviation is 1.2 %; five of these.
+    assert net.fc1.weight.std().item() == pytest.approx(plain.fc1.weight.std().item(), rel=0.06)
+    assert torch.equal(net.fc1.bias, plain.fc1.bias)
+    assert torch.equal(plain.fc1.weight, models.mlp((196, 300, 10), seed=2).fc1.weight)
+
+
+def test_right_inverse_is_the_least_squares_fit():
+    rule = hashing.Hashed((6, 5), 7, seed=2)
+    weight = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).double()
+    bucket, signs = hashing.buckets(30, 7, seed=2)
+    design = torch.zeros(30, 7).double()
+    design[torch.arange(30), bucket] = signs.double()
+    wanted = torch.linalg.lstsq(design, weight.flatten(), driver="gelsd").solution
+    fitted = rule.right_inverse(weight)
+    assert torch.allclose(fitted, wanted, atol=1e-9)
+    again = rule.right_inverse(rule(fitted))
+    assert torch.allclose(again, fitted)
+
+
+def test_training_in_a_stack_is_training_alone():
+    train, _ = data.load("glyphs", n_train=400, n_test=10)
+    nets = [hashing.hashed(models.mlp((196, 30, 10), seed=seed), 1 / 8) for seed in range(2)]
+    stack = training.stack(nets)
+    training.fit(stack, train, epochs=2)
+    for k, member in enumerate(training.unstack(stack)):
+        alone = copy.deepcopy(nets[k])
+        training.fit(alone, train, epochs=2)
+        for a, b in zip(member.parameters(), alone.parameters(), strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_baked_is_an_ordinary_network():
+    net = hashing.hashed(models.mlp(), 1 / 4)
+    plain = quantization.baked(net)
+    assert {n: p.shape for n, p in plain.named_parameters()} == {
+        n: p.shape for n, p in models.mlp().named_parameters()
+    }
+    x = torch.rand(3, 196)
+    assert torch.equal(plain(x), net(x))
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan")])
+def test_a_share_outside_is_refused(share):
+    with pytest.raises(ValueError, match=r"share must be in \(0, 1\]"):
+        hashing.hashed(models.mlp(), share)
+
+
+def test_hashing_twice_is_refused():
+    with pytest.raises(ValueError, match="without parametrisations"):
+        hashing.hashed(hashing.hashed(models.mlp(), 0.5), 0.5)
+    with pytest.raises(ValueError, match="model must have a linear"):
+        hashing.hashed(torch.nn.ReLU(), 0.5)
