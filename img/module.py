@@ -12,6 +12,9 @@ from course_lib.teaching import plots
 from course_lib.teaching.sizes import SIZES
 
 BLUE, VERMILION, GREEN = plots.COLOURS[:3]
+# Where a name stands beside its point, where right of it another one would be.
+_PLACES = {name: (-7, -4, "right") for name in ("Megatron-LM", "GPT-2", "BERT large", "GPT-3")}
+_PLACES |= {"PaLM": (-7, 0, "right"), "Llama 3": (7, -10, "left"), "DeepSeek-V3": (7, 0, "left")}
 
 
 def language_models_scaling() -> plt.Figure:
@@ -25,12 +28,11 @@ def language_models_scaling() -> plt.Figure:
         years, sizes = [s.year for s in chosen], [s.parameters for s in chosen]
         axis.plot(years, sizes, marker, color=colour, linestyle="", label=name)
         for size in chosen:
-            left = size.name in ("Megatron-LM", "PaLM", "Llama 3", "GPT-2", "BERT large")
-            offset, side = ((-7, -4), "right") if left else ((7, -4), "left")
-            place = {"xytext": offset, "textcoords": "offset points", "ha": side, "fontsize": 9.5}
-            axis.annotate(size.name, (size.year, size.parameters), **place)
+            dx, dy, side = _PLACES.get(size.name, (7, -4, "left"))
+            place = {"xytext": (dx, dy), "textcoords": "offset points", "ha": side}
+            axis.annotate(size.name, (size.year, size.parameters), **place, fontsize=9.5)
     axis.set(
-        xlabel="year", ylabel="parameters", yscale="log", xlim=(1996.5, 2027), ylim=(2e4, 4e12)
+        xlabel="year", ylabel="parameters", yscale="log", xlim=(1996.5, 2028), ylim=(2e4, 4e12)
     )
     ticks = {1e5: "100 thousand", 1e7: "10 million", 1e9: "1 billion", 1e11: "100 billion"}
     axis.set_yticks(list(ticks), list(ticks.values()))
@@ -46,15 +48,14 @@ def giants() -> plt.Figure:
     gigabytes = [2 * s.parameters / 1e9 for s in chosen]
     axis.barh([f"{s.name} ({s.year})" for s in chosen], gigabytes, color=BLUE, height=0.6)
     for row, size in enumerate(gigabytes):
-        axis.text(size * 1.08, row, f"{size:,.3g} GB", va="center", fontsize=9.5)
-    for memory, name in ((8, "8 GB: a phone"), (24, "24 GB: a desktop"), (80, "80 GB: a server")):
-        axis.axvline(memory, color="black", linestyle="--", linewidth=1)
-        axis.text(memory * 0.93, -0.75, name, rotation=90, va="top", ha="right", fontsize=9)
+        text = f"{size:,.2f} GB" if size < 1 else f"{size:,.0f} GB"
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        axis.text(size * 1.1, row, text, va="center", fontsize=9.5, bbox=white, zorder=4)
+    for memory, name in ((8, "phone"), (24, "desktop"), (80, "server card")):
+        axis.axvline(memory, color="black", linestyle="--", linewidth=1, zorder=3)
+        axis.text(memory, -0.75, f"{name}\n{memory} GB", ha="center", va="bottom", fontsize=9.5)
     axis.set(xscale="log", xlim=(0.4, 6000), xlabel="weights at 16 bits, gigabytes")
-    axis.invert_yaxis()
-    axis.set_ylim(len(chosen) - 0.4, -0.8)
-    for text in axis.texts[len(chosen) :]:
-        text.set_y(-0.7)
+    axis.set_ylim(len(chosen) - 0.4, -0.6)
     axis.grid(False)
     return figure
 
@@ -82,7 +83,7 @@ def unstructured() -> plt.Figure:
             )
             if gone:
                 axis.annotate(
-                    "no connection left:\nthe neuron goes too", place, (1.25, 2.0), color=VERMILION
+                    "no connection left:\nthe neuron goes too", place, (1.2, 2.35), color=VERMILION
                 )
         shown = len(lines) if title == "before" else sum(keep)
         axis.set(title=f"{title}: {shown} connections", xlim=(-0.3, 2.3), ylim=(2.5, -2.4))

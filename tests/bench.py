@@ -1,7 +1,7 @@
 """`make bench`: ratios measured side by side, with what bounds them.
 
     python tests/bench.py            everything, about five minutes
-    python tests/bench.py ensemble   or lottery, prune, channels, sparse, quant, book
+    python tests/bench.py ensemble   or any of the parts at the end of this file
 
 Absolute times differ from machine to machine and hour to hour; every ratio is taken over the same
 work in the same run, the contestants taking turns, and is the median over the turns.
@@ -25,7 +25,7 @@ from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from course_lib import data, measure, models, training
-from course_lib.compression import binary, quantization
+from course_lib.compression import binary, compact, decomposition, quantization
 from course_lib.pruning import (
     channel_criteria,
     channels,
@@ -421,6 +421,40 @@ def _speed_ups(title: str, contestants: dict[str, torch.nn.Module], x: torch.Ten
         print(f"  {name}: {seconds['float32'] / seconds[name]:.2f}× as fast")
 
 
+def lowrank() -> None:
+    """Layers of three sizes and their chains at a quarter of the weights: latency beside MACs."""
+    from torch import nn
+
+    torch.set_num_threads(1)
+    print("\na layer to a quarter of its weights, one thread: fewer MACs, and faster")
+    for n in (64, 512, 4096):
+        layer = nn.Linear(n, n)
+        small = decomposition.svd(layer, decomposition.rank_by_budget(layer, 0.25, "svd"))
+        for batch in (1, 64):
+            _beside(f"linear {n}, batch {batch}", layer, {"SVD": small}, torch.randn(batch, n))
+    for c, side in ((16, 14), (64, 28), (256, 14)):
+        conv = nn.Conv2d(c, c, 3, padding=1)
+        chains = {"separable": compact.separable(conv)}
+        chains["Tucker"] = decomposition.tucker(
+            conv, decomposition.rank_by_budget(conv, 0.25, "tucker")
+        )
+        rank = decomposition.rank_by_budget(conv, 0.25, "cp")
+        chains["CP"] = decomposition.cp(conv, rank, iterations=1)  # its time is its shape's
+        _beside(f"convolution {c}, {side}×{side}", conv, chains, torch.randn(8, c, side, side))
+
+
+def _beside(
+    name: str, layer: torch.nn.Module, chains: dict[str, torch.nn.Module], x: torch.Tensor
+) -> None:
+    seconds = measure.latency({"layer": layer, **chains}, x)
+    gains = [
+        f"{kind} {measure.macs(layer, x) / measure.macs(chain, x):.1f}× fewer, "
+        f"{seconds['layer'] / seconds[kind]:.1f}× as fast"
+        for kind, chain in chains.items()
+    ]
+    print(f"  {name:26} {1e3 * seconds['layer']:8.3f} ms; {'; '.join(gains)}")
+
+
 def book() -> None:
     """A cold build of the book beside the seconds that its cells need."""
     with tempfile.TemporaryDirectory() as folder:
@@ -449,6 +483,7 @@ if __name__ == "__main__":
         "channels": surgery,
         "sparse": sparse,
         "quant": quant,
+        "lowrank": lowrank,
         "book": book,
     }
     for wanted in sys.argv[1:] or parts:

@@ -58,8 +58,8 @@ def pooled_head(
 
 def separable(conv: nn.Conv2d, *, seed: int = 0) -> nn.Sequential:
     """The depthwise separable layer that does a convolution's job: a k×k filter a channel, then 1×1
-    across channels, each followed by batch norm and, after the first, a ReLU (Howard et al. 2017,
-    section 3.1; their second ReLU is left to what follows the convolution). Untrained.
+    across channels, with batch norm and a ReLU between them (Howard et al. 2017, section 3.1; their
+    second batch norm and ReLU are left to what follows the convolution). Untrained.
 
     Shapes:
         as ``conv``: the depthwise layer takes its stride, padding and dilation.
@@ -79,8 +79,7 @@ def separable(conv: nn.Conv2d, *, seed: int = 0) -> nn.Sequential:
             nn.Conv2d(m, m, conv.kernel_size, groups=m, bias=False, **geometry),
             nn.BatchNorm2d(m),
             nn.ReLU(),
-            nn.Conv2d(m, n, 1, bias=False),
-            nn.BatchNorm2d(n),
+            nn.Conv2d(m, n, 1, bias=conv.bias is not None),
         ),
     )
 
