@@ -1,5 +1,5 @@
-"""What a network costs: weights, multiplications, bytes, milliseconds. Zeros are counted as what
-they are: free only where something leaves them out.
+"""What a network costs: weights, multiplications, bytes, milliseconds, joules. Zeros are counted as
+what they are: free only where something leaves them out.
 """
 
 import io
@@ -30,7 +30,13 @@ def sparsity(model: nn.Module) -> float:
     return 1 - sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
 
 
-def macs(model: nn.Module, x: Tensor, *, skip_zeros: bool = False) -> int:
+def macs(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    skip_zeros: bool = False,
+    kinds: type | tuple[type, ...] = (nn.Linear, nn.modules.conv._ConvNd),
+) -> int:
     """Multiply–accumulates of the linear and convolution layers for one example of ``x``.
 
     One multiply–accumulate is two FLOPs in the literature that counts FLOPs.
@@ -39,6 +45,7 @@ def macs(model: nn.Module, x: Tensor, *, skip_zeros: bool = False) -> int:
         x: a batch, (batch, …); its first example is run.
         skip_zeros: count only multiplications by a weight that is not zero. That is what the
             network *requires*; a dense kernel performs the others too.
+        kinds: count the layers of these classes only.
     """
     total = 0
 
@@ -49,7 +56,7 @@ def macs(model: nn.Module, x: Tensor, *, skip_zeros: bool = False) -> int:
         positions = out[0].numel() // weight.shape[0]
         total += positions * int(weight.count_nonzero() if skip_zeros else weight.numel())
 
-    layers = [m for m in model.modules() if isinstance(m, _COUNTED)]
+    layers = [m for m in model.modules() if isinstance(m, kinds)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
         with torch.no_grad(), evaluating(model):
@@ -127,6 +134,54 @@ def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> 
             for name, timer in timers.items():
                 taken[name].append(timer.timeit(calls[name]).mean)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+# Energy of one operation on 32 bits in a 45 nm process, in picojoules: Horowitz 2014, as Han et al.
+# 2015 print it (figure 1, checked in its text). A memory's entry is one access of 32 bits.
+PICOJOULES = {
+    "int add": 0.1,
+    "float add": 0.9,
+    "register": 1.0,
+    "int multiply": 3.1,
+    "float multiply": 3.7,
+    "SRAM": 5.0,
+    "DRAM": 640.0,
+}
+
+
+def energy(
+    weights: float, macs: float, *, bits: float = 32, memory: str = "DRAM"
+) -> tuple[float, float]:
+    """Joules of one forward pass, as (reading the weights, arithmetic), from ``PICOJOULES``.
+
+    Every weight is read once from ``memory``, at ``bits`` bits; every multiply–accumulate is a
+    32-bit float multiplication and addition. An estimate from a table of one old process, for
+    comparing: activations, caches and everything that idles are left out. Han et al. 2015: 1 G
+    weights at 20 passes a second are (20 Hz)(1 G)(640 pJ) = 12.8 W for reading alone.
+
+    Args:
+        weights, macs: how many of each a pass needs; ``parameters`` and ``macs`` count them.
+        bits: of one stored weight.
+        memory: "DRAM", "SRAM" or "register".
+
+    Raises:
+        ValueError: a negative number, no bits, or another memory.
+    """
+    if min(weights, macs) < 0 or not bits > 0:
+        raise ValueError(
+            f"weights and macs must not be negative and bits be positive, "
+            f"got {weights!r}, {macs!r} and {bits!r}"
+        )
+    if memory not in ("DRAM", "SRAM", "register"):
+        raise ValueError(f"memory must be DRAM, SRAM or register, got {memory!r}")
+    per_mac = PICOJOULES["float multiply"] + PICOJOULES["float add"]
+    return 1e-12 * weights * bits / 32 * PICOJOULES[memory], 1e-12 * macs * per_mac
+
+
+def bandwidth(model: nn.Module, *, per_second: float) -> float:
+    """Bytes a second that a memory has to deliver so that a network, none of it kept nearer to the
+    arithmetic, runs ``per_second`` forward passes of one example: every stored byte once a pass."""
+    return per_second * bytes_dense(model)
 
 
 def sparse_copy(model: nn.Sequential) -> nn.Sequential:

@@ -32,6 +32,22 @@ class History:
     loss: list[Tensor] = field(default_factory=list)  # mean training loss of the epoch
     accuracy: list[Tensor] = field(default_factory=list)  # % on ``test`` after it, if given
     seconds: float = 0.0
+    # With ``valid``: its loss after every so many steps, and the weights when it was lowest.
+    measured: list[int] = field(default_factory=list)  # the steps
+    valid_loss: list[Tensor] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)  # each member of a stack at its own step
+
+    @property
+    def early_stop(self) -> Tensor:
+        """The measured step with the lowest validation loss, () or (K,); the first of equals.
+
+        Raises:
+            ValueError: nothing was measured.
+        """
+        if not self.measured:
+            raise ValueError("history must hold validation losses: give valid to fit, got none")
+        losses = torch.stack(self.valid_loss).nan_to_num(nan=torch.inf)  # (measured, K)
+        return torch.tensor(self.measured)[losses.argmin(0).cpu()]
 
 
 def sgd(
@@ -55,12 +71,17 @@ def fit(
     epochs: int,
     optimizer: torch.optim.Optimizer | None = None,
     schedule: Callable[[float], float] = linear_decay,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     batch_size: int = 100,
     seed: int = 0,
     test: Split | None = None,
+    valid: Split | None = None,
+    every: int = 100,
+    first: int = 0,
+    last: int | None = None,
     checkpoint: str | Path | None = None,
 ) -> History:
-    """Train a network, or a stack of them, in place by minibatch cross-entropy.
+    """Train a network, or a stack of them, in place by minibatch cross-entropy or another loss.
 
     Args:
         model: (batch, …) -> (batch, classes) logits, or a stack: -> (K, batch, classes).
@@ -68,53 +89,81 @@ def fit(
         epochs: passes over ``train``.
         optimizer: default ``sgd(model)``. Masks are held by hooking it (``masks.hold``).
         schedule: learning-rate factor at the fraction t of the training that is done, 0 <= t < 1.
+        loss: (logits, batch) -> the minibatch's mean loss, () for a network and (K,) for a stack,
+            where ``batch`` holds the positions of its images in ``train``, (B,). Whatever belongs to
+            an image can be looked up by it: soft targets, weights. Default: ``cross_entropy`` with
+            ``train.y``.
         batch_size: images a step; a smaller last batch is used, not dropped.
         seed: the order of the minibatches. The same for all members of a stack.
         test: if given, accuracy on it after every epoch goes into the history.
+        valid: if given, the cross-entropy on it after every ``every`` steps goes into the history,
+            and the weights at the lowest; neither touches the training.
+        first, last: train only the steps first <= step < last of the ``epochs`` epochs, each with
+            the minibatch and the learning rate that it has there; by default all.
         checkpoint: a file, rewritten after every epoch. If it exists, training goes on from there
-            and ends bit for bit where an uninterrupted run would have.
+            and ends bit for bit where an uninterrupted run would have, given the same ``loss``,
+            ``schedule`` and kind of optimizer; those it cannot compare.
 
     Returns:
         ``History`` (all epochs, those before an interruption included).
 
     Raises:
-        ValueError: a count below 1, an empty or ill-shaped ``train``, or a ``checkpoint`` written
-            with other settings.
+        ValueError: a count below 1, an empty or ill-shaped ``train``, steps outside the training, a
+            ``loss`` of another shape, or a ``checkpoint`` written with other settings.
     """
-    _check_counts(epochs=epochs, batch_size=batch_size)
+    _check_counts(epochs=epochs, batch_size=batch_size, every=every)
     n = _check_split("train", train)
+    steps = -(-n // batch_size)
+    last = epochs * steps if last is None else last
+    if not 0 <= first < last <= epochs * steps:
+        raise ValueError(
+            f"first and last must be 0 <= first < last <= {epochs * steps}, the steps of the "
+            f"training, got {first!r} and {last!r}"
+        )
     optimizer = sgd(model) if optimizer is None else optimizer
     base_rates = [group["lr"] for group in optimizer.param_groups]
     order = torch.Generator().manual_seed(seed)
     settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "n": n}
-    history, done = History(), 0
+    settings |= {"steps": [first, last], "every": every if valid is not None else None}
+    history, done = History(), first // steps
     if checkpoint is not None and Path(checkpoint).exists():
-        history, done = _resume(checkpoint, model, optimizer, settings)
+        history = _resume(checkpoint, model, optimizer, settings)
+        done += len(history.loss)
 
     model.train()
-    steps = -(-n // batch_size)
     # Shown only where it lasts: a bar for a one-second job would be noise.
-    bar = tqdm(total=epochs * steps, initial=done * steps, desc="fit", delay=1, leave=False)
+    ahead = max(first, done * steps)
+    bar = tqdm(total=last, initial=ahead, desc="fit", delay=1, leave=False)
     with bar:
-        for epoch in range(epochs):
+        for epoch in range(-(-last // steps)):
             shuffled = torch.randperm(n, generator=order).to(train.y.device)
             if epoch < done:
                 continue  # drawn all the same, so that the order goes on as it would have
-            start, total = time.perf_counter(), 0.0
-            for step in range(steps):
+            start, total, seen = time.perf_counter(), 0.0, 0
+            for step in range(max(0, first - epoch * steps), min(steps, last - epoch * steps)):
                 factor = schedule((epoch * steps + step) / (epochs * steps))
                 for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                     group["lr"] = rate * factor
                 batch = shuffled[step * batch_size : (step + 1) * batch_size]
-                losses = cross_entropy(model(train.x[batch]), train.y[batch])  # () or (K,)
+                logits = model(train.x[batch])
+                losses = (
+                    cross_entropy(logits, train.y[batch]) if loss is None else loss(logits, batch)
+                )
+                if losses.shape != logits.shape[:-2]:
+                    raise ValueError(
+                        f"loss must return shape {tuple(logits.shape[:-2])}, one mean a network, "
+                        f"got {tuple(losses.shape)}"
+                    )
                 optimizer.zero_grad()
                 losses.sum().backward()  # the members' gradients do not mix
                 optimizer.step()
-                total = total + losses.detach() * len(batch)
+                total, seen = total + losses.detach() * len(batch), seen + len(batch)
+                if valid is not None and (epoch * steps + step + 1) % every == 0:
+                    _watch(history, model, valid, epoch * steps + step + 1)
                 bar.update()
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate
-            history.loss.append(total / n)
+            history.loss.append(total / seen)
             if test is not None:
                 history.accuracy.append(evaluate(model, test))
             history.seconds += time.perf_counter() - start
@@ -143,6 +192,20 @@ def evaluate(model: nn.Module, test: Split, *, batch_size: int = 1000) -> Tensor
             for x, y in zip(test.x.split(batch_size), test.y.split(batch_size), strict=True)
         )
     return 100 * right / n
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, split: Split, *, batch_size: int = 1000) -> Tensor:
+    """Mean cross-entropy over ``split``: shape () for a network, (K,) for a stack. The model's mode
+    is put back as it was."""
+    _check_counts(batch_size=batch_size)
+    n = _check_split("split", split)
+    with evaluating(model):
+        total = sum(
+            cross_entropy(model(x), y) * len(y)
+            for x, y in zip(split.x.split(batch_size), split.y.split(batch_size), strict=True)
+        )
+    return total / n
 
 
 @contextmanager
@@ -234,6 +297,18 @@ class Stack(nn.Module):
         return h.transpose(1, 2)  # (K, B, out)
 
 
+def _watch(history: History, model: nn.Module, valid: Split, step: int) -> None:
+    """Note the validation loss, and the weights of those that have never had a lower one."""
+    now = mean_loss(model, valid)  # () or (K,)
+    better = now < torch.stack([*history.valid_loss, torch.full_like(now, torch.inf)]).amin(0)
+    history.measured.append(step)
+    history.valid_loss.append(now)
+    for name, value in model.state_dict().items():
+        # One truth value a member, or one for the network, spread over the entries of its weights.
+        wins = better.view(-1, *[1] * (value.dim() - 1)) if better.dim() else better
+        history.best[name] = torch.where(wins, value, history.best.get(name, value))
+
+
 def _stacked(
     parameters: dict[str, Tensor], name: str, layer: nn.Module, leaf: str
 ) -> Tensor | None:
@@ -274,7 +349,7 @@ def _save(path, model, optimizer, settings, history) -> None:
     os.replace(unfinished, path)  # a reader sees the old file or the new one, never half of one
 
 
-def _resume(path, model, optimizer, settings) -> tuple[History, int]:
+def _resume(path, model, optimizer, settings) -> History:
     state = torch.load(path, weights_only=True)
     if state["settings"] != settings:
         raise ValueError(
@@ -282,5 +357,4 @@ def _resume(path, model, optimizer, settings) -> tuple[History, int]:
         )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    history = History(**state["history"])
-    return history, len(history.loss)
+    return History(**state["history"])

@@ -101,6 +101,35 @@ def test_sparse_copy_computes_the_same():
         measure.sparse_copy(models.small_cnn())
 
 
+def test_hans_12_8_watts():
+    """A network of one billion connections, run 20 times a second: 12.8 W for DRAM alone."""
+    net = nn.Linear(40_000, 25_000, bias=False, device="meta")
+    weights, macs = (
+        measure.parameters(net),
+        measure.macs(net, torch.zeros(1, 40_000, device="meta")),
+    )
+    assert weights == macs == 10**9
+    reading, arithmetic = measure.energy(weights, macs)
+    assert 20 * reading == pytest.approx(12.8)
+    assert arithmetic == pytest.approx(1e-3 * (3.7 + 0.9))
+    assert measure.energy(weights, 0, bits=8)[0] == pytest.approx(reading / 4)
+    assert measure.energy(weights, 0, memory="SRAM")[0] == pytest.approx(reading * 5 / 640)
+    assert measure.bandwidth(net, per_second=20) == 80e9
+
+
+def test_relative_costs_are_those_that_han_prints():
+    """Figure 1's second column, on an integer addition."""
+    relative = {name: pj / measure.PICOJOULES["int add"] for name, pj in measure.PICOJOULES.items()}
+    assert [round(r) for r in relative.values()] == [1, 9, 10, 31, 37, 50, 6400]
+
+
+def test_macs_of_one_kind_of_layer():
+    net, x = models.small_cnn(), torch.zeros(1, 1, 14, 14)
+    linear = measure.macs(net, x, kinds=nn.Linear)
+    assert linear == net.fc.weight.numel()
+    assert linear + measure.macs(net, x, kinds=nn.Conv2d) == measure.macs(net, x)
+
+
 def test_latency_is_the_median_of_turns(monkeypatch):
     turns = []
 
@@ -137,5 +166,9 @@ def test_latency_is_the_median_of_turns(monkeypatch):
 def test_bad_input():
     with pytest.raises(ValueError, match="model must have a linear or convolution layer, got ReLU"):
         measure.sparsity(nn.ReLU())
+    with pytest.raises(ValueError, match="memory must be DRAM, SRAM or register, got 'disk'"):
+        measure.energy(1, 1, memory="disk")
+    with pytest.raises(ValueError, match="must not be negative and bits be positive"):
+        measure.energy(1, 1, bits=0)
     with pytest.raises(ValueError, match="models and rounds must not be empty"):
         measure.latency({}, torch.zeros(1))

@@ -191,6 +191,36 @@ def test_interrupted_training_ends_where_it_would_have(tmp_path, toy, hold):
     assert torch.equal(again.fc1.weight, whole.fc1.weight)
 
 
+def test_loss_is_told_which_images_it_is_given(toy):
+    """Cross-entropy, looked up by the positions, is the default to the last bit."""
+    train, _ = toy
+    nets = [build_mlp(seed) for seed in range(3)]
+    expected, stack = training.stack(nets), training.stack(nets)
+    history = training.fit(expected, train, epochs=2)
+    seen = []
+
+    def loss(logits, batch):
+        seen.append(batch)
+        assert logits.shape == (3, len(batch), 10)
+        return training.cross_entropy(logits, train.y[batch])
+
+    again = training.fit(stack, train, epochs=2, loss=loss)
+    assert torch.equal(stack.fc1.weight, expected.fc1.weight)
+    assert torch.equal(torch.stack(again.loss), torch.stack(history.loss))
+    assert sorted(torch.cat(seen[:4]).tolist()) == list(range(330))
+
+
+def test_a_loss_of_another_shape_is_refused():
+    net = models.mlp((4, 3, 2))
+    stack = training.stack([net, net])
+    train = Split(torch.randn(5, 4), torch.zeros(5, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"loss must return shape \(\), .* got \(5,\)"):
+        training.fit(net, train, epochs=1, loss=lambda z, _: z.sum(-1))  # one an image
+    with pytest.raises(ValueError, match=r"loss must return shape \(2,\), .* got \(\)"):
+        training.fit(stack, train, epochs=1, loss=lambda z, _: z.mean())  # one for all networks
+    assert torch.equal(stack.fc1.weight[0], net.fc1.weight)
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, toy):
     training.fit(build_mlp(0), toy[0], epochs=1, checkpoint=tmp_path / "c")
     with pytest.raises(ValueError, match=r"checkpoint .* belongs to a run with .*expected"):
@@ -247,3 +277,74 @@ def test_cuda_agrees_with_the_cpu(toy):
     assert training.evaluate(there, test.to("cuda")).tolist() == pytest.approx(
         training.evaluate(here, test).tolist(), abs=1
     )
+
+
+def test_validation_is_measured_on_time_and_changes_nothing(toy):
+    """The losses and the best weights are those of trainings that stop at each of the steps."""
+    train, valid = toy
+    for stacked in (False, True):
+
+        def fresh(stacked=stacked):
+            return training.stack([build_mlp(s) for s in (0, 1)]) if stacked else build_mlp(0)
+
+        quiet, watched = fresh(), fresh()
+        training.fit(quiet, train, epochs=6)
+        history = training.fit(watched, train, epochs=6, valid=valid, every=5)
+        for name, p in quiet.named_parameters():
+            assert torch.equal(p, watched.get_parameter(name))
+        assert history.measured == [5, 10, 15, 20]  # of 24 steps, four an epoch
+        stopped = []
+        for step, found in zip(history.measured, history.valid_loss, strict=True):
+            model = fresh()
+            training.fit(model, train, epochs=6, last=step)
+            logits = model(valid.x)
+            if stacked:
+                expected = torch.stack([nn.functional.cross_entropy(z, valid.y) for z in logits])
+            else:
+                expected = nn.functional.cross_entropy(logits, valid.y)
+            torch.testing.assert_close(found, expected)
+            stopped.append(model.state_dict())
+        losses = torch.stack(history.valid_loss)
+        assert torch.equal(history.early_stop, 5 * (losses.argmin(0) + 1))
+        for name, value in history.best.items():
+            best = losses.argmin(0)
+            if stacked:
+                expected = torch.stack([stopped[i][name][k] for k, i in enumerate(best)])
+            else:
+                expected = stopped[best][name]
+            assert torch.equal(value, expected)
+
+
+def test_the_best_is_the_first_of_the_lowest_and_never_nan():
+    history = training.History(
+        measured=[10, 20, 30, 40],
+        valid_loss=[torch.tensor([v, w]) for v, w in ((3, 9), (1, float("nan")), (1, 8), (2, 8))],
+    )
+    assert history.early_stop.tolist() == [20, 30]
+    with pytest.raises(ValueError, match="history must hold validation losses"):
+        _ = training.History().early_stop
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 11])
+def test_two_pieces_of_a_training_are_the_training(toy, cut, tmp_path):
+    train, _ = toy
+    whole, pieces = build_mlp(0), build_mlp(0)
+    training.fit(whole, train, epochs=3)
+    optimizer = training.sgd(pieces)
+    first = training.fit(pieces, train, epochs=3, optimizer=optimizer, last=cut)
+    assert len(first.loss) == -(-cut // 4)
+    training.fit(pieces, train, epochs=3, optimizer=optimizer, first=cut, checkpoint=tmp_path / "c")
+    for name, p in whole.named_parameters():
+        assert torch.equal(p, pieces.get_parameter(name))
+    finished = build_mlp(1)
+    training.fit(finished, train, epochs=3, first=cut, checkpoint=tmp_path / "c")
+    for name, p in whole.named_parameters():
+        assert torch.equal(p, finished.get_parameter(name))
+    with pytest.raises(ValueError, match="belongs to a run with"):
+        training.fit(build_mlp(0), train, epochs=3, checkpoint=tmp_path / "c")
+
+
+@pytest.mark.parametrize(("first", "last"), [(12, None), (-1, None), (3, 3), (0, 13), (0, 0)])
+def test_steps_outside_the_training_are_refused(toy, first, last):
+    with pytest.raises(ValueError, match="first and last must be 0 <= first < last <= 12"):
+        training.fit(build_mlp(0), toy[0], epochs=3, first=first, last=last)

@@ -1,1 +1,1 @@
-"""Compression by other means than removing weights: fewer bits, shared weights."""
+"""Compression other than pruning."""

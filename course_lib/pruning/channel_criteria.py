@@ -7,10 +7,9 @@ A score looks at one of three things: the weights of the layers that *make* a ch
 activate or read a channel, as in a residual network, each docstring says how they are put together.
 Nothing here changes the model.
 
-Checked against its paper's text, in an earlier reading: Molchanov et al. 2017 (equation 8, the mean
-over all entries, the ℓ2 norm of a layer, λ). Not checked, the papers could not be read: Li et al.
-2017, Hu et al. 2016 (its formula agrees with published summaries), Liu et al. 2017, and the
-section numbers of all four.
+Read in the papers' own text: Li et al. 2017 (section 3.1), Liu et al. 2017 (section 3), Molchanov et
+al. 2017 (sections 2 and 3, in the manuscript whose Table 1 has VGG-16 alone; not its appendix). Hu et
+al. 2016 could not be read; its formula and the meaning of its symbols agree with what others quote.
 """
 
 import copy
@@ -35,16 +34,20 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def l1(model: nn.Module, graph: ChannelGraph) -> Tensor:
     r"""Sum of the magnitudes of the filter that makes the channel.
 
-    .. math:: s_j = \sum |F_{i,j}|
+    .. math:: s_j = \sum_{l=1}^{n_i} \sum |K_l| = \sum |F_{i,j}|
 
-    Source: Li et al. 2017, section 3.1, where filters are ranked within a layer. Filters that make
-    one channel together (a residual sum) count as one. Biases are left out.
+    over the kernels K of the filter's n input maps. Source: Li et al. 2017, section 3.1, where
+    filters are ranked within a layer. Filters that make one channel together (a residual sum) count
+    as one; the paper lets the shortcut's filter decide instead. Biases are left out.
     """
     return _per_filter(model, graph, lambda w: w.abs().sum(1))
 
 
 def l2(model: nn.Module, graph: ChannelGraph) -> Tensor:
-    r"""Euclidean norm of the filter, :math:`\lVert F_{i,j} \rVert_2`; scope as ``l1``."""
+    r"""Euclidean norm of the filter, :math:`\lVert F_{i,j} \rVert_2`; scope as ``l1``.
+
+    (Li et al. 2017 saw no noticeable difference between the two norms.)
+    """
     return _per_filter(model, graph, lambda w: w.square().sum(1)).sqrt()
 
 
@@ -61,7 +64,8 @@ def rms(model: nn.Module, graph: ChannelGraph) -> Tensor:
 def bn_gate(model: nn.Module, graph: ChannelGraph) -> Tensor:
     r"""Scale of the channel's batch norm, :math:`|\gamma|`; the mean where there are several.
 
-    Source: Liu et al. 2017 (network slimming), section 3, who train with an L1 penalty on γ first.
+    Source: Liu et al. 2017 (network slimming), section 3, who train with an L1 penalty on γ first and
+    then cut with one threshold across all layers.
 
     Raises:
         ValueError: a channel without a (learnt) batch norm; names its layer.
@@ -81,7 +85,7 @@ def bn_gate(model: nn.Module, graph: ChannelGraph) -> Tensor:
 def activation_mean(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
     r"""Mean of the I entries of the channel's feature map, averaged over the examples of ``x``.
 
-    .. math:: \Theta_{MA}(a) = \frac{1}{|a|} \sum_i a_i
+    .. math:: \Theta_{MA}(a) = \frac{1}{I} \sum_i a_i
 
     No absolute value, and all entries count, zeros too. Source: Molchanov et al. 2017, section 2.2.
     Behind the activation function; where a channel passes several, the mean over them.
@@ -92,7 +96,7 @@ def activation_mean(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
 def activation_std(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
     r"""Standard deviation of the entries of the channel's feature map, averaged over the examples.
 
-    .. math:: \Theta_{MA,std}(a) = \sqrt{\frac{1}{|a|} \sum_i (a_i - \mu_a)^2}
+    .. math:: \Theta_{MA\_std}(a) = \sqrt{\frac{1}{I} \sum_i (a_i - \mu)^2}
 
     A neuron of a fully connected layer has one entry an example: there, over the examples.
     Source: Molchanov et al. 2017, section 2.2. Where a channel passes several activation functions,
@@ -113,8 +117,9 @@ def apoz(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
     .. math:: APoZ_c^{(i)} = \frac{\sum_k^N \sum_j^M f(O_{c,j}^{(i)}(k) = 0)}{N \cdot M}
 
     with N examples and M entries. In the paper high APoZ means *prune*; so that higher means keep,
-    1 − APoZ is returned. Source: Hu et al. 2016, equation 1, "after the ReLU mapping". Where a
-    channel passes several activation functions, the mean over them.
+    1 − APoZ is returned. Source: Hu et al. 2016, equation 1, "after the ReLU mapping" (quoted by
+    others; the paper itself could not be read). Where a channel passes several activation functions,
+    the mean over them.
     """
     return _over_activations(model, graph, x, lambda a: (a != 0).to(a.dtype).mean((0, 2)))
 
@@ -173,9 +178,9 @@ def flops_regularised(
 
     .. math:: \Theta(z_l^{(k)}) \leftarrow \Theta(z_l^{(k)}) - \lambda\, \Theta_l^{flops}
 
-    Source: Molchanov et al. 2017, section 2.3, with λ = 10⁻³ on normalised scores. Their unit of
-    Θ^flops could not be checked; here it is the percentage of the network's
-    multiply–accumulates that goes when this channel alone is removed (``macs_share`` × 100).
+    Source: Molchanov et al. 2017, equation 9, with λ = 10⁻³. Θ^flops is defined in an appendix that
+    could not be read; here it is the percentage of the network's multiply–accumulates that goes
+    when this channel alone is removed (``macs_share`` × 100), and the scores are meant normalised.
     """
     if scores.shape != (len(graph.ids()),):
         raise ValueError(f"scores must have shape ({len(graph.ids())},), got {tuple(scores.shape)}")
@@ -216,7 +221,8 @@ def oracle(
 
     .. math:: |\Delta C(z_l^{(k)})| = |C(D, z_l^{(k)} = 0) - C(D)|
 
-    Source: Molchanov et al. 2017, section 2.2, "oracle-abs". One evaluation an id.
+    Source: Molchanov et al. 2017, section 2.1, "oracle-abs", and equation 3. One evaluation an id.
+    "Oracle-loss", without the absolute value, did worse in the paper.
     """
     x, y = batch
     quiet, change = copy.deepcopy(model), _zeros(model, graph)
@@ -235,7 +241,8 @@ def oracle(
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation ρ of two scores, from −1 to 1 (ties share their mean rank)."""
+    """Spearman's rank correlation ρ of two scores, from −1 to 1 (ties share their mean rank); without
+    ties Molchanov et al. 2017, equation 10."""
     if a.shape != b.shape or a.dim() != 1 or len(a) < 2:
         raise ValueError(
             f"a and b must be scores of the same ids, got shapes {tuple(a.shape)}, {tuple(b.shape)}"

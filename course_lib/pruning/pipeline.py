@@ -44,6 +44,7 @@ class Retrain(NamedTuple):
     epochs: int
     schedule: Schedule
     weights: Mapping[str, Tensor] | None = None  # a state_dict to go back to; None: stay
+    first: int = 0  # the step to begin with, if the weights are those of a step k
 
 
 class Round(NamedTuple):
@@ -51,6 +52,7 @@ class Round(NamedTuple):
 
     masks: Masks
     accuracy: Tensor | None  # % on ``test`` after retraining, () or (K,); None without ``test``
+    history: training.History | None = None  # of the retraining
 
 
 def part(schedule: Schedule, start: float, end: float = 1.0) -> Schedule:
@@ -113,14 +115,16 @@ def iterate(
     train: Split,
     *,
     score: Score | Sequence[Score],
-    schedule: Callable[[int], float],
+    schedule: Callable[[int], float | Mapping[str, float]],
     rounds: int,
     retrain: Retrain,
-    allocate: Callable[[Scores, float], Masks] = rates.globally,
+    allocate: Callable[[Scores, float | Mapping[str, float]], Masks] = rates.globally,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] = training.sgd,
     batch_size: int = 100,
     seed: int = 0,
     test: Split | None = None,
+    valid: Split | None = None,
+    every: int = 100,
     folder: str | Path | None = None,
 ) -> list[Round]:
     """Prune and retrain a trained network, or a stack, in place, ``rounds`` times.
@@ -131,11 +135,13 @@ def iterate(
 
     Args:
         score: network -> scores, higher = keep; for a stack also one function a member.
-        schedule: round (from 1) -> fraction removed after it (``rates.geometric``, ...).
+        schedule: round (from 1) -> fraction removed after it (``rates.geometric``, ...), or one a
+            layer by name for an ``allocate`` that takes them (``rates.per_layer``).
         retrain: how to train after each pruning.
         allocate: (scores, sparsity) -> masks. What has gone is scored −∞, so that it stays gone.
         optimizer: makes a fresh optimizer for each round.
         seed: round r has its minibatches in the order of ``seed + r``.
+        valid, every: as in ``training.fit``; the losses are in each round's history.
         folder: keeps the masks and ``training.fit``'s checkpoint of each round. Called again with
             the same arguments and the same starting network, an interrupted run goes on, and ends
             bit for bit where it would have. Needs a ``score`` that repeats itself.
@@ -158,7 +164,7 @@ def iterate(
         if folder is not None:
             checkpoint = Path(folder) / f"round-{step}.pt"
             _same_masks(Path(folder) / f"masks-{step}.pt", keep)
-        train_held(
+        history = train_held(
             model,
             train,
             keep,
@@ -166,10 +172,12 @@ def iterate(
             optimizer=optimizer(model),
             batch_size=batch_size,
             seed=seed + step,
+            valid=valid,
+            every=every,
             checkpoint=checkpoint,
         )
         accuracy = None if test is None else training.evaluate(model, test)
-        done.append(Round(keep, accuracy))
+        done.append(Round(keep, accuracy, history))
     return done
 
 
@@ -182,13 +190,15 @@ def train_held(
     optimizer: torch.optim.Optimizer | None = None,
     batch_size: int = 100,
     seed: int = 0,
+    valid: Split | None = None,
+    every: int = 100,
     checkpoint: str | Path | None = None,
 ) -> training.History:
     """Train under masks: go back to ``how.weights`` if there are any, apply, hold, fit.
 
     Args:
         keep: the masks. On a network that was never trained this is pruning *before* training.
-        optimizer, batch_size, seed, checkpoint: as in ``training.fit``.
+        optimizer, batch_size, seed, valid, every, checkpoint: as in ``training.fit``.
 
     Raises:
         ValueError, TypeError: as ``masks.hold`` and ``training.fit``; ``how.weights`` that do not
@@ -208,6 +218,9 @@ def train_held(
             schedule=how.schedule,
             batch_size=batch_size,
             seed=seed,
+            valid=valid,
+            every=every,
+            first=how.first,
             checkpoint=checkpoint,
         )
     finally:  # also when interrupted: the optimizer may be the caller's
@@ -252,12 +265,15 @@ def _one_each(score: Score | Sequence[Score], model: nn.Module) -> Sequence[Scor
     return score
 
 
-def _checked_sparsities(schedule: Callable[[int], float], rounds: int) -> list[float]:
+def _checked_sparsities(schedule, rounds: int) -> list[float | dict[str, float]]:
     if not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"rounds must be a whole number from 1 on, got {rounds!r}")
     found = [schedule(step) for step in range(1, rounds + 1)]
-    if found != sorted(found) or not (0 <= found[0] and found[-1] <= 1):
-        raise ValueError(f"schedule must rise within [0, 1], got {found}")
+    by_layer = [s if isinstance(s, Mapping) else {"all": s} for s in found]
+    for name in by_layer[0]:
+        line = [s[name] for s in by_layer]
+        if line != sorted(line) or not (0 <= line[0] and line[-1] <= 1):
+            raise ValueError(f"schedule must rise within [0, 1], got {found}")
     return found
 
 

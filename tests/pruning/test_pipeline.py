@@ -356,3 +356,21 @@ def test_bad_input_changes_nothing(digits, wrong, words):
     with pytest.raises(ValueError, match=words):
         pipeline.iterate(model, train, **arguments)
     assert same(model, net())
+
+
+def test_a_schedule_may_name_the_layers(digits):
+    train, _ = digits
+    line = {"fc1.weight": 0.3, "fc2.weight": 0.2, "fc3.weight": 0.1}
+    arguments = {"score": criteria.magnitude, "rounds": 2, "allocate": rates.per_layer}
+    arguments["retrain"] = pipeline.fine_tuning(1, rate=0.1)
+    done = pipeline.iterate(
+        net(), train, schedule=lambda step: {n: s * step for n, s in line.items()}, **arguments
+    )
+    for step, after in enumerate(done, start=1):
+        for name, m in after.masks.items():
+            assert int((~m).sum()) == round(line[name] * step * m.numel())
+    assert len(done[0].history.loss) == 1
+    with pytest.raises(ValueError, match="schedule must rise"):
+        pipeline.iterate(
+            net(), train, schedule=lambda step: line | {"fc3.weight": 1 / step}, **arguments
+        )

@@ -4,20 +4,34 @@ Each is an `Exercise`: its cases and its properties, from the returned type to t
 """
 
 from course_lib.grading.exercises import (
+    approaches,
+    channel_criteria,
     criteria,
+    deep_compression,
+    distillation,
     history,
+    lottery,
+    motivation,
     pipeline,
     prune_rate,
     quantization,
+    sparse_training,
     structured,
 )
 
 LESSONS = (
+    motivation,
+    approaches,
     criteria,
     prune_rate,
     history,
     pipeline,
     structured,
+    lottery,
+    distillation,
+    sparse_training,
+    channel_criteria,
+    deep_compression,
     quantization,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

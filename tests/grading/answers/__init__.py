@@ -6,20 +6,34 @@ test, a wrong function that passes it, and a good judge.
 """
 
 from . import (
+    approaches,
+    channel_criteria,
     criteria,
+    deep_compression,
+    distillation,
     history,
+    lottery,
+    motivation,
     pipeline,
     prune_rate,
     quantization,
+    sparse_training,
     structured,
 )
 
 LESSONS = (
+    motivation,
+    approaches,
     criteria,
     prune_rate,
     history,
     pipeline,
     structured,
+    lottery,
+    distillation,
+    sparse_training,
+    channel_criteria,
+    deep_compression,
     quantization,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}

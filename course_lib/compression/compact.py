@@ -1,0 +1,128 @@
+"""Design: layers that need fewer weights from the start, and what they cost by formula.
+
+Two ideas that made networks small without compressing anything: global average pooling in place of
+large fully connected heads (Lin et al. 2014; Szegedy et al. 2015), and depthwise separable
+convolutions (Howard et al. 2017). Both change the architecture, so the new layers start untrained.
+"""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from course_lib.measure import macs, parameters
+from course_lib.training import evaluating
+
+
+def pooled_head(
+    model: nn.Sequential, x: torch.Tensor, *, classes: int = 10, seed: int = 0
+) -> nn.Sequential:
+    """A copy of a network in which one average a feature map and one linear layer stand for
+    everything from its ``nn.Flatten`` on.
+
+    Lin et al. average one map a class and have no linear layer at all; GoogLeNet averages and
+    "differs in that we use an extra linear layer" (Szegedy et al. 2015, section 5). This is
+    GoogLeNet's form. The copy's linear layer is untrained, its other weights are the model's.
+
+    Args:
+        model: an ``nn.Sequential`` with an ``nn.Flatten`` after feature maps (b, C, h, w).
+        x: a batch for the model; its first example is run to see C.
+
+    Raises:
+        TypeError: not an ``nn.Sequential``.
+        ValueError: no ``nn.Flatten``, or not behind feature maps.
+    """
+    if not isinstance(model, nn.Sequential):
+        raise TypeError(f"model must be an nn.Sequential, got {type(model).__name__}")
+    names = [name for name, layer in model.named_children() if isinstance(layer, nn.Flatten)]
+    if not names:
+        raise ValueError("model must have an nn.Flatten between its feature maps and its head")
+    kept = OrderedDict[str, nn.Module]()
+    for name, layer in model.named_children():
+        if name == names[0]:
+            break
+        kept[name] = copy.deepcopy(layer)
+    features = nn.Sequential(kept)
+    with torch.no_grad(), evaluating(features):
+        maps = features(x[:1])
+    if maps.dim() != 4:
+        raise ValueError(f"nn.Flatten must follow feature maps (b, C, h, w), got {maps.shape}")
+    kept["pool"] = nn.AdaptiveAvgPool2d(1)  # (b, C, h, w) -> (b, C, 1, 1)
+    kept[names[0]] = nn.Flatten()
+    kept["fc"] = _seeded(seed, lambda: nn.Linear(maps.shape[1], classes))
+    return nn.Sequential(kept)
+
+
+def separable(conv: nn.Conv2d, *, seed: int = 0) -> nn.Sequential:
+    """The depthwise separable layer that does a convolution's job: a k×k filter a channel, then 1×1
+    across channels, each followed by batch norm and, after the first, a ReLU (Howard et al. 2017,
+    section 3.1; their second ReLU is left to what follows the convolution). Untrained.
+
+    Shapes:
+        as ``conv``: the depthwise layer takes its stride, padding and dilation.
+
+    Raises:
+        TypeError, ValueError: not a plain two-dimensional convolution.
+    """
+    if not isinstance(conv, nn.Conv2d):
+        raise TypeError(f"conv must be an nn.Conv2d, got {type(conv).__name__}")
+    if conv.groups != 1:
+        raise ValueError(f"conv must have one group, got groups={conv.groups}")
+    m, n = conv.in_channels, conv.out_channels
+    geometry = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
+    return _seeded(
+        seed,
+        lambda: nn.Sequential(
+            nn.Conv2d(m, m, conv.kernel_size, groups=m, bias=False, **geometry),
+            nn.BatchNorm2d(m),
+            nn.ReLU(),
+            nn.Conv2d(m, n, 1, bias=False),
+            nn.BatchNorm2d(n),
+        ),
+    )
+
+
+def standard_macs(k: int, m: int, n: int, f: int) -> int:
+    """Multiply–accumulates of a convolution: D_K² · M · N · D_F² (Howard et al. 2017, eq. 2), with
+    a k×k kernel, m input and n output channels and an f×f output. Its weights are those at f = 1."""
+    return k * k * m * n * f * f
+
+
+def separable_macs(k: int, m: int, n: int, f: int) -> int:
+    """Multiply–accumulates of a depthwise separable convolution: D_K² · M · D_F² + M · N · D_F²
+    (Howard et al. 2017, eq. 5); 1/N + 1/D_K² of the standard one's."""
+    return k * k * m * f * f + m * n * f * f
+
+
+def head_weights(channels: int, side: int, hidden: Sequence[int], classes: int) -> int:
+    """Weights of a fully connected head on ``channels`` maps of side×side, biases not counted.
+    Global average pooling is side 1 and no hidden layer: channels · classes."""
+    sizes = [channels * side * side, *hidden, classes]
+    return sum(a * b for a, b in pairwise(sizes))
+
+
+def by_part(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[int, int]]:
+    """Where a network's costs lie: {"convolutions": (parameters, multiply–accumulates), "linear":
+    (…, …)}; batch norm's parameters count with the convolutions. ``x`` as for ``measure.macs``."""
+    linear = [p for m in model.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
+    n, products = sum(p.numel() for p in linear), macs(model, x, kinds=nn.Linear)
+    return {
+        "convolutions": (parameters(model) - n, macs(model, x) - products),
+        "linear": (n, products),
+    }
+
+
+def _seeded(seed: int, layers: Callable[[], nn.Module]) -> nn.Module:
+    """Fresh layers by seed, He's normal weights, without touching torch's generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        found = layers()
+        for layer in found.modules():
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+    return found

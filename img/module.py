@@ -1,0 +1,155 @@
+"""Pictures that the source module shows and no single lesson owns, drawn anew.
+
+The two that hold numbers take them from ``course_lib.teaching.sizes``, where each is cited.
+"""
+
+from itertools import chain, pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from course_lib.teaching import plots
+from course_lib.teaching.sizes import SIZES
+
+BLUE, VERMILION, GREEN = plots.COLOURS[:3]
+
+
+def language_models_scaling() -> plt.Figure:
+    """Parameters of published networks by year, logarithmic; language models in their own colour."""
+    figure, axis = plt.subplots(figsize=(8.4, 4.0))
+    for language, colour, marker, name in (
+        (False, BLUE, "o", "sees images"),
+        (True, VERMILION, "s", "writes text"),
+    ):
+        chosen = [size for size in SIZES if size.language == language]
+        years, sizes = [s.year for s in chosen], [s.parameters for s in chosen]
+        axis.plot(years, sizes, marker, color=colour, linestyle="", label=name)
+        for size in chosen:
+            left = size.name in ("Megatron-LM", "PaLM", "Llama 3", "GPT-2", "BERT large")
+            offset, side = ((-7, -4), "right") if left else ((7, -4), "left")
+            place = {"xytext": offset, "textcoords": "offset points", "ha": side, "fontsize": 9.5}
+            axis.annotate(size.name, (size.year, size.parameters), **place)
+    axis.set(
+        xlabel="year", ylabel="parameters", yscale="log", xlim=(1996.5, 2027), ylim=(2e4, 4e12)
+    )
+    ticks = {1e5: "100 thousand", 1e7: "10 million", 1e9: "1 billion", 1e11: "100 billion"}
+    axis.set_yticks(list(ticks), list(ticks.values()))
+    axis.legend(loc="upper left")
+    return figure
+
+
+def giants() -> plt.Figure:
+    """Bytes of the weights at 16 bits beside the memory of a phone, a graphics card, a server's
+    card."""
+    chosen = [s for s in SIZES if s.language]
+    figure, axis = plt.subplots(figsize=(8.4, 3.8))
+    gigabytes = [2 * s.parameters / 1e9 for s in chosen]
+    axis.barh([f"{s.name} ({s.year})" for s in chosen], gigabytes, color=BLUE, height=0.6)
+    for row, size in enumerate(gigabytes):
+        axis.text(size * 1.08, row, f"{size:,.3g} GB", va="center", fontsize=9.5)
+    for memory, name in ((8, "8 GB: a phone"), (24, "24 GB: a desktop"), (80, "80 GB: a server")):
+        axis.axvline(memory, color="black", linestyle="--", linewidth=1)
+        axis.text(memory * 0.93, -0.75, name, rotation=90, va="top", ha="right", fontsize=9)
+    axis.set(xscale="log", xlim=(0.4, 6000), xlabel="weights at 16 bits, gigabytes")
+    axis.invert_yaxis()
+    axis.set_ylim(len(chosen) - 0.4, -0.8)
+    for text in axis.texts[len(chosen) :]:
+        text.set_y(-0.7)
+    axis.grid(False)
+    return figure
+
+
+def unstructured() -> plt.Figure:
+    """A small network before and after: some connections gone, and a neuron with none left."""
+    rng = np.random.default_rng(3)
+    layers = (4, 5, 3)
+    places = [[(column, row - (n - 1) / 2) for row in range(n)] for column, n in enumerate(layers)]
+    lines = [(a, b) for left, right in pairwise(places) for a in left for b in right]
+    lost = places[1][3]
+    keep = [lost not in (a, b) and rng.random() < 0.5 for a, b in lines]
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.0))
+    for axis, title in zip(axes, ("before", "after"), strict=True):
+        for (a, b), stays in zip(lines, keep, strict=True):
+            if title == "before" or stays:
+                axis.plot(
+                    *zip(a, b, strict=True), color="0.4", linewidth=1.2, marker="", linestyle="-"
+                )
+        for place in chain(*places):
+            gone = title == "after" and place == lost
+            style = {"facecolor": "white", "edgecolor": VERMILION if gone else BLUE, "linewidth": 2}
+            axis.add_patch(
+                plt.Circle(place, 0.13, zorder=3, linestyle="--" if gone else "-", **style)
+            )
+            if gone:
+                axis.annotate(
+                    "no connection left:\nthe neuron goes too", place, (1.25, 2.0), color=VERMILION
+                )
+        shown = len(lines) if title == "before" else sum(keep)
+        axis.set(title=f"{title}: {shown} connections", xlim=(-0.3, 2.3), ylim=(2.5, -2.4))
+        axis.set_aspect(0.55)
+        axis.axis("off")
+    return figure
+
+
+def convolution_pruning() -> plt.Figure:
+    """One convolution's weights, 4 filters of 3 kernels of 3×3, with weights, kernels, filters gone."""
+    rng = np.random.default_rng(5)
+    ways = {"weights": (4, 3, 3, 3), "kernels": (4, 3, 1, 1), "filters": (4, 1, 1, 1)}
+    figure, axes = plt.subplots(1, 3, figsize=(8.4, 3.4))
+    for axis, (way, shape) in zip(axes, ways.items(), strict=True):
+        order = rng.permutation(int(np.prod(shape)))
+        keep = np.broadcast_to((order < order.size / 2).reshape(shape), (4, 3, 3, 3))
+        for (t, s, i, j), stays in np.ndenumerate(keep):
+            corner = (s * 3.6 + j, t * 3.6 + i)
+            axis.add_patch(
+                plt.Rectangle(corner, 1, 1, facecolor="0.35" if stays else "white", edgecolor="0.6")
+            )
+            if not stays:
+                axis.plot(corner[0] + 0.5, corner[1] + 0.5, "x", color=VERMILION, markersize=3)
+        axis.set(title=f"half of the {way}", xlim=(-0.4, 10.6), ylim=(14.2, -0.4), aspect="equal")
+        axis.set(xlabel="input channel", xticks=[1.5, 5.1, 8.7], xticklabels=[1, 2, 3])
+        axis.set_yticks([1.5, 5.1, 8.7, 12.3], [1, 2, 3, 4])
+        axis.grid(False)
+    axes[0].set_ylabel("filter")
+    return figure
+
+
+def swd() -> plt.Figure:
+    """Selective weight decay: a pull on the weights below the cut alone, which grows as training
+    goes on."""
+    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), sharey=True, sharex=True)
+    w = np.linspace(-2, 2, 401)
+    cut = 0.8
+    for axis, strength, title in zip(
+        axes, (0.0, 0.4, 2.5), ("start", "middle", "end of training"), strict=True
+    ):
+        axis.axvspan(-cut, cut, color=VERMILION, alpha=0.12, linewidth=0)
+        pull = np.where(np.abs(w) < cut, strength * w**2, np.nan)
+        rest = np.where(np.abs(w) >= cut, 0.0, np.nan)
+        axis.plot(w, pull, color=VERMILION, marker="", linestyle="-")
+        axis.plot(w, rest, color=BLUE, marker="", linestyle="-")
+        axis.set(title=title, xlabel="weight", ylim=(-0.1, 1.8), xticks=[-cut, 0, cut], yticks=[0])
+        axis.set_xticklabels(["−λ", "0", "λ"])
+        axis.grid(False)
+    axes[0].set_ylabel("extra penalty")
+    axes[0].text(0, 1.45, "to be pruned", ha="center", color=VERMILION)
+    axes[0].text(1.0, 0.12, "kept: free", color=BLUE, fontsize=9)
+    return figure
+
+
+def workbook() -> plt.Figure:
+    """From the page to the workbook: a page with an arrow to a sheet of cells that run."""
+    figure, axis = plt.subplots(figsize=(4.2, 1.9))
+    axis.add_patch(plt.Rectangle((0, 0), 1.4, 1.8, facecolor="white", edgecolor="black"))
+    for y in (1.5, 1.2, 0.9, 0.6, 0.3):
+        axis.plot([0.2, 1.2], [y, y], color="0.5", marker="", linestyle="-")
+    arrow = {"arrowstyle": "->", "lw": 2, "color": BLUE}
+    axis.annotate("", (2.5, 0.9), (1.55, 0.9), arrowprops=arrow)
+    for y in (1.3, 0.7, 0.1):
+        axis.add_patch(plt.Rectangle((3.0, y), 1.5, 0.42, facecolor="0.93", edgecolor="black"))
+        axis.add_patch(
+            plt.Polygon([(2.72, y + 0.1), (2.72, y + 0.32), (2.9, y + 0.21)], color=GREEN)
+        )
+    axis.set(xlim=(-0.1, 4.6), ylim=(-0.1, 1.9), aspect="equal")
+    axis.axis("off")
+    return figure

@@ -1,0 +1,146 @@
+"""Compact layers: formulas against counters, surgery against the parts it kept."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from course_lib import measure, models
+from course_lib.compression import compact
+
+CASES = [(3, 8, 16, 14), (5, 1, 7, 9), (1, 4, 4, 6), (3, 1, 1, 1)]
+
+
+@pytest.mark.parametrize(("k", "m", "n", "f"), CASES)
+def test_formulas_are_what_the_counter_counts(k, m, n, f):
+    conv = nn.Conv2d(m, n, k, padding=k // 2, bias=False)
+    light, x = compact.separable(conv), torch.zeros(1, m, f, f)
+    assert measure.macs(conv, x) == compact.standard_macs(k, m, n, f)
+    assert measure.macs(light, x) == compact.separable_macs(k, m, n, f)
+    assert conv.weight.numel() == compact.standard_macs(k, m, n, 1)
+    weights = sum(p.numel() for p in light.parameters() if p.dim() == 4)
+    assert weights == compact.separable_macs(k, m, n, 1)
+    ratio = compact.separable_macs(k, m, n, f) / compact.standard_macs(k, m, n, f)
+    assert ratio == pytest.approx(1 / n + 1 / k**2)
+
+
+@pytest.mark.parametrize("options", [{"stride": 2, "padding": 1}, {"dilation": 2}, {}])
+def test_separable_keeps_the_shape(options):
+    conv = nn.Conv2d(5, 7, 3, **options)
+    x = torch.randn(2, 5, 12, 10)
+    light = compact.separable(conv, seed=1)
+    assert light(x).shape == conv(x).shape
+    assert light[0].groups == 5 and light[3].kernel_size == (1, 1)
+    again = compact.separable(conv, seed=1)
+    assert torch.equal(again[0].weight, light[0].weight)
+
+
+def test_separable_is_a_loop_over_channels():
+    light, x = compact.separable(nn.Conv2d(3, 4, 3)), torch.randn(1, 3, 6, 6)
+    patches = x.unfold(2, 3, 1).unfold(3, 3, 1)  # (1, 3, 4, 4, 3, 3)
+    depth = torch.stack(
+        [(patches[:, c] * light[0].weight[c, 0]).sum((-1, -2)) for c in range(3)], dim=1
+    )
+    torch.testing.assert_close(light[0](x), depth)
+    point = sum(
+        light[3].weight[:, c, 0, 0].view(1, 4, 1, 1) * depth[:, c : c + 1] for c in range(3)
+    )
+    torch.testing.assert_close(light[3](depth), point)
+
+
+@pytest.mark.parametrize("build", [models.small_cnn, models.vgg, models.resnet, models.inception])
+def test_pooled_head(build):
+    net, x = build(), torch.randn(4, 1, 14, 14)
+    net.eval()
+    before = copy.deepcopy(net.state_dict())
+    small = compact.pooled_head(net, x, seed=2).eval()
+    features = x
+    for name, layer in net.named_children():
+        if name == "flatten":
+            break
+        features = layer(features)
+    expected = small.fc(features.mean((2, 3)))  # an average a map, then the linear layer
+    torch.testing.assert_close(small(x), expected)
+    channels, side = features.shape[1], features.shape[2]
+    assert net.fc.weight.numel() == compact.head_weights(channels, side, [], 10)
+    assert small.fc.weight.numel() == compact.head_weights(channels, 1, [], 10)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def meta(build, **options):
+    """Shapes without numbers: nothing is drawn, nothing is multiplied."""
+    with torch.device("meta"):
+        return build(weights=None, **options), torch.zeros(1, 3, 224, 224)
+
+
+def test_torchvisions_vgg_is_mostly_head():
+    net, x = meta(torchvision.models.vgg16)
+    parts = compact.by_part(net, x)
+    assert parts["linear"][0] == compact.head_weights(512, 7, [4096, 4096], 1000) + 9192
+    assert round(measure.parameters(net), -6) == 138_000_000  # Simonyan & Zisserman, table 2
+    assert parts["linear"][0] / measure.parameters(net) > 0.89
+    assert parts["linear"][1] / measure.macs(net, x) < 0.01
+    assert parts["linear"][1] == compact.head_weights(512, 7, [4096, 4096], 1000)
+
+
+def test_torchvisions_googlenet_has_a_ninth_of_alexnet():
+    net, x = meta(torchvision.models.googlenet, aux_logits=False, init_weights=False)
+    alexnet, _ = meta(torchvision.models.alexnet)
+    parts = compact.by_part(net, x)
+    assert parts["linear"][0] == compact.head_weights(1024, 1, [], 1000) + 1000
+    # Szegedy et al. say 12 times fewer than Krizhevsky et al. (60 M); counted here it is 9 times.
+    assert round(measure.parameters(alexnet) / measure.parameters(net)) == 9
+    aux, _ = meta(torchvision.models.googlenet, init_weights=False)
+    with_heads = compact.by_part(aux.eval(), x)
+    assert with_heads["linear"][1] == parts["linear"][1]  # auxiliary heads do not run
+    assert with_heads["linear"][0] > parts["linear"][0]
+
+
+def test_a_mobilenet_of_full_convolutions_costs_what_howard_says():
+    """Table 4: 569 million multiply–adds and 4.2 million parameters, 4866 and 29.3 without
+    separable convolutions; built here from table 1's channels and strides."""
+    stages = [(32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2)]
+    stages += [(512, 512, 1)] * 5 + [(512, 1024, 2), (1024, 1024, 1)]
+    with torch.device("meta"):
+        x = torch.zeros(1, 3, 224, 224)
+        stem = nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False)
+        full = [nn.Conv2d(m, n, 3, stride=s, padding=1, bias=False) for m, n, s in stages]
+        tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1024, 1000)]
+        standard = nn.Sequential(stem, *full, *tail)
+    light = nn.Sequential(stem, *(compact.separable(c).to("meta") for c in full), *tail)
+    counted = {
+        "standard": (measure.macs(standard, x), measure.parameters(standard)),
+        "separable": (measure.macs(light, x), measure.parameters(light)),
+    }
+    assert [round(n / 1e6, 1) for n in counted["separable"]] == [568.7, 4.2]
+    assert counted["standard"][0] / 1e6 == pytest.approx(4866, rel=0.001)
+    assert round(counted["standard"][1] / 1e6, 1) == 29.3
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: compact.separable(nn.Linear(2, 2)), TypeError, "conv must be an nn.Conv2d"),
+        (lambda: compact.separable(nn.Conv2d(4, 4, 3, groups=2)), ValueError, "groups=2"),
+        (
+            lambda: compact.pooled_head(nn.ReLU(), torch.zeros(1, 1)),
+            TypeError,
+            "model must be an nn.Sequential, got ReLU",
+        ),
+        (
+            lambda: compact.pooled_head(nn.Sequential(nn.ReLU()), torch.zeros(1, 1)),
+            ValueError,
+            "must have an nn.Flatten",
+        ),
+        (
+            lambda: compact.pooled_head(models.mlp(), torch.zeros(1, 1, 14)),
+            ValueError,
+            "must follow feature maps",
+        ),
+    ],
+)
+def test_bad_input(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
