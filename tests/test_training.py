@@ -6,6 +6,7 @@ from itertools import chain
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from course_lib import data, models, training
 from course_lib.data import Split
@@ -350,3 +351,30 @@ def test_two_pieces_of_a_training_are_the_training(toy, cut, tmp_path):
 def test_steps_outside_the_training_are_refused(toy, first, last):
     with pytest.raises(ValueError, match="first and last must be 0 <= first < last <= 12"):
         training.fit(build_mlp(0), toy[0], epochs=3, first=first, last=last)
+
+
+class Shaped(nn.Module):
+    """A parametrisation that mixes a tensor's entries: wrong if it saw the stack's first dimension."""
+
+    def forward(self, x):
+        return x - x.mean(0, keepdim=True) + x.abs().amax(-1, keepdim=True)
+
+
+def test_a_stack_applies_parametrisations_member_by_member():
+    train, _ = data.load("glyphs", n_train=200, n_test=1)
+    nets = [models.mlp((196, 12, 10), seed=seed) for seed in range(3)]
+    for net in nets:
+        parametrize.register_parametrization(net.fc1, "weight", Shaped())
+        parametrize.register_parametrization(net.fc2, "bias", Shaped())
+    stack = training.stack(nets)
+    training.fit(stack, train, epochs=2)
+    for net, member in zip(nets, training.unstack(stack), strict=True):
+        training.fit(net, train, epochs=2)
+        assert torch.allclose(net(train.x), member(train.x), atol=1e-4)
+
+
+def test_a_stack_refuses_hooks_which_it_would_not_call():
+    net = models.mlp()
+    net.fc1.register_forward_pre_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="no forward hooks"):
+        training.stack([models.mlp(), net])

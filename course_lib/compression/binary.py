@@ -48,8 +48,8 @@ def binarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Tens
 
     For given B the best α is ⟨W, B⟩/n, which B = sign(W) makes largest.
 
-    Source: Rastegari et al. 2016, equations 2, 4 and 6, there for each filter (numbers from memory;
-    the problem and its solution as the authors repeat them).
+    Source: Rastegari et al. 2016, equations 2, 4 and 6, there for each filter (from memory; the
+    problem is solved by brute force in the tests).
 
     Args:
         weight: (out, …).
@@ -76,8 +76,8 @@ def ternarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Ten
     threshold is the authors' rule of thumb, between the best for uniform weights (0.67) and for
     normal ones (0.77).
 
-    Source: Li et al. 2016, equations 3 to 6 (numbers from memory; the rule as Zhu et al. 2017 quote
-    it).
+    Source: Li et al. 2016, equations 3 to 6 (numbers from memory; the factor 0.7 as implementations
+    of the paper quote it).
 
     Args, Returns, Raises:
         as ``binarize``.
@@ -102,8 +102,8 @@ def binary_weight(weight: Tensor) -> Tensor:
     """α B for each output channel, to train with: ``quantization.through(model, binary_weight)``.
 
     The gradient passes to the weight unchanged, as in TWN and BinaryConnect. (The XNOR-Net paper
-    multiplies it by 1/n + α 1[|W| <= 1], which scales a layer's learning rate by about α: there
-    batch norm makes up for it.)
+    multiplies it by 1/n + α 1[|W| <= 1], as a published implementation quotes it, which adds that
+    this is not the gradient of α B. It scales a layer's learning rate by about α.)
     """
     return straight_through(weight, _plus_minus(weight) * _mean(weight.abs(), True))
 
@@ -162,9 +162,9 @@ def pack(x: Tensor) -> Tensor:
     """Signs as bits: (…, n) numbers -> (…, ⌈n/64⌉) int64 words, a set bit where x >= 0. The last
     word is filled up with zeros."""
     bits = np.packbits((x >= 0).numpy(), axis=-1, bitorder="little")  # (…, ⌈n/8⌉) bytes
-    missing = -bits.shape[-1] % 8
-    bits = np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, missing)])
-    return torch.from_numpy(bits.view(np.int64))
+    filled = np.zeros((*bits.shape[:-1], -(-x.shape[-1] // 64) * 8), dtype=np.uint8)
+    filled[..., : bits.shape[-1]] = bits
+    return torch.from_numpy(filled.view(np.int64))
 
 
 def packed_matmul(a: Tensor, b: Tensor, n: int) -> Tensor:

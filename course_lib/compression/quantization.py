@@ -87,9 +87,9 @@ def dequantize(q: Tensor, scale: Tensor | float, zero_point: Tensor | int) -> Te
     return (q - zero_point) * scale
 
 
-def straight_through(x: Tensor, value: Tensor, passes: Tensor | bool = True) -> Tensor:
-    """``value``, to the last bit, with the gradient of ``x`` where ``passes`` is True, else none."""
-    carrier = torch.where(torch.as_tensor(passes, device=x.device), x, torch.zeros_like(x))
+def straight_through(x: Tensor, value: Tensor, passes: Tensor | None = None) -> Tensor:
+    """``value``, to the last bit, with the gradient of ``x``: everywhere, or where ``passes`` is True."""
+    carrier = x if passes is None else torch.where(passes, x, torch.zeros_like(x))
     return value.detach() + (carrier - carrier.detach())
 
 

@@ -157,6 +157,20 @@ def test_a_binary_network_learns_and_is_binary(trained):
     assert all(set(x.unique().tolist()) == {-1.0, 1.0} for x in seen.values())
 
 
+def test_weights_behind_the_signs_stay_within_one():
+    net = binary.bnn((4, 3, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=100.0)
+    handle = binary.hold_in_range(optimizer, net)
+    behind = net.fc1.parametrizations.weight.original
+    for held in (True, False):
+        for p in net.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        assert (behind == -1).all() if held else (behind < -50).all()
+        assert (net.norm.bias < -50).all()  # only weights that pass a sign are held
+        handle.remove()
+
+
 def test_packed_network_gives_the_same_numbers_to_the_bit(trained):
     net, test = trained
     small = binary.packed(net)

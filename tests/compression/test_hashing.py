@@ -81,6 +81,13 @@ def test_it_is_a_dense_network_with_gathered_weights_and_summed_gradients(build)
         assert torch.allclose(shared.grad, wanted, atol=1e-6)
 
 
+def test_layers_of_the_same_shape_share_differently():
+    net = hashing.hashed(models.mlp((20, 20, 20)), 1 / 8)
+    first, second = (net.get_submodule(n).parametrizations.weight[0] for n in ("fc1", "fc2"))
+    where = [hashing.buckets(400, rule.stored, seed=rule.seed)[0] for rule in (first, second)]
+    assert (where[0] == where[1]).float().mean() < 0.1  # chance: one of 50
+
+
 def test_no_indices_are_stored():
     net = hashing.hashed(models.mlp((196, 100, 10)), 1 / 16)
     assert measure.parameters(net) == 1225 + 62 + 110  # 19,600/16, 1,000/16, biases
