@@ -26,12 +26,12 @@ LESSONS = (
     prune_rate,
     history,
     pipeline,
-    structured,
     lottery,
-    distillation,
     sparse_training,
+    structured,
     channel_criteria,
     deep_compression,
     quantization,
+    distillation,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

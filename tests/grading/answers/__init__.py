@@ -28,13 +28,13 @@ LESSONS = (
     prune_rate,
     history,
     pipeline,
-    structured,
     lottery,
-    distillation,
     sparse_training,
+    structured,
     channel_criteria,
     deep_compression,
     quantization,
+    distillation,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}
