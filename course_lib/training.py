@@ -96,8 +96,8 @@ def fit(
         batch_size: images a step; a smaller last batch is used, not dropped.
         seed: the order of the minibatches. The same for all members of a stack.
         test: if given, accuracy on it after every epoch goes into the history.
-        valid: if given, the loss on it after every ``every`` steps goes into the history, and the
-            weights at the lowest; neither touches the training.
+        valid: if given, the cross-entropy on it after every ``every`` steps goes into the history,
+            and the weights at the lowest; neither touches the training.
         first, last: train only the steps first <= step < last of the ``epochs`` epochs, each with
             the minibatch and the learning rate that it has there; by default all.
         checkpoint: a file, rewritten after every epoch. If it exists, training goes on from there
@@ -195,7 +195,7 @@ def evaluate(model: nn.Module, test: Split, *, batch_size: int = 1000) -> Tensor
 
 
 @torch.no_grad()
-def loss(model: nn.Module, split: Split, *, batch_size: int = 1000) -> Tensor:
+def mean_loss(model: nn.Module, split: Split, *, batch_size: int = 1000) -> Tensor:
     """Mean cross-entropy over ``split``: shape () for a network, (K,) for a stack. The model's mode
     is put back as it was."""
     _check_counts(batch_size=batch_size)
@@ -299,7 +299,7 @@ class Stack(nn.Module):
 
 def _watch(history: History, model: nn.Module, valid: Split, step: int) -> None:
     """Note the validation loss, and the weights of those that have never had a lower one."""
-    now = loss(model, valid)  # () or (K,)
+    now = mean_loss(model, valid)  # () or (K,)
     better = now < torch.stack([*history.valid_loss, torch.full_like(now, torch.inf)]).amin(0)
     history.measured.append(step)
     history.valid_loss.append(now)

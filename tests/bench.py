@@ -1,7 +1,7 @@
 """`make bench`: ratios measured side by side, with what bounds them.
 
     python tests/bench.py            everything, about five minutes
-    python tests/bench.py ensemble   or prune, channels, lowrank, book
+    python tests/bench.py ensemble   or lottery, prune, channels, sparse, quant, lowrank, book
 
 Absolute times differ from machine to machine and hour to hour; every ratio is taken over the same
 work in the same run, the contestants taking turns, and is the median over the turns.
@@ -25,8 +25,17 @@ from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from course_lib import data, measure, models, training
-from course_lib.compression import compact, decomposition
-from course_lib.pruning import channel_criteria, channels, criteria, masks, rates
+from course_lib.compression import binary, compact, decomposition, quantization
+from course_lib.pruning import (
+    channel_criteria,
+    channels,
+    criteria,
+    lottery,
+    masks,
+    pipeline,
+    rates,
+    sparse_training,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS, IMAGES, BATCH = 10, 5000, 100
@@ -154,6 +163,45 @@ def _profile(run: Callable[[], None]) -> None:
     print("  " + ", ".join(f"{name} {value / total:.0%}" for name, value in share.items()))
 
 
+def tickets() -> None:
+    """The ticket experiment, search and both controls: all networks in one stack, or one by one."""
+    torch.set_num_threads(1)
+    train, _ = data.load("glyphs", n_train=2000, n_test=1)
+    nets = [models.mlp(SIZES, seed=seed) for seed in range(5)]
+    rounds, epochs = 4, 2
+    shares = lottery.layer_shares(nets[0], 0.5)
+    again = pipeline.Retrain(epochs, lambda t: 1.0)
+
+    def search(start: torch.nn.Module) -> list[masks.Masks]:
+        found = lottery.find(start, train, rounds=rounds, epochs=epochs, shares=shares)
+        return [r.masks for r in found.rounds[1:]]
+
+    def stacked() -> None:
+        found = search(training.stack(nets))
+        members, keep = [], []
+        for r, kept in enumerate(found):
+            for k, net in enumerate(nets):
+                own = {name: m[k] for name, m in kept.items()}
+                members += [lottery.reinitialise(net, seed=r), net]
+                keep += [own, lottery.random_mask(own, seed=r)]
+        pipeline.train_held(training.stack(members), train, masks.stack(keep), again)
+
+    def one_by_one() -> None:
+        for net in nets:
+            for r, own in enumerate(search(lottery.ticket(net, {}))):
+                new, other = lottery.reinitialise(net, seed=r), lottery.random_mask(own, seed=r)
+                pipeline.train_held(new, train, own, again)
+                pipeline.train_held(lottery.ticket(net, {}), train, other, again)
+
+    taken = take_turns({"one by one": one_by_one, "stack": stacked}, rounds=5)
+    trainings = len(nets) * (1 + 3 * rounds)
+    steps = trainings * epochs * len(train.y) // BATCH
+    print(f"\nthe ticket experiment, {trainings} trainings of the MLP {SIZES}, one thread:")
+    for name, seconds in taken.items():
+        print(f"  {name:12} {1000 * statistics.median(seconds) / steps:5.2f} ms a network and step")
+    print(f"  stack is {median_ratio(taken['one by one'], taken['stack']):.1f}× as fast")
+
+
 def pruning() -> None:
     """One global ranking over ResNet-50's 25.5 million weights, ours beside torch's."""
     from torchvision.models import resnet50
@@ -220,26 +268,157 @@ def surgery() -> None:
         f"({statistics.median(taken['ours']):.2f} s; {size['ours']:,} and {size['theirs']:,} "
         "parameters left)"
     )
-    print("half of the channels of each small network, 64 images, one thread (goal 0.9):")
+    print("\nhalf of the channels of each small network, 64 images of 14x14, one thread:")
+    print(
+        "  network   width  channels MACs     ms  after  products after  gain/MACs (goal 0.9) limit"
+    )
     builders = (models.small_cnn, models.vgg, models.resnet, models.inception, models.mobilenet)
     for build in builders:
-        for width in (1, 4):
+        for width in (1, 4, 16):
             _gain(build, width)
+    print(
+        "products: the share of the time in convolutions and linear layers, the layers whose MACs are\n"
+        "counted. The rest (pooling, batch norm, ReLU, sums, dispatch) passes over memory: it halves\n"
+        "with the channels at best, where MACs quarter. limit: what gain/MACs would be with that rest\n"
+        "as measured, if products took time in proportion to their MACs. What is missing between the\n"
+        "limit and 1 is the rest; what is missing below the limit is that small products use the\n"
+        "processor less well."
+    )
 
 
 def _gain(build: Callable[..., torch.nn.Module], width: float) -> None:
+    """Measured gain in time over gain in MACs of a half-channel cut, and what bounds it. In both
+    memory layouts: pooling and batch norm are several times as fast with the channels last."""
     x = torch.randn(64, 1, 14, 14)
-    whole = build(width=width)
+    whole = build(width=width).eval()
     graph = channels.trace(whole, x)
     dead = channels.weakest(graph, channel_criteria.l1(whole, graph), 0.5)
-    half = channels.remove(whole, graph, dead)
+    half = channels.remove(whole, graph, dead).eval()
     macs = measure.macs(whole, x) / measure.macs(half, x)
-    seconds = measure.latency({"whole": whole, "half": half}, x)
-    gain = seconds["whole"] / seconds["half"]
-    print(
-        f"  {build.__name__:10} width {width}: MACs {macs:.1f}×, latency {gain:.1f}×: "
-        f"latency gain / MAC gain = {gain / macs:.2f}"
-    )
+    for name, layout in (("first", torch.contiguous_format), ("last", torch.channels_last)):
+        images = x.to(memory_format=layout)
+        before, products = _cpu_seconds(whole.to(memory_format=layout), images)
+        after, products_after = _cpu_seconds(half.to(memory_format=layout), images)
+        ratio = before / after / macs
+        limit = before / (products / macs + after - products_after) / macs
+        print(
+            f"  {build.__name__:9} {width:5} {name:>5} {macs:5.1f} {1e3 * before:7.1f} "
+            f"{1e3 * after:6.1f} {products / before:7.0%} {products_after / after:5.0%} "
+            f"{ratio:7.2f} {limit:6.2f}"
+        )
+
+
+@torch.no_grad()
+def _cpu_seconds(model: torch.nn.Module, x: torch.Tensor) -> tuple[float, float]:
+    """CPU seconds of a forward pass, and those in convolutions and linear layers: the fastest of
+    the passes that fit into half a second. (CPU time: a neighbour on the core does not count.)"""
+    inside: list[float] = []
+
+    def enter(*_: object) -> None:
+        inside.append(-time.process_time())
+
+    def leave(*_: object) -> None:
+        inside[-1] += time.process_time()
+
+    counted = (torch.nn.Conv2d, torch.nn.Linear)
+    layers = [layer for layer in model.modules() if isinstance(layer, counted)]
+    hooks = [layer.register_forward_pre_hook(enter) for layer in layers]
+    hooks += [layer.register_forward_hook(leave) for layer in layers]
+    passes: list[tuple[float, float]] = []
+    while len(passes) < 5 or sum(total for total, _ in passes) < 0.5:
+        inside.clear()
+        start = time.process_time()
+        model(x)
+        passes.append((time.process_time() - start, sum(inside)))
+    for hook in hooks:
+        hook.remove()
+    return min(passes)
+
+
+def sparse() -> None:
+    """Ten of the lessons' MLPs, one epoch: dense, under a held mask, and with a mask that moves every
+    25 or 100 steps."""
+    torch.set_num_threads(1)
+    train, _ = data.load("glyphs", n_train=4 * IMAGES, n_test=1)
+    nets = [models.mlp(SIZES, seed=seed) for seed in range(SEEDS)]
+    keep = [rates.per_layer(criteria.random(net, seed=0), 0.95) for net in nets]
+    steps = {
+        "SET": lambda: sparse_training.set_step,
+        "DSR": lambda: sparse_training.dsr_step(100),
+        "SNFS": lambda: sparse_training.snfs_step,
+        "RigL": lambda: sparse_training.rigl_step,
+    }
+
+    def trained(method: str | None, every: int) -> Callable[[], None]:
+        def run() -> None:
+            stack = training.stack(nets)
+            optimizer, held = training.sgd(stack), masks.stack(keep)
+            if method == "held":
+                masks.hold(optimizer, stack, held)
+            elif method is not None:
+                sparse_training.rewire(
+                    optimizer,
+                    stack,
+                    held,
+                    [steps[method]() for _ in nets],
+                    every=every,
+                    fraction=lambda t: 0.3,
+                )
+            training.fit(stack, train, epochs=1, batch_size=BATCH, optimizer=optimizer)
+
+        return run
+
+    arms = {"dense": trained(None, 1), "mask held": trained("held", 1)}
+    arms |= {f"{name}, every {n}": trained(name, n) for n in (25, 100) for name in steps}
+    taken = take_turns(arms, rounds=5)
+    count = len(train.y) // BATCH
+    print(f"\n{SEEDS} MLPs {SIZES} at 95 %, {count} steps, one thread:")
+    for name, seconds in taken.items():
+        overhead = 100 * (median_ratio(seconds, taken["dense"]) - 1)
+        print(
+            f"  {name:16} {1000 * statistics.median(seconds) / count:6.2f} ms a step, "
+            f"{overhead:+5.0f} % over dense"
+        )
+
+
+def quant() -> None:
+    """8 bits and packed bits beside float32, one thread: a layer, and LeNet-300-100 whole."""
+    torch.set_num_threads(1)
+    for n in (256, 1024, 4096):
+        layer = torch.nn.Sequential(torch.nn.Linear(n, n, bias=False))
+        with torch.no_grad():
+            layer[0].weight.copy_(torch.where(layer[0].weight >= 0, 1.0, -1.0))
+        contestants = {
+            "float32": layer,
+            "int8": quantization.int8(layer),
+            "packed": binary.PackedLinear(layer[0].weight),
+        }
+        for batch in (1, 64):
+            _speed_ups(f"{n} × {n}, {batch} inputs", contestants, torch.randn(batch, n))
+    net = binary.bnn((784, 300, 100, 10)).eval()
+    lenet = models.lenet_300_100()
+    contestants = {
+        "float32": lenet,
+        "int8": quantization.int8(lenet),
+        "binarized, in float32": quantization.baked(net),
+        "packed": binary.packed(net),
+    }
+    for batch in (1, 64):
+        x = torch.rand(batch, 1, 28, 28)
+        with torch.no_grad():
+            same = torch.equal(contestants["packed"](x), net(x))
+        _speed_ups(
+            f"LeNet-300-100, {batch} images (packed {'equal' if same else 'NOT EQUAL'} to float)",
+            contestants,
+            x,
+        )
+
+
+def _speed_ups(title: str, contestants: dict[str, torch.nn.Module], x: torch.Tensor) -> None:
+    seconds = measure.latency(contestants, x)
+    print(f"{title}: float32 {1000 * seconds['float32']:.3f} ms")
+    for name in list(contestants)[1:]:
+        print(f"  {name}: {seconds['float32'] / seconds[name]:.2f}× as fast")
 
 
 def lowrank() -> None:
@@ -247,7 +426,7 @@ def lowrank() -> None:
     from torch import nn
 
     torch.set_num_threads(1)
-    print("\na layer to a quarter of its weights, one thread: fewer MACs, and faster")
+    print("\na layer to a quarter of its weights, one thread: times fewer MACs, times as fast in CPU time")
     for n in (64, 512, 4096):
         layer = nn.Linear(n, n)
         small = decomposition.svd(layer, decomposition.rank_by_budget(layer, 0.25, "svd"))
@@ -267,7 +446,7 @@ def lowrank() -> None:
 def _beside(
     name: str, layer: torch.nn.Module, chains: dict[str, torch.nn.Module], x: torch.Tensor
 ) -> None:
-    seconds = measure.latency({"layer": layer, **chains}, x)
+    seconds = {kind: _cpu_seconds(m, x)[0] for kind, m in {"layer": layer, **chains}.items()}
     gains = [
         f"{kind} {measure.macs(layer, x) / measure.macs(chain, x):.1f}× fewer, "
         f"{seconds['layer'] / seconds[kind]:.1f}× as fast"
@@ -299,8 +478,11 @@ def book() -> None:
 if __name__ == "__main__":
     parts = {
         "ensemble": ensemble,
+        "lottery": tickets,
         "prune": pruning,
         "channels": surgery,
+        "sparse": sparse,
+        "quant": quant,
         "lowrank": lowrank,
         "book": book,
     }

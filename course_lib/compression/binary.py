@@ -168,7 +168,7 @@ def pack(x: Tensor) -> Tensor:
 
 
 def packed_matmul(a: Tensor, b: Tensor, n: int) -> Tensor:
-    r"""Inner products of ±1 vectors from their bits.
+    r"""Products of ±1 matrices from their bits.
 
     .. math:: a \cdot b = n - 2\, \mathrm{popcount}(a \oplus b)
 
@@ -176,20 +176,24 @@ def packed_matmul(a: Tensor, b: Tensor, n: int) -> Tensor:
     bits, alike in both, would be counted too.)
 
     Args:
-        a: (i, words) from ``pack``. b: (k, words) from ``pack``. n: the vectors' length.
+        a: (i, words), rows of length n from ``pack``.
+        b: (words, k), columns of length n: ``pack(...).t()``, best contiguous.
 
     Returns:
         (i, k) int32.
     """
-    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or a.shape[1] != -(-n // 64):
+    words = -(-n // 64)
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != words or b.shape[0] != words:
         raise ValueError(
-            f"a and b must have {-(-n // 64)} words a row for n={n}, "
+            f"a must have {words} words a row and b {words} a column for n={n}, "
             f"got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    left, right = (np.ascontiguousarray(w.numpy().view(np.uint64).T) for w in (a, b))
-    different = np.zeros((a.shape[0], b.shape[0]), dtype=np.int32)
-    for word in range(a.shape[1]):  # word by word: the table of sums stays in the cache
-        different += np.bitwise_count(left[word][:, None] ^ right[word])
+    different = np.empty((a.shape[0], b.shape[1]), dtype=np.int32)
+    columns = b.numpy()
+    for i, row in enumerate(a.numpy()):  # a row at a time: (words, k) stays in the cache
+        # As unsigned numbers: NumPy counts the bits of |x| if x is signed.
+        bits = (row[:, None] ^ columns).view(np.uint64)
+        different[i] = np.bitwise_count(bits).sum(0, dtype=np.int32)
     return torch.from_numpy(n - 2 * different)
 
 
@@ -199,7 +203,7 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.n = weight.shape[1]
-        self.register_buffer("words", pack(weight.detach()))  # (out, ⌈in/64⌉)
+        self.register_buffer("words", pack(weight.detach()).t().contiguous())  # (⌈in/64⌉, out)
 
     def forward(self, x: Tensor) -> Tensor:
         return packed_matmul(pack(x), self.words, self.n).to(x.dtype)

@@ -15,15 +15,15 @@ The file, in this order; whole numbers are little-endian::
     4             CRC-32 of everything that follows
     4             CRC-32 of the names, shapes and types of the model's tensors
     then for each tensor of the state_dict, in its order:
-    1             what follows: 0 the tensor as it is, else SPARSE and perhaps CODEBOOK, CODED_*
-                  0: the tensor's bytes, nothing more
-    1             index bits b
-    4             number of entries: weights that are not zero, and fillers
-    2, 4 k        (CODEBOOK) k, and the k values as float32
-    2**b          (CODED_INDICES) the length of each code word, a byte each
-    …             distances to the next entry, less one: b bits each, or their code words
-    k             (CODED_VALUES) the length of each code word, a byte each
-    …             values: float32, or numbers in the codebook of ⌈log2 k⌉ bits, or code words
+    1             its form: 0, or SPARSE and perhaps CODEBOOK, CODED_INDICES, CODED_VALUES
+                  form 0 goes on with the tensor's bytes, nothing else; all others with
+    1             b, the bits of a distance
+    4             the number of entries: weights that are not zero, and fillers
+    2 and 4 k     k, and the k values of the codebook as float32    (CODEBOOK)
+    2^b           the length of each distance's code word, a byte each    (CODED_INDICES)
+    …             distances, less one: b bits each, or code words
+    k             the length of each value's code word, a byte each    (CODED_VALUES)
+    …             values: float32, or codebook numbers of ⌈log2 k⌉ bits, or code words
 
 Checked against the paper's text: sections 2 to 4 with equations 1 to 3, figures 2 and 3, tables 1
 to 3. Two things the paper leaves open are ours: a layer's 2^bits codes include the zero of the
@@ -180,6 +180,8 @@ def hold(optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters)
     @torch.no_grad()
     def sum_gradients(*_: object) -> None:
         for parameter, at, number, one in members:
+            if parameter.grad is None:
+                continue  # no step is taken there either
             gradient = parameter.grad.view(-1)
             sums = gradient.new_zeros(len(one)).index_add_(0, number, gradient[at])
             gradient.zero_()[at] = sums[number]
@@ -345,7 +347,7 @@ def decode(data: bytes, lengths: Sequence[int], count: int) -> tuple[list[int], 
     ranked = sorted((n, i) for i, n in enumerate(lengths) if n)  # in the order of the words
     of_length = np.bincount([n for n, _ in ranked], minlength=LONGEST_CODE + 1).tolist()
     longest = count * ranked[-1][0]
-    bits = np.unpackbits(np.frombuffer(data[: -(-longest // 8)], dtype=np.uint8)).tolist()
+    bits = np.unpackbits(np.frombuffer(data[: -(-longest // 8)], dtype=np.uint8)).tobytes()
     symbols, at = [], 0
     for _ in range(count):
         word, first, rank = 0, 0, 0  # the bits read; the first word of this length; its rank

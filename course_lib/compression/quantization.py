@@ -9,6 +9,7 @@ Source: Jacob et al. 2018; Krishnamoorthi 2018.
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -355,6 +356,18 @@ def stored_bytes(model: nn.Module, bits: int, *, per_channel: bool = True) -> in
         total -= weight.numel() * weight.element_size()
         total += -(-weight.numel() * bits // 8) + 4 * scales
     return total
+
+
+def int8(model: nn.Module) -> nn.Module:
+    """A copy whose linear layers run in 8-bit integers on the CPU, for timing: torch's dynamic
+    quantisation, a scale a tensor, inputs rounded as they come.
+
+    torch has announced the end of this interface in favour of another package; it is what works
+    without one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
 
 
 def weighted_layers(model: nn.Module, *, parametrized: bool = False) -> dict[str, nn.Module]:

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from course_lib.pruning.rates import keep_top
+from course_lib.pruning.rates import check_sparsity, keep_top
 from course_lib.training import evaluating
 
 Ids = list[int]
@@ -163,8 +163,7 @@ def weakest(graph: ChannelGraph, scores: Tensor, sparsity: float) -> set[int]:
         ValueError: a sparsity outside [0, 1], scores of another length or that are NaN.
     """
     ids = graph.ids()
-    if not 0 <= sparsity <= 1:
-        raise ValueError(f"sparsity must be in [0, 1] (the fraction removed), got {sparsity!r}")
+    sparsity = check_sparsity("sparsity", sparsity)
     if scores.shape != (len(ids),) or scores.isnan().any():
         raise ValueError(
             f"scores must be {len(ids)} numbers, one an id, got shape {tuple(scores.shape)}"

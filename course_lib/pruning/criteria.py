@@ -70,7 +70,8 @@ def snip(
     Returned is :math:`|g_j|`: the sum in the denominator is one positive number for the whole
     network and changes no ranking, neither within layers nor over all of them.
 
-    Source: Lee et al. 2019, section 4.1, equations 5 and 6, read in the paper's own text.
+    Source: Lee et al. 2019, section 4.1, equations 5 and 6, read in the paper's own text. (There the
+    sum runs over all parameters; the authors' code scores biases too.)
 
     Args:
         batch: inputs and targets. The model runs in evaluation mode, as in the authors' code.
@@ -134,9 +135,10 @@ def synflow(model: nn.Module, input_shape: Sequence[int], *, within: Masks | Non
     As in the authors' code biases and buffers enter the flow by their absolute value, are not scored,
     and the model runs in evaluation mode; a non-zero bias adds flow that starts at its layer.
 
-    Source: Tanaka et al. 2020, section 6 and algorithm 1. (Score, conservation law and iteration were
-    read in the authors' own words, in their patent specification of the method, and in their
-    published code; the section's number is from memory.)
+    Source: Tanaka et al. 2020, section 6 and algorithm 1. (The algorithm, evaluation mode included,
+    was checked as quoted from the paper; score, conservation laws and the schedule ρ^(−k/n) with
+    n = 100 in the authors' words in their patent specification; the section's number is from
+    memory.)
 
     Args:
         input_shape: shape of one example, without the batch: (channels, height, width).
@@ -199,10 +201,7 @@ def _gradients(
 def _masked(model: nn.Module, within: Masks | None) -> dict[str, Tensor]:
     """The scored weights as an earlier round's masks leave them; copies where masked."""
     weights = prunable(model)
-    for name in within or {}:
-        if name not in weights:
-            raise ValueError(f"within names {name!r}, but scored are {', '.join(weights)}")
-    masks._check(model, within or {}, argument="within")
+    masks.check(within or {}, weights, "within", "the scored layers")
     return weights | {n: weights[n].masked_fill(~keep, 0) for n, keep in (within or {}).items()}
 
 

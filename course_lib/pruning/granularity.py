@@ -12,7 +12,7 @@ import torch
 
 from course_lib.pruning.criteria import Scores
 from course_lib.pruning.masks import Masks
-from course_lib.pruning.rates import keep_top
+from course_lib.pruning.rates import check_sparsity, keep_top
 
 
 def channels(scores: Scores, sparsity: float) -> Masks:
@@ -59,8 +59,7 @@ def strided(scores: Scores, stride: int) -> Masks:
 def _lowest_groups(scores: Scores, sparsity: float, axes: int) -> Masks:
     """Masks that are constant beyond the first ``axes`` axes."""
     _check(scores)
-    if not 0 <= sparsity <= 1:
-        raise ValueError(f"sparsity must be in [0, 1] (the fraction removed), got {sparsity!r}")
+    sparsity = check_sparsity("sparsity", sparsity)
     found = {}
     for name, s in scores.items():
         groups = s.flatten(axes).sum(-1).flatten()

@@ -19,7 +19,8 @@ def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         ValueError: a name that is no parameter of ``model``, or a mask of another shape.
         TypeError: a mask that is not bool. The model is then as it was.
     """
-    parameters = _check(model, masks)
+    parameters = dict(model.named_parameters())
+    check(masks, parameters)
     with torch.no_grad():
         for name, mask in masks.items():
             parameters[name].masked_fill_(~mask.to(parameters[name].device), 0)
@@ -40,7 +41,8 @@ def hold(
     Raises:
         ValueError, TypeError: as ``apply``; also a masked parameter the optimizer does not train.
     """
-    parameters = _check(model, masks)
+    parameters = dict(model.named_parameters())
+    check(masks, parameters)
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name in masks:
         if id(parameters[name]) not in trained:
@@ -93,22 +95,24 @@ def sparsity(masks: Mapping[str, Tensor]) -> float:
     return 1 - sum(int(mask.count_nonzero()) for mask in masks.values()) / total
 
 
-def _check(
-    model: nn.Module, masks: Mapping[str, Tensor], argument: str = "masks"
-) -> dict[str, nn.Parameter]:
-    """All of the masks fit the model, or an error before anything is changed."""
-    parameters = dict(model.named_parameters())
+def check(
+    masks: Mapping[str, Tensor],
+    values: Mapping[str, Tensor],
+    argument: str = "masks",
+    owner: str = "model",
+) -> None:
+    """Every mask is bool and belongs to one of ``values``, in name and shape, or an error in the
+    words of the caller's arguments."""
     for name, mask in masks.items():
-        if name not in parameters:
+        if name not in values:
             raise ValueError(
-                f"{argument} names {name!r}, which model does not have; it has {', '.join(parameters)}"
+                f"{argument} names {name!r}, which is not among those of {owner}: {', '.join(values)}"
             )
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
             raise TypeError(f"{argument}[{name!r}] must be a torch.bool tensor, got {found}")
-        if mask.shape != parameters[name].shape:
+        if mask.shape != values[name].shape:
             raise ValueError(
-                f"{argument}[{name!r}] must have shape {tuple(parameters[name].shape)}, "
+                f"{argument}[{name!r}] must have shape {tuple(values[name].shape)}, "
                 f"got {tuple(mask.shape)}"
             )
-    return parameters

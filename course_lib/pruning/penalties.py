@@ -56,7 +56,7 @@ def group_lasso(values: Mapping[str, Tensor], groups: Groups, *, by_size: bool =
 
     Source: Yuan & Lin 2006, with the factor :math:`\sqrt{p_g}`; Wen et al. 2016 (SSL) use groups of
     filters, channels and layers without it (``by_size=False``). Both formulas are quoted from the
-    literature on them; the two papers' own text was not at hand.
+    literature on them; of Wen et al. the abstract could be read, which names the groups.
 
     Args:
         values: name -> weights. Names that ``groups`` leaves out are not penalised.

@@ -11,6 +11,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from course_lib.pruning import masks
 from course_lib.pruning.criteria import Scores
 from course_lib.pruning.masks import Masks
 
@@ -47,13 +48,18 @@ def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) ->
             ``within`` with other names or shapes than ``scores``.
     """
     _check_scores(scores)
-    sparsity = _fraction("sparsity", sparsity)
+    sparsity = check_sparsity("sparsity", sparsity)
     flat = torch.cat([s.flatten() for s in scores.values()])
     n_keep = len(flat) - round(sparsity * len(flat))
     if within is None:
         keep = keep_top(flat, n_keep)
     else:
-        keep = _check_within(scores, within)
+        if within.keys() != scores.keys():
+            raise ValueError(
+                f"within must name the layers of scores, {sorted(scores)}, got {sorted(within)}"
+            )
+        masks.check(within, scores, "within", "scores")
+        keep = torch.cat([within[name].flatten() for name in scores])
         alive = int(keep.count_nonzero())
         if n_keep > alive:
             raise ValueError(
@@ -149,7 +155,7 @@ def erdos_renyi(
     Raises:
         ValueError: a sparsity outside [0, 1], no layers, or a shape with fewer than two sides.
     """
-    sparsity = _fraction("sparsity", sparsity)
+    sparsity = check_sparsity("sparsity", sparsity)
     if not shapes:
         raise ValueError("shapes must hold at least one layer, got none")
     for name, shape in shapes.items():
@@ -197,7 +203,7 @@ def fraction(scores: Scores, count: int) -> float:
 
 def one_shot(final: float) -> Callable[[int], float]:
     """Step -> sparsity: nothing at step 0, everything at step 1."""
-    final = _fraction("final", final)
+    final = check_sparsity("final", final)
     return lambda step: final if step >= 1 else 0.0
 
 
@@ -208,7 +214,7 @@ def linear(final: float, steps: int) -> Callable[[int], float]:
 
 def geometric(final: float, steps: int) -> Callable[[int], float]:
     """Step -> sparsity, 1 − s_t = (1 − s_T)^(t/T): the same *fraction of what is left* goes in every
-    step, as in iterative magnitude pruning (Han et al. 2015; Frankle & Carbin 2019)."""
+    step, as in Frankle & Carbin 2019. (Han et al. 2015 do not say how much goes in a round.)"""
     return _schedule(final, steps, lambda t: 1 - (1 - final) ** t)
 
 
@@ -222,14 +228,19 @@ def cubic(final: float, steps: int) -> Callable[[int], float]:
 
 
 def _schedule(final: float, steps: int, curve: Callable[[float], float]) -> Callable[[int], float]:
-    final = _fraction("final", final)
+    final = check_sparsity("final", final)
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be a whole number from 1 on, got {steps!r}")
     # Before step 0 nothing is pruned, after the last step nothing more. The end is exact.
     return lambda step: final if step >= steps else curve(max(step, 0) / steps)
 
 
-def _fraction(argument: str, value: float) -> float:
+def check_sparsity(argument: str, value: float) -> float:
+    """The fraction removed as a float.
+
+    Raises:
+        ValueError: outside [0, 1]. TypeError: no number.
+    """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{argument} must be a number in [0, 1], got {value!r}")
     if not 0 <= value <= 1:  # also refuses NaN
@@ -254,21 +265,4 @@ def _shares(scores: Scores, sparsity: float | Mapping[str, float]) -> Mapping[st
         raise ValueError(
             f"sparsity must name the layers of scores, {sorted(scores)}, got {sorted(sparsity)}"
         )
-    return {name: _fraction(f"sparsity[{name!r}]", s) for name, s in sparsity.items()}
-
-
-def _check_within(scores: Scores, within: Masks) -> Tensor:
-    """``within`` as one flat mask in the order of ``scores``, or an error."""
-    if within.keys() != scores.keys():
-        raise ValueError(
-            f"within must name the layers of scores, {sorted(scores)}, got {sorted(within)}"
-        )
-    for name, mask in within.items():
-        if mask.dtype != torch.bool:
-            raise TypeError(f"within[{name!r}] must be a torch.bool tensor, got {mask.dtype}")
-        if mask.shape != scores[name].shape:
-            raise ValueError(
-                f"within[{name!r}] must have shape {tuple(scores[name].shape)}, "
-                f"got {tuple(mask.shape)}"
-            )
-    return torch.cat([within[name].flatten() for name in scores])
+    return {name: check_sparsity(f"sparsity[{name!r}]", s) for name, s in sparsity.items()}

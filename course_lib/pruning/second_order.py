@@ -23,6 +23,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from course_lib.pruning.criteria import Loss, Scores, check_batch, prunable
 from course_lib.pruning.masks import Masks
+from course_lib.pruning.rates import check_sparsity
 from course_lib.training import evaluating
 
 LARGEST = 5_000  # parameters; the Hessian in float64 then takes 200 MB
@@ -139,8 +140,7 @@ def surgeon(
     Raises:
         ValueError: as ``obs``; a sparsity outside [0, 1].
     """
-    if not 0 <= sparsity <= 1:
-        raise ValueError(f"sparsity must be in [0, 1] (the fraction removed), got {sparsity!r}")
+    sparsity = check_sparsity("sparsity", sparsity)
     inverse = inverse_at(hessian(model, batch, loss, weight_decay=weight_decay))
     w = parameters_to_vector(model.parameters()).detach()
     left = _in_scope(model)  # (P,) bool: may still be deleted

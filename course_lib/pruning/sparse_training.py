@@ -257,7 +257,8 @@ def rewire(
 
     Args:
         optimizer: SGD, or another whose state has the parameters' shapes.
-        masks: parameter name -> (*shape), or (K, *shape) for a stack. Kept up to date in place.
+        masks: parameter name -> (*shape), or (K, *shape) for a stack, on the model's device. Kept up
+            to date in place.
         steps: a method, such as ``rigl_step``; for a stack one a member.
         fraction: number of the optimizer's step, from 1 on -> fraction to drop, such as ``cosine``.
             Where it is 0, nothing moves.
@@ -275,7 +276,7 @@ def rewire(
     size = len(model) if isinstance(model, Stack) else 1
     if len(members) != size or not all(map(callable, members)):
         raise ValueError(f"steps must hold a step for each of {size} networks, got {steps!r}")
-    streams = [torch.Generator().manual_seed(1000 * seed + k) for k in range(size)]
+    streams = [(k, torch.Generator().manual_seed(1000 * seed + k)) for k in range(size)]
     remembers = torch.tensor([step is snfs_step for step in members])
     hold(optimizer, model, masks).remove()  # its checks, and zeros from the start
     parameters, t = {n: model.get_parameter(n) for n in masks}, 0
@@ -291,17 +292,16 @@ def rewire(
         drops = fraction(t)
         if t % every or not drops:
             return
-        before = {n: m.clone() for n, m in masks.items()}
         state = [rows(tensors) for tensors in _state(optimizer, parameters, masks)]
-        for k, (step, stream) in enumerate(zip(members, streams, strict=True)):
-            now = Now(*({n: x[k] for n, x in tensors.items()} for tensors in state), stream)
-            for name, mask in step(now, drops).items():
-                now.masks[name].copy_(mask)
-        fresh = {n: m & ~before[n] for n, m in masks.items()}
-        for name, new in rows(fresh).items():
-            new[remembers] = False
-            _forget(optimizer, parameters[name], fresh[name])
-            keep[name].copy_(masks[name])
+        now = [Now(*({n: x[k] for n, x in s.items()} for s in state), g) for k, g in streams]
+        new = [step(network, drops) for step, network in zip(members, now, strict=True)]
+        for name, parameter in parameters.items():
+            mask = torch.stack([member[name] for member in new]).view_as(parameter)
+            fresh = mask & ~masks[name]
+            rows({name: fresh})[name][remembers] = False
+            _forget(optimizer, parameter, fresh)
+            masks[name].copy_(mask)
+            keep[name].copy_(mask)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None  # an optimizer leaves alone what has no gradient

@@ -123,7 +123,7 @@ def test_counting_bits_is_multiplying_signs(i, k, n, seed):
     a, b = numbers(i, n, seed=seed), numbers(k, n, seed=seed + 1)
     a[:, ::3] = 0  # a zero is +1
     signs = [torch.where(x >= 0, 1, -1) for x in (a, b)]
-    got = binary.packed_matmul(binary.pack(a), binary.pack(b), n)
+    got = binary.packed_matmul(binary.pack(a), binary.pack(b).t(), n)
     assert torch.equal(got, (signs[0] @ signs[1].T).int())
 
 
@@ -195,10 +195,10 @@ BAD = [
     (lambda: binary.ternarize(torch.zeros(0)), ValueError, "weight must hold finite numbers, at"),
     (lambda: binary.packed(models.mlp()), TypeError, "made by bnn, got 'fc1'"),
     (lambda: binary.packed(nn.ReLU()), TypeError, "model must be an nn.Sequential from bnn"),
-    (lambda: binary.packed_matmul(binary.pack(torch.ones(1, 65)), binary.pack(torch.ones(1, 64)), 65),
-     ValueError, "must have 2 words a row for n=65"),
+    (lambda: binary.packed_matmul(binary.pack(torch.ones(1, 65)), binary.pack(torch.ones(3, 65)), 65),
+     ValueError, r"a must have 2 words a row and b 2 a column for n=65.*\(3, 2\)"),
     (lambda: binary.packed_matmul(binary.pack(torch.ones(1, 64)), binary.pack(torch.ones(1, 64)), 65),
-     ValueError, "must have 2 words"),
+     ValueError, "a must have 2 words"),
     (lambda: binary.hold_in_range(training.sgd(models.mlp()), models.mlp()), ValueError, "model must have weights"),
     (lambda: binary.bnn((196,)), ValueError, "sizes must hold at least two"),
     (lambda: training.stack([binary.bnn(), binary.bnn()]), ValueError, "no buffers"),

@@ -193,6 +193,14 @@ def test_held_weights_stay_shared_to_the_bit_and_are_let_go():
     index = coding.clusters(net, 3)
     train = Split(numbers(30 * 64).float().view(64, 30), torch.arange(64) % 4)
     optimizer = training.sgd(net, lr=0.02)
+    noise = torch.Generator().manual_seed(0)
+
+    @torch.no_grad()
+    def round_differently(*_):  # as wide and narrow registers may
+        for p in net.parameters():
+            p.add_(1e-6 * torch.randn(p.shape, generator=noise))
+
+    optimizer.register_step_post_hook(round_differently)
     with coding.hold(optimizer, net, index):
         training.fit(net, train, epochs=3, optimizer=optimizer, batch_size=16)
     for name, i in index.items():
@@ -202,6 +210,15 @@ def test_held_weights_stay_shared_to_the_bit_and_are_let_go():
             assert len(weight[i == k].view(torch.int32).unique()) == 1
     training.fit(net, train, epochs=1, optimizer=optimizer, batch_size=16)
     assert len(net.fc1.weight.unique()) > 400
+
+
+def test_a_parameter_without_a_gradient_is_left_alone():
+    net = compressed()
+    index, before = coding.clusters(net, 2), bits_of(net)
+    optimizer = training.sgd(net)
+    with coding.hold(optimizer, net, index):
+        optimizer.step()
+    assert bits_of(net) == before
 
 
 def test_a_stack_is_shared_member_by_member():
@@ -584,7 +601,7 @@ def test_forged_files_are_read_or_refused_but_never_worse(tmp_path):
         else:
             before = bits_of(other)
             assert [t.shape for t in other.parameters()] == [t.shape for t in net.parameters()]
-    assert refused > 1000
+    assert refused > 500
 
 
 @settings(deadline=None, max_examples=300, database=None, derandomize=True)

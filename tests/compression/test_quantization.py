@@ -339,6 +339,16 @@ def test_a_layer_in_whole_numbers_is_the_simulated_layer(glyphs):
     assert torch.allclose(whole * s1 * s2.T, simulated, rtol=1e-4, atol=1e-4)
 
 
+def test_torchs_int8_is_our_post_training_grid_up_to_the_inputs_rounding(glyphs):
+    train, test = glyphs
+    net = models.mlp()
+    training.fit(net, train, epochs=5)
+    with torch.no_grad():
+        gap = (quantization.int8(net)(test.x.flatten(1)) - net(test.x)).abs().max()
+    assert 0 < gap < 0.1 * net(test.x).std()
+    assert isinstance(net.fc1, torch.nn.Linear) and net.fc1.weight.dtype == torch.float32
+
+
 def test_bytes_are_bits_over_eight_with_scales():
     net = models.mlp((196, 100, 10))
     weights, rows = 196 * 100 + 100 * 10, 110

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from course_lib import data, models, training
-from course_lib.pruning import criteria, masks, rates, sparse_training
+from course_lib.pruning import criteria, masks, rates
 from course_lib.pruning.sparse_training import (
     Now,
     adapt,
@@ -203,6 +203,10 @@ def test_snfs_moves_weights_to_the_layer_with_the_larger_mean_momentum():
     loud = {n: m * (20 if n == "fc2.weight" else 1) for n, m in now.momenta.items()}
     even, new = (active(snfs_step(now._replace(momenta=m), 0.3)) for m in (now.momenta, loud))
     assert new["fc2.weight"] > even["fc2.weight"]
+    loud_outside = {
+        n: m * (1 if n == "fc1.weight" else 20) ** (~now.masks[n]) for n, m in now.momenta.items()
+    }  # the mean is over the active weights
+    assert active(snfs_step(now._replace(momenta=loud_outside), 0.3)) == even
     size = {n: float(loud[n][m].abs().mean()) for n, m in now.masks.items()}
     gone = {n: int(0.3 * int(m.sum())) for n, m in now.masks.items()}
     total = sum(gone.values())
@@ -438,4 +442,9 @@ def test_bad_input_is_named_and_changes_nothing():
         )
     assert all(torch.equal(v, was[n]) for n, v in net.state_dict().items())
     assert not optimizer._optimizer_step_pre_hooks
-    assert sparse_training.static(a_network(0), 0.3) is not None
+    plain, was = torch.optim.SGD(net.parameters(), lr=0.1), copy.deepcopy(keep)
+    rewire(plain, net, keep, snfs_step, every=1, fraction=cosine(0.3, 9))
+    F.cross_entropy(net(torch.rand(5, 196)), torch.arange(5)).backward()
+    with pytest.raises(ValueError, match="SGD with momentum"):
+        plain.step()
+    assert all(torch.equal(m, was[n]) for n, m in keep.items())

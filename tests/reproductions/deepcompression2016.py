@@ -39,16 +39,18 @@ class Setting(NamedTuple):
     paper: dict[str, float]  # tables 1 to 3
 
 
+FOUR_BITS = {"fc1.weight": 4, "fc2.weight": 4, "fc3.weight": 4}
+TABLE_2 = {"error": 1.58, "dense": 1.64, "P": 12, "P+Q": 32, "P+Q+H": 40}
+TABLE_3 = {"error": 0.74, "dense": 0.80, "P": 12, "P+Q": 33, "P+Q+H": 39}
 SETTINGS = {
-    "LeNet-300-100": Setting(
-        models.lenet_300_100, 0.1, 8, 4, 2, 0.92,
-        {"fc1.weight": 4, "fc2.weight": 4, "fc3.weight": 4},
-        {"error": 1.58, "dense": 1.64, "P": 12, "P+Q": 32, "P+Q+H": 40},
-    ),
+    "LeNet-300-100": Setting(models.lenet_300_100, 0.1, 12, 4, 3, 0.92, FOUR_BITS, TABLE_2),
     "LeNet-5": Setting(
-        models.lenet5, 0.05, 4, 3, 1, 0.92,
+        models.lenet5, 0.05, 5, 2, 2, 0.92,
         {"conv1.weight": 5, "conv2.weight": 5, "fc1.weight": 4, "fc2.weight": 4},
-        {"error": 0.74, "dense": 0.80, "P": 12, "P+Q": 33, "P+Q+H": 39},
+        TABLE_3,
+    ),
+    "LeNet-300-100, trained less": Setting(
+        models.lenet_300_100, 0.1, 8, 4, 2, 0.92, FOUR_BITS, TABLE_2
     ),
 }  # fmt: skip
 TUNED, TUNING_RATE = 1, 3e-4  # epochs and Adam's rate for the centroids
@@ -67,7 +69,8 @@ DIFFERENCES = [
     ),
     (
         "4 bits and 92 % were chosen for LeNet-300-100 on the last 5,000 training images, with one seed "
-        "that is not among these and longer training; LeNet-5 took them over untuned."
+        'that is not among these; LeNet-5 took them over untuned. The rows "trained less" were run '
+        "first and lost accuracy; the epochs of the other rows are those of the choice."
     ),
     "The index width is searched in every layer and the distances are coded; the paper fixes 5 bits.",
     (
@@ -172,6 +175,7 @@ def main(seeds: dict[str, int], folder: Path) -> None:
     train, test = data.load("mnist", size=28)
     todo = [(name, seed) for name, n in seeds.items() for seed in range(n)]
     runs: dict[str, list[dict]] = {name: [] for name, n in seeds.items() if n}
+    todo.sort(key=lambda one: not (folder / "{}-{}.json".format(*one)).exists())
     for name, seed in tqdm(todo, desc="networks"):
         kept = folder / f"{name}-{seed}.json"
         if not kept.exists():
@@ -183,7 +187,7 @@ def main(seeds: dict[str, int], folder: Path) -> None:
             __file__,
             experiment="Han, Mao & Dally 2016, Deep Compression of LeNet-300-100 and LeNet-5, MNIST",
             command="python tests/reproductions/deepcompression2016.py "
-            + " ".join(str(n) for n in seeds.values()),
+            + " ".join(str(n) for n in list(seeds.values())[:2]),
             setting={
                 name: SETTINGS[name]._asdict() | {"build": name, "paper": "tables 1 to 3"}
                 for name in runs
@@ -204,4 +208,5 @@ if __name__ == "__main__":
     where = Path(
         sys.argv[3] if len(sys.argv) > 3 else Path(tempfile.gettempdir()) / "deepcompression"
     )
-    main({"LeNet-300-100": three, "LeNet-5": five}, where)
+    numbers = (three, five, three)
+    main(dict(zip(SETTINGS, numbers, strict=True)), where)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from course_lib import data, measure, models, training
 from course_lib.compression import hashing
 
-HIDDEN, EPOCHS, BATCH, RATE = 1000, 8, 200, 0.1
+HIDDEN, IMAGES, EPOCHS, BATCH, RATE = 1000, 20_000, 8, 200, 0.1
 SHARES = (1 / 8, 1 / 16, 1 / 32, 1 / 64)
 
 
@@ -39,7 +39,7 @@ def main(seeds: int) -> None:
     """Run, and write the result file."""
     torch.set_num_threads(1)
     start = time.perf_counter()
-    train, test = data.load("mnist", size=28)
+    train, test = data.load("mnist", size=28, n_train=IMAGES)
 
     def dense(hidden: int) -> list[nn.Module]:
         return [models.mlp((784, hidden, 10), seed=seed) for seed in range(seeds)]
@@ -75,7 +75,8 @@ def main(seeds: int) -> None:
             "The paper's own figures were not at hand, so none stand beside ours.",
             "MurmurHash3's finaliser in place of xxHash; biases are stored as they are.",
             "Seeds differ in initial weights; all use the same hash function.",
-            "SGD with momentum and linear decay, no dropout, no tuning of each size; the paper tunes.",
+            "A third of the training images; SGD with momentum and linear decay, no dropout.",
+            "No tuning of each size, where the paper tunes.",
         ],
         table=table,
         seconds=time.perf_counter() - start,

@@ -23,12 +23,12 @@ from course_lib.pruning.masks import Masks
 EPOCHS, BATCH, TRAIN = 20, 100, 54_000
 SPARSITIES = (0.95, 0.98)
 DIFFERENCES = [
-    "The learning rate falls linearly to zero over 20 epochs (10,800 steps, about the 10,000 of the "
-    "authors' published code); the paper divides it by 10 after every 25,000 steps, and does not say "
-    "when it stops.",
+    "The learning rate falls linearly to zero over 20 epochs, 10,800 steps (the authors' published "
+    + "code: 10,000); the paper divides it by 10 every 25,000 steps and does not say when it stops.",
+    "Pixels are in [0, 1]; the authors' code subtracts their mean and divides by their deviation, "
+    + "so that the weights of pixels that are always black are scored and trained too.",
     "Weights are pruned and biases kept; the authors' code prunes biases too.",
-    "The network is trained from the weights that were scored; the authors' code scores one random "
-    "start and trains from another.",
+    "The network is trained from the weights that were scored; the authors' code trains from others.",
     "Weights start as He et al. 2015 propose (variance 2 / fan-in); the code uses 1 / fan-in.",
     "The paper's errors are means of 20 runs.",
 ]

@@ -7,11 +7,14 @@ from course_lib.grading.exercises import (
     approaches,
     channel_criteria,
     criteria,
+    deep_compression,
     distillation,
     history,
+    lottery,
     motivation,
     pipeline,
     prune_rate,
+    quantization,
     sparse_training,
     structured,
 )
@@ -24,8 +27,11 @@ LESSONS = (
     history,
     pipeline,
     structured,
+    lottery,
     distillation,
     sparse_training,
     channel_criteria,
+    deep_compression,
+    quantization,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

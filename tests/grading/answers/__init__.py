@@ -9,11 +9,14 @@ from . import (
     approaches,
     channel_criteria,
     criteria,
+    deep_compression,
     distillation,
     history,
+    lottery,
     motivation,
     pipeline,
     prune_rate,
+    quantization,
     sparse_training,
     structured,
 )
@@ -26,9 +29,12 @@ LESSONS = (
     history,
     pipeline,
     structured,
+    lottery,
     distillation,
     sparse_training,
     channel_criteria,
+    deep_compression,
+    quantization,
 )
 RIGHT = {name: answers for lesson in LESSONS for name, answers in lesson.RIGHT.items()}
 WRONG = {name: answers for lesson in LESSONS for name, answers in lesson.WRONG.items()}

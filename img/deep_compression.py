@@ -1,0 +1,52 @@
+"""Pictures of lesson Deep Compression."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from course_lib.teaching import plots
+
+CODEBOOK = ("−1.1", "0.5", "1.5")
+WEIGHTS = (  # row, column, value, cluster
+    (0, 1, "1.4", 2), (0, 4, "0.4", 1), (2, 3, "−1.1", 0),
+    (2, 4, "0.6", 1), (3, 1, "1.6", 2), (3, 3, "0.5", 1),
+)  # fmt: skip
+
+
+def deep_compression() -> plt.Figure:
+    """Prune, share, code: the same 4 × 5 weights three times."""
+    figure, axes = plt.subplots(1, 3, figsize=(9.4, 3.3), width_ratios=[1, 1.45, 1.75])
+    for axis, title in zip(axes, ("1  prune", "2  share", "3  code"), strict=True):
+        axis.set(xlim=(-0.05, 5.05), ylim=(4.6, -0.1), title=title, xticks=[], yticks=[])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+    for axis in axes[:2]:
+        for row, column in np.ndindex(4, 5):
+            axis.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, ec="#8A8A8A", lw=0.8))
+    for row, column, value, cluster in WEIGHTS:
+        axes[0].text(column + 0.5, row + 0.5, value, ha="center", va="center", fontsize=9.5)
+        axes[1].add_patch(
+            plt.Rectangle((column, row), 1, 1, color=plots.COLOURS[cluster], alpha=0.35, lw=0)
+        )
+        axes[1].text(column + 0.5, row + 0.5, cluster, ha="center", va="center", fontsize=11)
+    axes[1].set_xlim(-0.05, 7.9)
+    axes[1].text(5.5, 0.2, "codebook", fontsize=10)
+    for cluster, centroid in enumerate(CODEBOOK):
+        axes[1].add_patch(
+            plt.Rectangle((5.5, cluster + 0.5), 0.9, 0.9, color=plots.COLOURS[cluster], alpha=0.35)
+        )
+        axes[1].text(5.95, cluster + 0.95, cluster, ha="center", va="center", fontsize=11)
+        axes[1].text(6.6, cluster + 0.95, centroid, va="center", fontsize=10)
+    lines = {
+        "position": ("1", "4", "12", "13", "14", "16", "18"),
+        "zeros before": ("1", "2", "7", "0", "0", "1", "1"),
+        "cluster": ("2", "1", "–", "0", "1", "2", "1"),
+    }
+    for line, (label, entries) in enumerate(lines.items()):
+        axes[2].text(0, 0.5 + line, label, fontsize=9.5, va="center")
+        for place, entry in enumerate(entries):
+            axes[2].text(
+                1.75 + 0.47 * place, 0.5 + line, entry, fontsize=10, ha="center", va="center"
+            )
+    axes[2].text(2.62, 3.25, "↑ filler zero", fontsize=9.5)
+    axes[2].text(0, 4.1, "then a code word for every number, short for the frequent", fontsize=9.5)
+    return figure
