@@ -5,7 +5,7 @@ import numpy as np
 
 from course_lib.teaching import plots
 
-BLUE, VERMILION, GREEN = plots.COLOURS[:3]
+BLUE, VERMILION = plots.COLOURS[:2]
 
 
 def approaches() -> plt.Figure:
@@ -14,8 +14,8 @@ def approaches() -> plt.Figure:
     figure, axes = plt.subplots(1, 4, figsize=(8.4, 2.9))
     ways = {
         "remove": "pruning",
-        "re-encode": "quantization, sharing,\nhashing, coding",
-        "replace": "low rank,\ndistillation",
+        "re-encode": "quantization, sharing,\nlow rank, coding",
+        "replace": "distillation",
         "design": "pooled heads, depthwise\nconvolutions, search",
     }
     for axis, (way, examples) in zip(axes, ways.items(), strict=True):
@@ -25,14 +25,17 @@ def approaches() -> plt.Figure:
         axis.grid(False)
     for place, w in np.ndenumerate(weights):
         _square(axes[0], place, w if w > 0.35 else None)
-        _square(axes[1], place, np.ceil(3 * w) / 3.5)
     for i in range(6):
-        for j in range(2):
-            _square(axes[2], (i, j), weights[i, j])
-            _square(axes[2], (j, i + 2.5), weights[j, i])
+        for j in range(2):  # two thin factors, in a few shades
+            _square(axes[1], (i, j), np.ceil(3 * weights[i, j]) / 3.5)
+            _square(axes[1], (j, i + 2.5), np.ceil(3 * weights[j, i]) / 3.5)
+    for (row, column), w in np.ndenumerate(weights[:3, 3:]):
+        _square(axes[2], (row, column), w)
+    for axis in axes[2:]:
+        axis.add_patch(plt.Rectangle((0, 0), 6, 6, fill=False, edgecolor="0.6", linestyle="--"))
+    axes[2].text(0.2, 7.2, "learns from the large one", fontsize=9, color=BLUE)
     for axis_place in ((0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5)):
         _square(axes[3], axis_place, weights[axis_place])
-    axes[3].add_patch(plt.Rectangle((0, 0), 6, 6, fill=False, edgecolor="0.6", linestyle="--"))
     axes[3].text(0.2, 7.2, "never built in full", fontsize=9, color=BLUE)
     return figure
 
