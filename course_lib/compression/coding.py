@@ -462,12 +462,18 @@ def _block(tensor: Tensor, huffman: bool) -> list[Piece]:
     words = flat.numpy().view(np.uint32)  # the numbers' bits: exact, also for NaN
     positions = torch.from_numpy(np.flatnonzero(words << 1))  # neither 0.0 nor −0.0
     forms = [plain]
-    for index_bits in range(MOST_INDEX_BITS + 1):
+    for index_bits in _widths(len(words), len(positions)):
         distances, at = relative(positions, index_bits)
         values = np.zeros(len(distances), dtype=np.uint32)  # a filler's is 0.0
         values[at] = words[positions]
         forms.append(_sparse(distances.numpy(), values, index_bits, huffman))
     return min(forms, key=_length)
+
+
+def _widths(n: int, kept: int) -> list[int]:
+    """The bits of a distance worth trying: 0, and those about the mean distance n / kept."""
+    mean = (n // max(kept, 1)).bit_length()  # of bits that the mean distance has
+    return sorted({0, *range(max(0, mean - 2), min(mean + 4, MOST_INDEX_BITS) + 1)})
 
 
 def _sparse(

@@ -540,6 +540,21 @@ def test_the_size_is_what_the_formulas_say():
     assert coded == {"header": 6, "codebook": 10, "tables": 8, "indices": 18, "values": 18}
 
 
+@pytest.mark.parametrize("huffman", [True, False])
+@pytest.mark.parametrize("sparsity", [0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999])
+def test_no_other_width_of_the_distances_is_shorter(sparsity, huffman, monkeypatch):
+    """Only widths about the mean distance are tried; the oracle tries all of them."""
+    for n, bits in ((100, 2), (3000, 4), (20_000, 3)):
+        weight = numbers(n).float()
+        weight[weight.abs() <= weight.abs().quantile(sparsity)] *= sparsity == 0
+        nearest = coding.kmeans(weight, 2**bits)[1]
+        tensor = torch.where(weight == 0, 0.0, 1.0 + nearest)
+        found = coding._length(coding._block(tensor, huffman))
+        with monkeypatch.context() as patch:
+            patch.setattr(coding, "_widths", lambda *_: range(coding.MOST_INDEX_BITS + 1))
+            assert found == coding._length(coding._block(tensor, huffman))
+
+
 def unharmed(path, net, data, before):
     """Loading ``data`` raises ValueError, and leaves the model as it was."""
     path.write_bytes(data)
