@@ -220,8 +220,8 @@ def _scaled(n: int, width: float) -> int:
     return max(1, round(n * width))
 
 
-def _seeded(seed: int, layers: Callable[[], OrderedDict[str, nn.Module]]) -> nn.Sequential:
-    """Build layers from a seed without disturbing the caller's random numbers.
+def seeded(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
+    """What ``build`` makes, from a seed, without disturbing the caller's random numbers.
 
     Weights start as He et al. 2015 propose for ReLU, normal with variance 2 / fan-in, and biases at
     zero: torch's own start is six times smaller in variance, and under it a deep network
@@ -229,10 +229,14 @@ def _seeded(seed: int, layers: Callable[[], OrderedDict[str, nn.Module]]) -> nn.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = nn.Sequential(layers())
+        model = build()
         for layer in model.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
     return model
+
+
+def _seeded(seed: int, layers: Callable[[], OrderedDict[str, nn.Module]]) -> nn.Sequential:
+    return seeded(seed, lambda: nn.Sequential(layers()))

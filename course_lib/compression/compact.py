@@ -7,13 +7,14 @@ convolutions (Howard et al. 2017). Both change the architecture, so the new laye
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import nn
 
 from course_lib.measure import macs, parameters
+from course_lib.models import seeded
 from course_lib.training import evaluating
 
 
@@ -52,7 +53,7 @@ def pooled_head(
         raise ValueError(f"nn.Flatten must follow feature maps (b, C, h, w), got {maps.shape}")
     kept["pool"] = nn.AdaptiveAvgPool2d(1)  # (b, C, h, w) -> (b, C, 1, 1)
     kept[names[0]] = nn.Flatten()
-    kept["fc"] = _seeded(seed, lambda: nn.Linear(maps.shape[1], classes))
+    kept["fc"] = seeded(seed, lambda: nn.Linear(maps.shape[1], classes))
     return nn.Sequential(kept)
 
 
@@ -73,7 +74,7 @@ def separable(conv: nn.Conv2d, *, seed: int = 0) -> nn.Sequential:
         raise ValueError(f"conv must have one group, got groups={conv.groups}")
     m, n = conv.in_channels, conv.out_channels
     geometry = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
-    return _seeded(
+    return seeded(
         seed,
         lambda: nn.Sequential(
             nn.Conv2d(m, m, conv.kernel_size, groups=m, bias=False, **geometry),
@@ -112,16 +113,3 @@ def by_part(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[int, int]]:
         "convolutions": (parameters(model) - n, macs(model, x) - products),
         "linear": (n, products),
     }
-
-
-def _seeded(seed: int, layers: Callable[[], nn.Module]) -> nn.Module:
-    """Fresh layers by seed, He's normal weights, without touching torch's generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        found = layers()
-        for layer in found.modules():
-            if isinstance(layer, (nn.Linear, nn.Conv2d)):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-    return found

@@ -116,7 +116,7 @@ def find(
     if list(shares) != names:
         raise ValueError(f"shares must name the layers {names}, got {list(shares)}")
     _check_shares({f"shares[{name!r}]": share for name, share in shares.items()})
-    pipeline._checked_sparsities(gone(shares), rounds)
+    pipeline.checked_sparsities(gone(shares), rounds)
     ones = {n: torch.ones_like(model.get_parameter(n), dtype=torch.bool) for n in shares}
     steps = epochs * -(-len(train.y) // batch_size)
     if not 0 <= rewind < steps:

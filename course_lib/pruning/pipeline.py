@@ -155,7 +155,7 @@ def iterate(
             another run. In all but the last case the model is as it was.
     """
     scores_of = _one_each(score, model)
-    sparsities = _checked_sparsities(schedule, rounds)
+    sparsities = checked_sparsities(schedule, rounds)
     _check_weights(model, retrain.weights)
     keep, done = None, []
     for step, sparsity in enumerate(sparsities, start=1):
@@ -265,7 +265,7 @@ def _one_each(score: Score | Sequence[Score], model: nn.Module) -> Sequence[Scor
     return score
 
 
-def _checked_sparsities(schedule, rounds: int) -> list[float | dict[str, float]]:
+def checked_sparsities(schedule, rounds: int) -> list[float | dict[str, float]]:
     if not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"rounds must be a whole number from 1 on, got {rounds!r}")
     found = [schedule(step) for step in range(1, rounds + 1)]

@@ -178,11 +178,11 @@ def erdos_renyi(
     removed = {n: 0.0 if n in dense else (1 - epsilon * raw[n]) * size[n] for n in shapes}
     return {
         n: count / size[n]
-        for n, count in _whole(removed, round(sparsity * sum(size.values()))).items()
+        for n, count in whole_numbers(removed, round(sparsity * sum(size.values()))).items()
     }
 
 
-def _whole(parts: Mapping[str, float], total: int) -> dict[str, int]:
+def whole_numbers(parts: Mapping[str, float], total: int) -> dict[str, int]:
     """Round parts to whole numbers that add up to ``total``: those with the largest remainders go
     up."""
     down = {name: math.floor(part) for name, part in parts.items()}

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.pruning.masks import Masks, hold
-from course_lib.pruning.rates import _whole, keep_top
+from course_lib.pruning.rates import keep_top, whole_numbers
 from course_lib.training import Stack
 
 
@@ -129,7 +129,7 @@ def share(total: int, merit: Mapping[str, float], room: Mapping[str, int]) -> di
         parts = {n: rest * claim / whole for n, claim in claims.items()}
         over = {n: room[n] for n, part in parts.items() if part > room[n]}
         if not over:
-            shares = full | _whole(parts, rest)
+            shares = full | whole_numbers(parts, rest)
             return {n: shares[n] for n in merit}
         full |= over
 
