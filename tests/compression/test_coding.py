@@ -10,6 +10,7 @@ import zlib
 from fractions import Fraction
 from types import SimpleNamespace
 
+import dahuffman
 import numpy as np
 import pytest
 import torch
@@ -367,7 +368,6 @@ def test_mean_length_is_within_a_bit_of_the_entropy(counts):
 @QUIET
 @given(COUNTS)
 def test_code_is_as_short_as_another_librarys(counts):
-    dahuffman = pytest.importorskip("dahuffman")
     theirs = dahuffman.HuffmanCodec.from_frequencies({i: c for i, c in enumerate(counts) if c})
     table = theirs.get_code_table()  # with a symbol for the end, counted once
     cost = sum(table[i][0] * c for i, c in enumerate(counts) if c)
