@@ -36,7 +36,7 @@ _STYLE = """<style>
 .scrub .frame { margin: 12px 0; overflow-x: auto; }
 .scrub .bars { border-collapse: collapse; margin: 0; width: 100%; }
 .scrub .bars :is(th, td) { background: none; border: 0; color: inherit; padding: 3px 8px 3px 0; text-align: left; }
-.scrub .bars th { font-weight: normal; width: 1%; }
+.scrub .bars th { font-weight: normal; min-width: 7.5em; width: 1%; }
 .scrub .bars td:last-child { white-space: nowrap; width: 1%; }
 .scrub .bars i { background: var(--accent); border-radius: 2px; display: block; height: 12px; min-width: 1px; }
 .scrub img { border: 1px solid var(--line); image-rendering: pixelated; max-width: 100%; }
