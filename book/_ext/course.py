@@ -1,6 +1,7 @@
 """The book's own Sphinx extension: formulas without a network, strips, predict gates, tables."""
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Iterator
@@ -156,7 +157,7 @@ class Reproductions(SphinxDirective):
     def section(self, name: str, result: dict) -> nodes.section:
         """Return one run: what it is, the table, how it differs from the paper."""
         section = nodes.section("", nodes.title("", result["experiment"]), ids=[name])
-        setting = ", ".join(f"{key}: {value}" for key, value in result["setting"].items())
+        setting = spelled(result["setting"])
         minutes = (
             f"{max(1, round(result['seconds'] / 60))} min, torch {result['versions']['torch']}"
         )
@@ -168,9 +169,11 @@ class Reproductions(SphinxDirective):
         )
         rows = [("", "Paper", "Ours", "Seeds")]
         for row in result["table"]:
-            paper = "–" if row["paper"] is None else f"{row['paper']:g} {row['unit']}"
-            ours = f"{mean_sd(row['ours'])} {row['unit']}"
-            rows.append((row["quantity"], paper, ours, len(row["ours"])))
+            short = len(row["unit"]) <= 2  # % or ×: beside the number; else beside its name
+            name = row["quantity"] if short else f"{row['quantity']}, {row['unit']}"
+            unit = f" {row['unit']}" if short else ""
+            paper = "–" if row["paper"] is None else f"{row['paper']:,g}{unit}"
+            rows.append((name, paper, f"{mean_sd(row['ours'])}{unit}", len(row["ours"])))
         section += table_of(rows)
         section += nodes.paragraph("", "What differs from the paper:")
         items = (nodes.list_item("", nodes.paragraph("", d)) for d in result["differences"])
@@ -178,12 +181,22 @@ class Reproductions(SphinxDirective):
         return section
 
 
+def spelled(value: object) -> str:
+    """Return a setting in words: "a: 1, b: (c: 2, d: 3)"."""
+    if not isinstance(value, dict):
+        return str(value)
+    inner = ((k, f"({spelled(v)})" if isinstance(v, dict) else v) for k, v in value.items())
+    return ", ".join(f"{key}: {said}" for key, said in inner)
+
+
 def mean_sd(values: list[float]) -> str:
-    """Return mean ± standard deviation over the seeds, or the one value there is."""
+    """Return mean ± standard deviation over the seeds, to the deviation's second digit."""
     mean = statistics.fmean(values)
-    if len(values) == 1:
-        return f"{mean:.4g}"
-    return f"{mean:.4g} ± {statistics.stdev(values):.2g}"
+    sd = statistics.stdev(values) if len(values) > 1 else 0
+    if not sd:
+        return f"{mean:,.6g}"
+    digits = min(3, max(0, 1 - math.floor(math.log10(sd))))
+    return f"{mean:,.{digits}f} ± {sd:,.{digits}f}"
 
 
 def executed(env) -> Iterator[tuple[str, dict, list]]:
