@@ -5,6 +5,7 @@ scores the earlier entry (in the order of the layers, then row by row) stays.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 
@@ -27,16 +28,18 @@ def per_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
         ValueError: a sparsity outside [0, 1], a name too many or too few, NaN scores.
     """
     shares = _shares(scores, sparsity)
-    return {
+    found = {
         name: keep_top(s.flatten(), s.numel() - round(shares[name] * s.numel())).view(s.shape)
         for name, s in scores.items()
     }
+    _warn_of_collapse({name: keep for name, keep in found.items() if shares[name] < 1})
+    return found
 
 
 def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) -> Masks:
     """Global pruning: one ranking over all layers; ``round(s * n)`` of the lowest scores go.
 
-    A layer may lose everything (layer collapse); nothing here prevents it.
+    A layer may lose everything (layer collapse): a warning names it, nothing here prevents it.
 
     Args:
         scores: parameter name -> scores, higher = keep.
@@ -68,7 +71,17 @@ def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) ->
             )
         keep[keep.clone()] = keep_top(flat[keep], n_keep)
     parts = keep.split([s.numel() for s in scores.values()])
-    return {name: part.view(s.shape) for (name, s), part in zip(scores.items(), parts, strict=True)}
+    found = {n: part.view(s.shape) for (n, s), part in zip(scores.items(), parts, strict=True)}
+    if sparsity < 1:
+        _warn_of_collapse(found)
+    return found
+
+
+def _warn_of_collapse(found: Masks) -> None:
+    """Name the layers of which nothing is left; Python shows a warning once a line of the caller."""
+    for name, keep in found.items():
+        if keep.numel() and not keep.any():
+            warnings.warn(f"nothing is left of {name!r}: no signal passes it", stacklevel=3)
 
 
 def iteratively(

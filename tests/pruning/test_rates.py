@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from fractions import Fraction
 from itertools import pairwise
 
@@ -270,3 +271,26 @@ def test_rounds_are_nested_and_see_the_round_before():
     assert keep["w"].tolist() == [False] * 4 + [True] * 2 + [False] * 2
     with pytest.raises(ValueError, match="steps must be a whole number from 1 on, got 0"):
         rates.iteratively(score, rates.one_shot(0.5), steps=0)
+
+
+@pytest.mark.parametrize(
+    "prune",
+    [lambda s: rates.globally(s, 0.5), lambda s: rates.per_layer(s, {"weak": 0.9, "strong": 0.0})],
+)
+def test_a_layer_that_loses_everything_is_named_once(prune):
+    scores = {"weak": torch.arange(4.0), "strong": torch.arange(4.0) + 10}
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            keep = prune(scores)
+    assert not keep["weak"].any() and keep["strong"].all()
+    assert [str(w.message) for w in seen] == ["nothing is left of 'weak': no signal passes it"]
+
+
+def test_no_warning_where_everything_was_to_go_or_something_is_left():
+    scores = {"a": torch.arange(4.0), "b": torch.arange(4.0)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for sparsity in (0, 0.5, 0.75, 1):
+            rates.globally(scores, sparsity)
+            rates.per_layer(scores, sparsity)
