@@ -12,7 +12,7 @@ test: book
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m nbstripout --keep-id --verify notebooks/*.ipynb
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs --nbval-lax tests notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs --nbval-lax tests notebooks
 
 lab: .venv/ready
 	$(BIN)/pip install --quiet --constraint requirements.txt --editable '.[lab]'
