@@ -198,20 +198,21 @@ def one_core():
     os.sched_setaffinity(0, cores)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Let Ctrl-C reach what this process starts, also where a background shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux to claim one core")
-def test_ctrl_c_ends_the_kernel_and_keeps_what_is_done(build, tree, one_core):
+def test_ctrl_c_ends_the_kernel_and_keeps_what_is_done(build, tree, one_core, ctrl_c):
     os.mkfifo(tree / "pipe")
     tell = "import os\nwith open('../pipe', 'w') as pipe:\n    print(os.getpid(), file=pipe)\n"
     write_notebook(tree, "b", tell + "while True:\n    pass\n")  # on one core, b starts after a
     command = [sys.executable, "book/build.py"]
-    process = subprocess.Popen(
-        command,
-        cwd=tree,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background job ignores Ctrl-C, and what it starts does too: not here.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = subprocess.Popen(command, cwd=tree, stderr=subprocess.PIPE, text=True)
     with open(tree / "pipe") as pipe:  # waits until b runs
         kernel = psutil.Process(int(pipe.read()))
     process.send_signal(signal.SIGINT)
