@@ -28,7 +28,7 @@ _STYLE = """<style>
 .scrub legend { float: none; font-size: 1em; font-weight: 600; margin: 0; padding: 0; width: auto; }
 .scrub label { align-items: center; display: inline-flex; gap: 8px; margin: 0; min-height: 44px; }
 .scrub label.axis { display: flex; flex-wrap: wrap; font-weight: 600; }
-.scrub label.axis input { flex: 1 1 12em; height: 44px; min-width: 0; }
+.scrub label.axis input { flex: 1 1 6em; height: 44px; min-width: 0; }
 .scrub label.axis b { flex: none; font-weight: normal; min-width: 5em; }
 .scrub [data-axis][hidden] { display: none; }
 .scrub input { accent-color: var(--accent); cursor: pointer; margin: 0; }
@@ -36,7 +36,9 @@ _STYLE = """<style>
 .scrub .frame { margin: 12px 0; overflow-x: auto; }
 .scrub .bars { border-collapse: collapse; margin: 0; width: 100%; }
 .scrub .bars :is(th, td) { background: none; border: 0; color: inherit; padding: 3px 8px 3px 0; text-align: left; }
-.scrub .bars th { font-weight: normal; min-width: 7.5em; width: 1%; }
+.scrub .bars th { font-weight: normal; width: 1%; }
+.scrub .bars th.long { min-width: 8em; }
+.scrub .bars th:not(.long) { white-space: nowrap; }
 .scrub .bars td:last-child { white-space: nowrap; width: 1%; }
 .scrub .bars i { background: var(--accent); border-radius: 2px; display: block; height: 12px; min-width: 1px; }
 .scrub img { border: 1px solid var(--line); image-rendering: pixelated; max-width: 100%; }
@@ -175,8 +177,9 @@ def bars(rows: Mapping[str, tuple[float, str]], *, top: float = 100.0) -> str:
         if not math.isfinite(length):
             raise ValueError(f"rows[{label!r}] must be finite, got {length!r}")
         width = 100 * min(max(length / top, 0), 1)
+        wraps = ' class="long"' if len(label) > 18 else ""
         lines.append(
-            f'<tr><th scope="row">{html.escape(label)}</th><td><i style="width:{width:.1f}%"></i></td>'
+            f'<tr><th scope="row"{wraps}>{html.escape(label)}</th><td><i style="width:{width:.1f}%"></i></td>'
             f"<td>{html.escape(text)}</td></tr>"
         )
     return f'<table class="bars">{"".join(lines)}</table>'
