@@ -68,6 +68,7 @@ _SCRIPT = """<script>
   for (const axis of axes) {
     axis.hidden = false;
     axis.addEventListener("input", show);
+    axis.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab takes arrows
   }
   show();
 })();
