@@ -48,6 +48,9 @@ SETTINGS = {
     "LeNet-5": Setting(
         models.lenet5, 0.01, 8, 4, 3, 0.92, LENET5_BITS, TABLE_3
     ),
+    "LeNet-300-100, 90 %": Setting(
+        models.lenet_300_100, 0.1, 12, 4, 3, 0.90, FOUR_BITS, TABLE_2
+    ),
     "LeNet-300-100, trained less": Setting(
         models.lenet_300_100, 0.1, 8, 4, 2, 0.92, FOUR_BITS, TABLE_2
     ),
@@ -73,6 +76,10 @@ DIFFERENCES = [
         "4 bits and 92 % were chosen for LeNet-300-100 on the last 5,000 training images, with one seed "
         'that is not among these; LeNet-5 took them over untuned. The rows "trained less" were run '
         "first and lost accuracy; the epochs of the other rows are those of the choice."
+    ),
+    (
+        "The rows with 90 % came last: that sparsity was computed beforehand to make a file of about "
+        "the paper's size, to compare errors there."
     ),
     "The index width is searched in every layer and the distances are coded; the paper fixes 5 bits.",
     (
@@ -216,5 +223,5 @@ if __name__ == "__main__":
     where = Path(
         sys.argv[3] if len(sys.argv) > 3 else Path(tempfile.gettempdir()) / "deepcompression"
     )
-    numbers = (three, five, three, five)
+    numbers = (three, five, three, three, five)
     main(dict(zip(SETTINGS, numbers, strict=True)), where)
