@@ -415,6 +415,8 @@ function render({ model, el }) {
   const changes = ["change:scope", "change:layer", "change:position"];
 
   el.classList.add("explorer");
+  // JupyterLab would take the arrow keys.
+  el.onkeydown = (event) => event.stopPropagation();
   el.replaceChildren(arrange(parts, data, model.get("fallback")));
   listen(parts, data, model, draw);
   changes.forEach((change) => model.on(change, draw));
