@@ -139,7 +139,13 @@ def test_caches_and_hidden_files_change_nothing(build, tree):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).touch()
     assert build.digest(tree, build.EXECUTED + build.PAGES) == before
-    (tree / "book/new.md").touch()
+
+
+@pytest.mark.parametrize("new", ["book/new.md", "tests/reproductions/new.json"])
+def test_the_pages_follow_their_texts_and_the_recorded_runs(build, tree, new):
+    before = build.digest(tree, build.EXECUTED + build.PAGES)
+    (tree / new).parent.mkdir(parents=True, exist_ok=True)
+    (tree / new).touch()
     assert build.digest(tree, build.EXECUTED + build.PAGES) != before
 
 
