@@ -1,6 +1,6 @@
 """`make bench`: ratios measured side by side, with what bounds them.
 
-    python tests/bench.py            everything, about five minutes
+    python tests/bench.py            everything; a part takes up to some minutes
     python tests/bench.py ensemble   or any of the parts at the end of this file
 
 Absolute times differ from machine to machine and hour to hour; every ratio is taken over the same

@@ -8,17 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from course_lib import data, models, training
+from course_lib import models, training
 from course_lib.pruning import lottery, masks, pipeline
 
 LAYERS = ["fc1.weight", "fc2.weight", "fc3.weight"]
 SIZES = {"fc1.weight": 1024, "fc2.weight": 192, "fc3.weight": 120}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    train, test = data.load("digits", n_train=600, n_test=300)
-    return train, test
 
 
 def net(seed=0):
@@ -183,30 +177,14 @@ def test_a_stack_is_its_members_one_by_one(digits):
             assert ours.history.early_stop == theirs.history.early_stop[k]
 
 
-class Interrupt(Exception):
-    pass
-
-
 @pytest.mark.parametrize("stop", [1, 4, 9, 13, 27, 35])
-def test_an_interrupted_search_goes_on_bit_for_bit(digits, tmp_path, stop):
+def test_an_interrupted_search_goes_on_bit_for_bit(digits, tmp_path, stopping_at, stop):
     train, test = digits
     how = {"rounds": 3, "epochs": 2, "rewind": 3, "test": test, "valid": test, "every": 4}
     whole = net()
     expected = lottery.find(whole, train, **how)
-    steps = itertools.count()
-
-    def stopping(model):
-        optimizer = training.sgd(model)
-
-        def stop_now(*_):
-            if next(steps) == stop:
-                raise Interrupt
-
-        optimizer.register_step_post_hook(stop_now)
-        return optimizer
-
-    with pytest.raises(Interrupt):
-        lottery.find(net(), train, folder=tmp_path, optimizer=stopping, **how)
+    with pytest.raises(KeyboardInterrupt):
+        lottery.find(net(), train, folder=tmp_path, optimizer=stopping_at(stop), **how)
     resumed = net()
     got = lottery.find(resumed, train, folder=tmp_path, **how)
     assert same(resumed, whole)
