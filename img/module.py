@@ -62,32 +62,35 @@ def giants() -> plt.Figure:
 
 def unstructured() -> plt.Figure:
     """A small network before and after: some connections gone, and a neuron with none left."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(1)
     layers = (4, 5, 3)
-    places = [[(column, row - (n - 1) / 2) for row in range(n)] for column, n in enumerate(layers)]
+    places = [
+        [(1.8 * column, row - (n - 1) / 2) for row in range(n)] for column, n in enumerate(layers)
+    ]
     lines = [(a, b) for left, right in pairwise(places) for a in left for b in right]
     lost = places[1][3]
     keep = [lost not in (a, b) and rng.random() < 0.5 for a, b in lines]
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.0))
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.4))
     for axis, title in zip(axes, ("before", "after"), strict=True):
-        for (a, b), stays in zip(lines, keep, strict=True):
-            if title == "before" or stays:
-                axis.plot(
-                    *zip(a, b, strict=True), color="0.4", linewidth=1.2, marker="", linestyle="-"
-                )
+        left = [line for line, stays in zip(lines, keep, strict=True) if stays or title == "before"]
+        for line in left:
+            axis.plot(*zip(*line, strict=True), "-", color="0.4", linewidth=1.2, marker="")
         for place in chain(*places):
-            gone = title == "after" and place == lost
-            style = {"facecolor": "white", "edgecolor": VERMILION if gone else BLUE, "linewidth": 2}
-            axis.add_patch(
-                plt.Circle(place, 0.13, zorder=3, linestyle="--" if gone else "-", **style)
-            )
+            gone = not any(place in line for line in left)
+            style = {"edgecolor": VERMILION, "linestyle": "--"} if gone else {"edgecolor": BLUE}
+            dot = plt.Circle(place, 0.2, zorder=3, facecolor="white", linewidth=2, **style)
+            axis.add_patch(dot)
             if gone:
                 axis.annotate(
-                    "no connection left:\nthe neuron goes too", place, (1.2, 2.35), color=VERMILION
+                    "no connection left:\nthe neuron goes too",
+                    (place[0] + 0.15, place[1] + 0.2),
+                    (place[0] + 1.0, place[1] + 1.1),
+                    arrowprops={"arrowstyle": "->", "color": VERMILION},
+                    color=VERMILION,
+                    va="center",
                 )
-        shown = len(lines) if title == "before" else sum(keep)
-        axis.set(title=f"{title}: {shown} connections", xlim=(-0.3, 2.3), ylim=(2.5, -2.4))
-        axis.set_aspect(0.55)
+        axis.set(title=f"{title}: {len(left)} connections", xlim=(-0.4, 5.6), ylim=(2.4, -2.4))
+        axis.set_aspect("equal")
         axis.axis("off")
     return figure
 
@@ -116,25 +119,29 @@ def convolution_pruning() -> plt.Figure:
 
 
 def swd() -> plt.Figure:
-    """Selective weight decay: a pull on the weights below the cut alone, which grows as training
-    goes on."""
+    """Selective weight decay: a penalty on the weights below the cut alone, which grows as training
+    goes on; the cut follows the weights."""
+    rng = np.random.default_rng(1)
+    trained = np.concatenate([rng.normal(0, 0.45, 14), [-1.7, -1.35, 1.25, 1.6]])
+    target = 14 / 18  # of the weights are to go
     figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), sharey=True, sharex=True)
     w = np.linspace(-2, 2, 401)
-    cut = 0.8
-    for axis, strength, title in zip(
-        axes, (0.0, 0.4, 2.5), ("start", "middle", "end of training"), strict=True
-    ):
+    moments = {"start": (1.0, 0.05), "middle": (0.6, 0.8), "end of training": (0.06, 12.0)}
+    for axis, (title, (shrunk, strength)) in zip(axes, moments.items(), strict=True):
+        small = np.abs(trained) < np.quantile(np.abs(trained), target)
+        weights = np.where(small, shrunk * trained, trained)
+        cut = np.quantile(np.abs(weights), target)
         axis.axvspan(-cut, cut, color=VERMILION, alpha=0.12, linewidth=0)
-        pull = np.where(np.abs(w) < cut, strength * w**2, np.nan)
-        rest = np.where(np.abs(w) >= cut, 0.0, np.nan)
-        axis.plot(w, pull, color=VERMILION, marker="", linestyle="-")
-        axis.plot(w, rest, color=BLUE, marker="", linestyle="-")
-        axis.set(title=title, xlabel="weight", ylim=(-0.1, 1.8), xticks=[-cut, 0, cut], yticks=[0])
-        axis.set_xticklabels(["−λ", "0", "λ"])
+        below = np.abs(w) < cut
+        axis.plot(w, np.where(below, strength * w**2, np.nan), "-", color=VERMILION, marker="")
+        axis.plot(w, np.where(below, np.nan, 0.0), "-", color=BLUE, marker="")
+        axis.plot(weights[small], np.full(small.sum(), -0.2), "|", color=VERMILION, markersize=9)
+        axis.plot(weights[~small], np.full((~small).sum(), -0.2), "o", color=BLUE, markersize=5)
+        axis.set(title=title, xlabel="weight", ylim=(-0.4, 1.6), xticks=[0], yticks=[0])
         axis.grid(False)
     axes[0].set_ylabel("extra penalty")
-    axes[0].text(0, 1.45, "to be pruned", ha="center", color=VERMILION)
-    axes[0].text(1.0, 0.12, "kept: free", color=BLUE, fontsize=9)
+    axes[0].text(0, 1.3, "below the cut", ha="center", color=VERMILION)
+    axes[2].text(0.75, 0.1, "above: none", color=BLUE)
     return figure
 
 

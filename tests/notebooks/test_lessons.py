@@ -85,3 +85,10 @@ def test_pictures_are_those_that_their_code_draws(tmp_path):
     assert drawn.keys() == kept.keys()
     different = [name for name in drawn if drawn[name] != kept[name]]
     assert not different, f"{different} changed: run python img/draw.py"
+
+
+def test_every_picture_is_shown_and_described():
+    pages = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("book/*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    described = set(re.findall(r"!\[[^\]]{20,}\]\(\.\./img/([\w-]+\.svg)\)", text))
+    assert described == {path.name for path in (ROOT / "img").glob("*.svg")}

@@ -31,6 +31,7 @@ class Setting(NamedTuple):
 
     build: Callable[..., nn.Module]
     rate: float  # learning rate
+    decay: float  # of the weights
     trained: int  # epochs of training
     rounds: int  # of pruning
     epochs: int  # of retraining after each
@@ -44,18 +45,20 @@ LENET5_BITS = {"conv1.weight": 5, "conv2.weight": 5, "fc1.weight": 4, "fc2.weigh
 TABLE_2 = {"error": 1.58, "dense": 1.64, "P": 12, "P+Q": 32, "P+Q+H": 40}
 TABLE_3 = {"error": 0.74, "dense": 0.80, "P": 12, "P+Q": 33, "P+Q+H": 39}
 SETTINGS = {
-    "LeNet-300-100": Setting(models.lenet_300_100, 0.1, 12, 4, 3, 0.92, FOUR_BITS, TABLE_2),
+    "LeNet-300-100": Setting(
+        models.lenet_300_100, 0.1, 1e-4, 12, 4, 3, 0.92, FOUR_BITS, TABLE_2
+    ),
     "LeNet-5": Setting(
-        models.lenet5, 0.01, 8, 4, 3, 0.92, LENET5_BITS, TABLE_3
+        models.lenet5, 0.03, 5e-4, 8, 4, 6, 0.92, LENET5_BITS, TABLE_3
     ),
     "LeNet-300-100, 90 %": Setting(
-        models.lenet_300_100, 0.1, 12, 4, 3, 0.90, FOUR_BITS, TABLE_2
+        models.lenet_300_100, 0.1, 1e-4, 12, 4, 3, 0.90, FOUR_BITS, TABLE_2
     ),
     "LeNet-300-100, trained less": Setting(
-        models.lenet_300_100, 0.1, 8, 4, 2, 0.92, FOUR_BITS, TABLE_2
+        models.lenet_300_100, 0.1, 1e-4, 8, 4, 2, 0.92, FOUR_BITS, TABLE_2
     ),
-    "LeNet-5, trained less": Setting(
-        models.lenet5, 0.01, 5, 2, 2, 0.92, LENET5_BITS, TABLE_3
+    "LeNet-5, rate 0.01": Setting(
+        models.lenet5, 0.01, 1e-4, 8, 4, 3, 0.92, LENET5_BITS, TABLE_3
     ),
 }  # fmt: skip
 TUNED, TUNING_RATE = 1, 3e-4  # epochs and Adam's rate for the centroids
@@ -124,9 +127,11 @@ def run(setting: Setting, seed: int, train: data.Split, test: data.Split) -> dic
     """Errors and bytes of one seed after every stage, and of the dense control."""
 
     def sgd(model: nn.Module) -> torch.optim.Optimizer:
-        return training.sgd(model, lr=setting.rate, weight_decay=1e-4)
+        return training.sgd(model, lr=setting.rate, weight_decay=setting.decay)
 
-    net = setting.build(seed=seed)
+    net = setting.build(seed=seed).to(
+        memory_format=torch.channels_last
+    )  # convolutions: 1.5× faster
     training.fit(net, train, epochs=setting.trained, optimizer=sgd(net), seed=seed)
     found: dict[str, object] = {"seed": seed, "error dense": error(net, test)}
     control = copy.deepcopy(net)
