@@ -169,12 +169,12 @@ def hold(optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters)
         if id(parameters[name]) not in trained:
             raise ValueError(f"clusters names {name!r}, which optimizer does not train")
     apply(model, clusters)
-    members = []  # a parameter's tensor, where its shared weights are, their clusters, one of each
+    members = []  # a parameter, where its n shared weights are, their clusters, one of n for each
     for name, index in clusters.items():
-        at = (index.flatten() >= 0).nonzero().squeeze(1)  # (n,)
-        number = index.flatten()[at]
+        at = (index >= 0).nonzero(as_tuple=True)  # not flat: weights may lie in any memory format
+        number = index[at]  # (n,)
         one = torch.zeros(int(index.max()) + 1, dtype=torch.long, device=index.device)
-        one[number] = at
+        one[number] = torch.arange(len(number), device=index.device)
         members.append((parameters[name], at, number, one))
 
     @torch.no_grad()
@@ -182,15 +182,14 @@ def hold(optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters)
         for parameter, at, number, one in members:
             if parameter.grad is None:
                 continue  # no step is taken there either
-            gradient = parameter.grad.view(-1)
-            sums = gradient.new_zeros(len(one)).index_add_(0, number, gradient[at])
-            gradient.zero_()[at] = sums[number]
+            sums = parameter.grad.new_zeros(len(one)).index_add_(0, number, parameter.grad[at])
+            parameter.grad.zero_()[at] = sums[number]
 
     @torch.no_grad()
     def copy_centroids(*_: object) -> None:
         for parameter, at, number, one in members:
-            centroids = parameter.view(-1)[one]
-            parameter.view(-1).zero_()[at] = centroids[number]
+            centroids = parameter[at][one]
+            parameter.zero_()[at] = centroids[number]
 
     handles = [
         optimizer.register_step_pre_hook(sum_gradients),

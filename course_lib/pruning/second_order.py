@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import vector_to_parameters
 
 from course_lib.pruning.criteria import Loss, Scores, check_batch, prunable
 from course_lib.pruning.masks import Masks
@@ -60,7 +60,7 @@ def obd(
             empty batch.
     """
     h = hessian(model, batch, loss, weight_decay=weight_decay).diagonal()  # (P,)
-    w = parameters_to_vector(model.parameters()).detach()  # (P,)
+    w = _flat(model)  # (P,)
     return _by_name(model, h * w.square() / 2)
 
 
@@ -86,7 +86,7 @@ def obs(
         ValueError: as ``obd``; a Hessian that is not positive definite (not a minimum).
     """
     inverse = inverse_at(hessian(model, batch, loss, weight_decay=weight_decay))
-    w = parameters_to_vector(model.parameters()).detach()
+    w = _flat(model)
     return _by_name(model, saliency(w, inverse))
 
 
@@ -142,7 +142,7 @@ def surgeon(
     """
     sparsity = check_sparsity("sparsity", sparsity)
     inverse = inverse_at(hessian(model, batch, loss, weight_decay=weight_decay))
-    w = parameters_to_vector(model.parameters()).detach()
+    w = _flat(model)
     left = _in_scope(model)  # (P,) bool: may still be deleted
     for _ in range(round(sparsity * int(left.sum()))):
         worth = saliency(w, inverse).masked_fill(~left, torch.inf)
@@ -179,7 +179,7 @@ def hessian(
         return loss(functional_call(model, named, (x,)), y) + weight_decay / 2 * w.square().sum()
 
     with evaluating(model):
-        return torch.func.hessian(energy)(parameters_to_vector(parameters.values()))
+        return torch.func.hessian(energy)(_flat(model))
 
 
 def inverse_at(h: Tensor) -> Tensor:
@@ -227,6 +227,11 @@ def inverse_by_recursion(x: Tensor, alpha: float) -> Tensor:
         column = inverse @ row
         inverse = inverse - torch.outer(column, column) / (len(x) + row @ column)
     return inverse
+
+
+def _flat(model: nn.Module) -> Tensor:
+    """All parameters in a row, (P,), whatever their memory format."""
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def _in_scope(model: nn.Module) -> Tensor:

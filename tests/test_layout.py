@@ -1,0 +1,135 @@
+"""A network whose convolutions lie channels last in memory (faster on CPUs) is treated as any other."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from course_lib import measure, models, training
+from course_lib.compression import binary, coding, decomposition, hashing, quantization
+from course_lib.data import Split
+from course_lib.pruning import (
+    channel_criteria,
+    channels,
+    criteria,
+    granularity,
+    masks,
+    penalties,
+    rates,
+    second_order,
+    sparse_training,
+)
+
+X = torch.rand(40, 1, 14, 14, generator=torch.Generator().manual_seed(0))
+BATCH = X, torch.arange(40) % 10
+
+
+def state(net):
+    return net.state_dict()
+
+
+def trained(net, prepare):
+    """The network after two steps, with what ``prepare`` hooks to the optimizer."""
+    optimizer = training.sgd(net, lr=0.01)
+    prepare(optimizer)
+    training.fit(net, Split(*BATCH), epochs=1, batch_size=20, optimizer=optimizer)
+    return state(net)
+
+
+def half(net):
+    return rates.globally(criteria.magnitude(net), 0.5)
+
+
+def masked(net):
+    keep = half(net)
+    masks.apply(net, keep)
+    return trained(net, lambda optimizer: masks.hold(optimizer, net, keep))
+
+
+def rewired(step):
+    def run(net):
+        def prepare(optimizer):
+            fraction = sparse_training.cosine(0.3, 10)
+            sparse_training.rewire(optimizer, net, half(net), step, every=2, fraction=fraction)
+
+        return trained(net, prepare)
+
+    return run
+
+
+def grouped(net):
+    groups = penalties.rows(net)
+
+    def prox(values, t):
+        return penalties.prox_group_lasso(values, t, groups)
+
+    return trained(net, lambda optimizer: penalties.regularise(optimizer, net, prox, strength=0.01))
+
+
+def clustered(net):
+    found = coding.clusters(net, {"conv1.weight": 2, "conv2.weight": 3})
+    optimizer = training.sgd(net, lr=1e-4)
+    with coding.hold(optimizer, net, found):
+        training.fit(net, Split(*BATCH), epochs=1, batch_size=20, optimizer=optimizer)
+    return state(net)
+
+
+def cut(net):
+    graph = channels.trace(net, X[:1])
+    dead = channels.weakest(graph, channel_criteria.taylor(net, graph, BATCH), 0.5)
+    return state(channels.remove(channels.fold(net, graph, dead, X), graph, dead))
+
+
+def replaced(make):
+    return lambda net: {"k": decomposition.product(make(net.conv2))}
+
+
+WAYS = {
+    "half": half,
+    "snip": lambda net: criteria.snip(net, BATCH),
+    "taylor": lambda net: criteria.taylor(net, BATCH),
+    "synflow": lambda net: criteria.synflow(net, (1, 14, 14)),
+    "obd": lambda net: second_order.obd(net, BATCH),
+    "kernels": lambda net: granularity.kernels({"conv2": net.conv2.weight.detach()}, 0.5),
+    "strided": lambda net: granularity.strided({"conv2": net.conv2.weight.detach()}, 3),
+    "masked": masked,
+    "SET": rewired(sparse_training.set_step),
+    "RigL": rewired(sparse_training.rigl_step),
+    "SNFS": rewired(sparse_training.snfs_step),
+    "DSR": rewired(sparse_training.dsr_step(50)),
+    "group lasso": grouped,
+    "clustered": clustered,
+    "channels": cut,
+    "tucker": replaced(lambda layer: decomposition.tucker(layer, (8, 8))),
+    "cp": replaced(lambda layer: decomposition.cp(layer, 8, iterations=3)),
+    "4 bits": lambda net: state(quantization.baked(quantization.post_training(net, 4))),
+    "binary": lambda net: dict(enumerate(binary.binarize(net.conv2.weight))),
+    "ternary": lambda net: dict(enumerate(binary.ternarize(net.conv2.weight))),
+    "hashed": lambda net: {"y": hashing.hashed(net, 0.25)(X)},
+    "bytes": lambda net: {"n": torch.tensor(measure.bytes_sparse(net))},
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_same_as_contiguous(way):
+    net = models.small_cnn(width=0.5, seed=1)
+    last = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    assert not last.conv2.weight.is_contiguous()
+    expected, found = way(net), way(last)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_does_not_depend_on_the_layout(tmp_path):
+    net = models.small_cnn(width=0.5, seed=1)
+    last = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    coding.save(net, tmp_path / "one")
+    coding.save(last, tmp_path / "other")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    empty = nn.Sequential(models.small_cnn(width=0.5, seed=2)).to(
+        memory_format=torch.channels_last
+    )[0]
+    coding.load(tmp_path / "one", empty)
+    assert all(torch.equal(a, b) for a, b in zip(state(empty).values(), state(net).values()))
