@@ -24,7 +24,7 @@ def sign(x: Tensor) -> Tensor:
     .. math:: x^b = \begin{cases} +1 & x \ge 0 \\ -1 & \text{otherwise} \end{cases}, \qquad
               g_x = g_{x^b}\, \mathbf 1_{|x| \le 1}
 
-    Source: Courbariaux et al. 2016, equations 1 and 4 (numbers from memory).
+    Source: Courbariaux et al. 2016, equations 1 and 4 (as two summaries of the paper give them).
     """
     return straight_through(x, _plus_minus(x), x.abs() <= 1)
 
@@ -48,8 +48,8 @@ def binarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Tens
 
     For given B the best α is ⟨W, B⟩/n, which B = sign(W) makes largest.
 
-    Source: Rastegari et al. 2016, equations 2, 4 and 6, there for each filter (from memory; the
-    problem is solved by brute force in the tests).
+    Source: Rastegari et al. 2016, section 3.1, equations 2, 4 and 6, there for each filter (read; and
+    the problem is solved by brute force in the tests).
 
     Args:
         weight: (out, …).
@@ -76,8 +76,8 @@ def ternarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Ten
     threshold is the authors' rule of thumb, between the best for uniform weights (0.67) and for
     normal ones (0.77).
 
-    Source: Li et al. 2016, equations 3 to 6 (numbers from memory; the factor 0.7 as implementations
-    of the paper quote it).
+    Source: Li et al. 2016, section 2.3, equations 3 to 6 (read in version 3, of 2022). The factor is
+    0.7 in implementations and in accounts of earlier versions; version 3 says 0.75.
 
     Args, Returns, Raises:
         as ``binarize``.
@@ -101,9 +101,8 @@ def _mean(x: Tensor, per_channel: bool) -> Tensor:
 def binary_weight(weight: Tensor) -> Tensor:
     """α B for each output channel, to train with: ``quantization.through(model, binary_weight)``.
 
-    The gradient passes to the weight unchanged, as in TWN and BinaryConnect. (The XNOR-Net paper
-    multiplies it by 1/n + α 1[|W| <= 1], as a published implementation quotes it, which adds that
-    this is not the gradient of α B. It scales a layer's learning rate by about α.)
+    The gradient passes to the weight unchanged, as in algorithm 1 of XNOR-Net and of TWN (both read;
+    XNOR-Net's section 3.1 multiplies it by 1/n + α 1[|W| <= 1], which its algorithm does not do).
     """
     return straight_through(weight, _plus_minus(weight) * _mean(weight.abs(), True))
 

@@ -182,7 +182,7 @@ def energies(layer: nn.Linear | nn.Conv2d) -> list[Tensor]:
 def rank_by_energy(layer: nn.Linear | nn.Conv2d, energy: float) -> int | tuple[int, int]:
     """The smallest rank that keeps the fraction ``energy`` of Σσ²; for a convolution Tucker's pair,
     each of its own unfolding. An SVD's squared relative error is then at most 1 − energy, Tucker's
-    at most twice that (one discarded part a mode; De Lathauwer et al. 2000).
+    at most twice that (one discarded part a mode; De Lathauwer et al. 2000, as others quote it).
 
     Raises:
         ValueError: ``energy`` outside (0, 1].

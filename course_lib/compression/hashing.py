@@ -52,8 +52,8 @@ class Hashed(nn.Module):
     h hashes a weight's position to one of K numbers, ξ to a sign, which makes the errors of sharing
     cancel on average. The second formula is autograd's.
 
-    Source: Chen et al. 2015, equations 3, 7 and 12 (numbers from memory; the authors hash with
-    xxHash).
+    Source: Chen et al. 2015, section 4 (as others quote it: the paper's body could not be read). The
+    authors hash with xxHash, and the biases with the weights; here biases stay as they are.
     """
 
     def __init__(self, shape: Sequence[int], stored: int, *, seed: int = 0) -> None:

@@ -51,8 +51,9 @@ def fake_quantize(
     gradient reaches the scale. Equal to torch's ``fake_quantize_per_tensor_affine`` and
     ``_per_channel_affine`` to the last bit, gradients included.
 
-    Source: Jacob et al. 2018, equation 1 (r = S(q − Z)); the straight-through estimator is Bengio
-    et al. 2013. Both as other texts quote them; the equation's number is from memory.
+    Source: Jacob et al. 2018, equation 1 (r = S(q − Z)), and Krishnamoorthi 2018, section 2.4, for
+    the gradient, which there passes within the range (here also the half step beyond it that rounds
+    to an end point); both read. "Straight-through" is Bengio et al. 2013, as others quote it.
 
     Args:
         x: (…) real numbers.
@@ -112,8 +113,8 @@ def symmetric(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     The lowest point −2^(b−1) is used only by numbers outside the range. At 2 bits that leaves
     −S, 0 and S.
 
-    Source: Krishnamoorthi 2018, section 2.2 (from memory); equal to torch's ``MinMaxObserver`` with
-    ``quant_min`` −(2^(b−1) − 1).
+    Source: Krishnamoorthi 2018, section 2.2 and equation 10 (read; Z = 0 and the grid, no formula
+    for S); equal to torch's ``MinMaxObserver`` with ``quant_min`` −(2^(b−1) − 1).
 
     Raises:
         ValueError: bits outside 2 to 16.
@@ -133,7 +134,8 @@ def affine(low: Tensor, high: Tensor, bits: int, *, signed: bool = False) -> tup
     after the range has been widened to hold 0, which is then a grid point: padding and ReLU make
     many zeros, and they should cost no error.
 
-    Source: Jacob et al. 2018, section 3 (from memory); equal to torch's ``MinMaxObserver``.
+    Source: Jacob et al. 2018, equations 12 and 13; widening the range is Krishnamoorthi 2018,
+    section 2.1 (both read). Equal to torch's ``MinMaxObserver``.
     """
     bottom, top = levels(bits, signed=signed)
     low, high = low.clamp(max=0), high.clamp(min=0)
@@ -326,7 +328,7 @@ def integer_matmul(q1: Tensor, z1: int, q2: Tensor, z2: int | Tensor) -> Tensor:
     :math:`q_1`: the inner loop multiplies and adds small whole numbers, zero points enter once a
     row and once a column. Times :math:`S_1 S_2` it is the product of the dequantised matrices.
 
-    Source: Jacob et al. 2018, equations 7 and 8 (numbers from memory).
+    Source: Jacob et al. 2018, section 2.3, equations 7 and 8 (read).
 
     Args:
         q1: (i, j) whole numbers. q2: (j, k) whole numbers.

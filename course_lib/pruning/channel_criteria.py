@@ -117,9 +117,9 @@ def apoz(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
     .. math:: APoZ_c^{(i)} = \frac{\sum_k^N \sum_j^M f(O_{c,j}^{(i)}(k) = 0)}{N \cdot M}
 
     with N examples and M entries. In the paper high APoZ means *prune*; so that higher means keep,
-    1 − APoZ is returned. Source: Hu et al. 2016, equation 1, "after the ReLU mapping" (quoted by
-    others; the paper itself could not be read). Where a channel passes several activation functions,
-    the mean over them.
+    1 − APoZ is returned. Source: Hu et al. 2016, equation 1 (number from memory), "after the ReLU
+    mapping" (quoted by others; the paper itself could not be read). Where a channel passes several
+    activation functions, the mean over them.
     """
     return _over_activations(model, graph, x, lambda a: (a != 0).to(a.dtype).mean((0, 2)))
 
@@ -178,9 +178,10 @@ def flops_regularised(
 
     .. math:: \Theta(z_l^{(k)}) \leftarrow \Theta(z_l^{(k)}) - \lambda\, \Theta_l^{flops}
 
-    Source: Molchanov et al. 2017, equation 9, with λ = 10⁻³. Θ^flops is defined in an appendix that
-    could not be read; here it is the percentage of the network's multiply–accumulates that goes
-    when this channel alone is removed (``macs_share`` × 100), and the scores are meant normalised.
+    Source: Molchanov et al. 2017, section 2.4, equation 9, with λ = 10⁻³. Θ^flops, one number a layer,
+    is defined in an appendix that could not be read; here it is the percentage of the network's
+    multiply–accumulates that goes when this channel alone is removed (``macs_share`` × 100), and the
+    scores are meant normalised.
     """
     if scores.shape != (len(graph.ids()),):
         raise ValueError(f"scores must have shape ({len(graph.ids())},), got {tuple(scores.shape)}")

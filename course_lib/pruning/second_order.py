@@ -42,10 +42,10 @@ def obd(
 
     Three approximations: the loss is at a minimum (extremal), the expansion ends at second order
     (quadratic), and the effects of several deletions add up (diagonal). The paper computes
-    :math:`h_{kk}` by a backward pass that drops terms; this is the exact second derivative.
+    :math:`h_{kk}` by a backward pass (section 2.1) that leaves out mixed derivatives between units;
+    this is the exact second derivative.
 
-    Source: LeCun et al. 1990, section 2 (formula and recipe checked in two accounts of the paper, not
-    in the paper itself).
+    Source: LeCun et al. 1990, section 2, equations 1 to 3, and the recipe of 2.2 (read).
 
     Args:
         batch: inputs and targets, usually the whole training set.
@@ -207,8 +207,8 @@ def inverse_by_recursion(x: Tensor, alpha: float) -> Tensor:
     squared error on a fitted network, :math:`\frac1P \sum X X^\top` is the Hessian; elsewhere it is
     an approximation of it.
 
-    Source: Hassibi & Stork 1992, section 3 (the formula is from memory and follows from the
-    Sherman–Morrison identity, which the tests check; their number of patterns P is N here).
+    Source: Hassibi & Stork 1992, section 3 (number from memory, formula as a survey quotes it; the
+    tests check it by the Sherman–Morrison identity). Their number of patterns P is N here.
 
     Args:
         x: (N, P) gradients of the network's output, a row a pattern; with several outputs, a row
