@@ -54,6 +54,9 @@ SETTINGS = {
     "LeNet-300-100, 90 %": Setting(
         models.lenet_300_100, 0.1, 1e-4, 12, 4, 3, 0.90, FOUR_BITS, TABLE_2
     ),
+    "LeNet-5, 91 %": Setting(
+        models.lenet5, 0.03, 5e-4, 8, 4, 6, 0.91, LENET5_BITS, TABLE_3
+    ),
     "LeNet-300-100, trained less": Setting(
         models.lenet_300_100, 0.1, 1e-4, 8, 4, 2, 0.92, FOUR_BITS, TABLE_2
     ),
@@ -77,12 +80,18 @@ DIFFERENCES = [
     ),
     (
         "4 bits and 92 % were chosen for LeNet-300-100 on the last 5,000 training images, with one seed "
-        'that is not among these; LeNet-5 took them over untuned. The rows "trained less" were run '
-        "first and lost accuracy; the epochs of the other rows are those of the choice."
+        'that is not among these; LeNet-5 took them over. The row "LeNet-300-100, trained less" was '
+        "run first and lost accuracy; the epochs of the others are those of the choice."
     ),
     (
-        "The rows with 90 % came last: that sparsity was computed beforehand to make a file of about "
-        "the paper's size, to compare errors there."
+        "The rows with 90 and 91 % came last: those sparsities were computed beforehand to make files "
+        "of about the paper's sizes, to compare errors there."
+    ),
+    (
+        'LeNet-5 at the rate 0.01, as in Caffe\'s example ("LeNet-5, rate 0.01"), and with half the '
+        "retraining, lost 0.4 points and fitted its training images badly. The rate 0.03, the weight "
+        "decay (Caffe's) and the epochs of retraining were then chosen on the last 10,000 training "
+        "images, with one seed that is not among these. At 0.05 it had diverged."
     ),
     "The index width is searched in every layer and the distances are coded; the paper fixes 5 bits.",
     (
@@ -91,10 +100,6 @@ DIFFERENCES = [
     ),
     "Centroids are trained by Adam on the summed gradients; the paper does not name its optimizer.",
     "The control trains the dense network for the same epochs at the same learning rates.",
-    (
-        "LeNet-5 learns at 0.01, as in Caffe's example; at 0.05, tried first, it diverged. Its epochs "
-        'were raised after the rows "trained less" had lost a point.'
-    ),
 ]
 
 
@@ -224,9 +229,9 @@ def main(seeds: dict[str, int], folder: Path) -> None:
 
 if __name__ == "__main__":
     given = [int(a) for a in sys.argv[1:3]]
-    three, five = (given + [3, 1][len(given) :])[:2]
+    three, five = (given + [3, 3][len(given) :])[:2]
     where = Path(
         sys.argv[3] if len(sys.argv) > 3 else Path(tempfile.gettempdir()) / "deepcompression"
     )
-    numbers = (three, five, three, three, five)
+    numbers = (three, five, three, five, three, 1)
     main(dict(zip(SETTINGS, numbers, strict=True)), where)

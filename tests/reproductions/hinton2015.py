@@ -25,7 +25,7 @@ from course_lib import data, measure, models, training
 from course_lib.compression import distillation
 
 TEACHER, STUDENT = (784, 600, 600, 10), (784, 300, 300, 10)
-TEACHER_EPOCHS, EPOCHS = 12, 14
+TEACHER_EPOCHS, EPOCHS = 40, 30
 DROPOUT, SHIFT = 0.25, 2
 TEMPERATURE, ALPHA = 20, 0.1
 LR = 0.1
@@ -40,7 +40,10 @@ DIFFERENCES = [
     ),
     (
         f"{TEACHER_EPOCHS} epochs for the teacher and {EPOCHS} for the students, SGD with momentum "
-        "0.9 and linear decay of the rate; the paper does not say how long it trained."
+        "0.9 and linear decay of the rate; the paper does not say how long it trained. First it was "
+        "12 and 14: the teachers made about 130 errors and the distilled students no fewer than "
+        "those with labels alone. More epochs were then chosen on the last 10,000 training images, "
+        "with a seed that is not among these."
     ),
     (
         f"The teacher drops {DROPOUT:.0%} of its hidden units and has no weight constraints; the "

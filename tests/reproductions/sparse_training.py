@@ -28,7 +28,7 @@ PAPER = {
     "SNFS": {0.9: 98.67, 0.95: 98.53, 0.98: 98.20},
 }
 SPARSITIES = (0.9, 0.95, 0.98)
-EPOCHS, BATCH, EVERY, ALPHA, END = 6, 100, 100, 0.3, 0.75
+EPOCHS, BATCH, EVERY, ALPHA, END = 18, 100, 100, 0.3, 0.75
 
 
 def step(method: str, active: int) -> sparse_training.Step:
