@@ -147,7 +147,7 @@ def swd() -> plt.Figure:
 
 def workbook() -> plt.Figure:
     """From the page to the workbook: a page with an arrow to a sheet of cells that run."""
-    figure, axis = plt.subplots(figsize=(4.2, 1.9))
+    figure, axis = plt.subplots(figsize=(3.6, 1.7))
     axis.add_patch(plt.Rectangle((0, 0), 1.4, 1.8, facecolor="white", edgecolor="black"))
     for y in (1.5, 1.2, 0.9, 0.6, 0.3):
         axis.plot([0.2, 1.2], [y, y], color="0.5", marker="", linestyle="-")

@@ -60,7 +60,8 @@ function reachable(box) {
   if (box.scrollWidth > box.clientWidth && !box.querySelector("a, button, input, summary")) {
     box.tabIndex = 0;
     box.setAttribute("role", "region");
-    box.setAttribute("aria-label", box.matches("pre") ? "Code or output" : "Table or formula");
+    const kind = box.matches("pre") ? "Code or output" : "Table or formula";
+    box.setAttribute("aria-label", box.matches("p") ? "Drawing" : kind);
   }
 }
 
@@ -76,4 +77,6 @@ document.querySelectorAll("details.hide > summary").forEach((bar) => bar.removeA
 document.querySelectorAll(".citation-list[role]").forEach((box) => box.removeAttribute("role"));
 document.querySelectorAll(".course-predict").forEach(preparePrediction);
 document.querySelectorAll("pre, .pst-scrollable-table-container, .math").forEach(reachable);
+// Drawings have their width only when they are there.
+addEventListener("load", () => document.querySelectorAll("p:has(> img)").forEach(reachable));
 nameThemeControls();

@@ -79,6 +79,9 @@ def test_page_fits_a_phone(page):
     }).slice(0, 5).map(e => e.outerHTML.slice(0, 120))"""
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= 390, (width, page.evaluate(sticking_out))
+    shrunk = """[...document.querySelectorAll('main p > img[src$=".svg"]')]
+        .map(e => e.getBoundingClientRect().width / e.naturalWidth)"""
+    assert all(factor > 0.7 for factor in page.evaluate(shrunk))  # its words can be read
     page.set_viewport_size({"width": 1280, "height": 720})
 
 
