@@ -4,7 +4,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -158,16 +158,9 @@ class Reproductions(SphinxDirective):
     def section(self, name: str, result: dict) -> nodes.section:
         """Return one run: what it is, the table, how it differs from the paper."""
         section = nodes.section("", nodes.title("", result["experiment"]), ids=[name])
-        setting = spelled(result["setting"])
-        minutes = (
-            f"{max(1, round(result['seconds'] / 60))} min, torch {result['versions']['torch']}"
-        )
-        section += nodes.paragraph(
-            "",
-            "",
-            nodes.literal("", result["command"]),
-            nodes.Text(f" ({minutes}). {setting[0].upper()}{setting[1:]}."),
-        )
+        torch = result["versions"]["torch"]
+        took = f" ({max(1, round(result['seconds'] / 60))} min, torch {torch})"
+        section += nodes.paragraph("", "", nodes.literal("", result["command"]), nodes.Text(took))
         rows = [("", "Paper", "Ours", "Seeds")]
         for row in result["table"]:
             short = len(row["unit"]) <= 2  # % or ×: beside the number; else beside its name
@@ -176,10 +169,20 @@ class Reproductions(SphinxDirective):
             paper = "–" if row["paper"] is None else f"{row['paper']:,g}{unit}"
             rows.append((name, paper, f"{mean_sd(row['ours'])}{unit}", len(row["ours"])))
         section += table_of(rows)
+        setting = result["setting"]
+        nested = {k: v for k, v in setting.items() if isinstance(v, dict)}
+        shared = {k: v for k, v in setting.items() if k not in nested}
+        section += nodes.paragraph("", f"What it ran with: {spelled(shared)}.")
+        if nested:
+            section += listed(f"{k}: {spelled(v)}" for k, v in nested.items())
         section += nodes.paragraph("", "What differs from the paper:")
-        items = (nodes.list_item("", nodes.paragraph("", d)) for d in result["differences"])
-        section += nodes.bullet_list("", *items)
+        section += listed(result["differences"])
         return section
+
+
+def listed(items: Iterable[str]) -> nodes.bullet_list:
+    """Return a list of sentences."""
+    return nodes.bullet_list("", *(nodes.list_item("", nodes.paragraph("", i)) for i in items))
 
 
 def spelled(value: object) -> str:
