@@ -84,9 +84,9 @@ DIFFERENCES = [
         "were computed to make files of about the paper's sizes."
     ),
     (
-        'The rows "decay 0.0001", "92 %" and "rate 0.01" were run first; but for the first of them they '
-        "lost more, and the pruned LeNet-5 fitted its training images badly. The weight decay (Caffe's), "
-        "the rate of LeNet-5 and the epochs of retraining of the other rows were then chosen on the last "
+        'The rows "decay 0.0001", "92 %" and "rate 0.01" were run first and lost more; the last of them '
+        "fitted its training images badly once pruned. The weight decay (Caffe's), the rate of LeNet-5 "
+        "and the epochs of retraining of the other rows were then chosen on the last "
         "10,000 training images, again with one other seed. LeNet-5 had diverged at the rate 0.05."
     ),
     "The index width is searched in every layer and the distances are coded; the paper fixes 5 bits.",
