@@ -124,11 +124,11 @@ def swd() -> plt.Figure:
     rng = np.random.default_rng(1)
     trained = np.concatenate([rng.normal(0, 0.45, 14), [-1.7, -1.35, 1.25, 1.6]])
     target = 14 / 18  # of the weights are to go
+    small = np.abs(trained) < np.quantile(np.abs(trained), target)
     figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), sharey=True, sharex=True)
     w = np.linspace(-2, 2, 401)
     moments = {"start": (1.0, 0.05), "middle": (0.6, 0.8), "end of training": (0.06, 12.0)}
     for axis, (title, (shrunk, strength)) in zip(axes, moments.items(), strict=True):
-        small = np.abs(trained) < np.quantile(np.abs(trained), target)
         weights = np.where(small, shrunk * trained, trained)
         cut = np.quantile(np.abs(weights), target)
         axis.axvspan(-cut, cut, color=VERMILION, alpha=0.12, linewidth=0)

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from course_lib import measure, models, training
 from course_lib.compression import binary, coding, decomposition, hashing, quantization
@@ -51,9 +50,13 @@ def rewired(step):
     def run(net):
         def prepare(optimizer):
             fraction = sparse_training.cosine(0.3, 10)
-            sparse_training.rewire(optimizer, net, half(net), step, every=2, fraction=fraction)
+            sparse_training.rewire(optimizer, net, keep, step, every=2, fraction=fraction)
 
-        return trained(net, prepare)
+        keep = half(net)
+        before = {name: mask.clone() for name, mask in keep.items()}
+        found = trained(net, prepare)
+        assert any(not torch.equal(keep[name], before[name]) for name in keep)  # it has moved
+        return found
 
     return run
 
@@ -97,7 +100,7 @@ WAYS = {
     "SET": rewired(sparse_training.set_step),
     "RigL": rewired(sparse_training.rigl_step),
     "SNFS": rewired(sparse_training.snfs_step),
-    "DSR": rewired(sparse_training.dsr_step(50)),
+    "DSR": lambda net: rewired(sparse_training.dsr_step(50, threshold=0.1))(net),
     "group lasso": grouped,
     "clustered": clustered,
     "channels": cut,
@@ -128,8 +131,6 @@ def test_a_file_does_not_depend_on_the_layout(tmp_path):
     coding.save(net, tmp_path / "one")
     coding.save(last, tmp_path / "other")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
-    empty = nn.Sequential(models.small_cnn(width=0.5, seed=2)).to(
-        memory_format=torch.channels_last
-    )[0]
+    empty = models.small_cnn(width=0.5, seed=2).to(memory_format=torch.channels_last)
     coding.load(tmp_path / "one", empty)
     assert all(torch.equal(a, b) for a, b in zip(state(empty).values(), state(net).values()))

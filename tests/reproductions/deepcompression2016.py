@@ -44,26 +44,16 @@ FOUR_BITS = {"fc1.weight": 4, "fc2.weight": 4, "fc3.weight": 4}
 LENET5_BITS = {"conv1.weight": 5, "conv2.weight": 5, "fc1.weight": 4, "fc2.weight": 4}
 TABLE_2 = {"error": 1.58, "dense": 1.64, "P": 12, "P+Q": 32, "P+Q+H": 40}
 TABLE_3 = {"error": 0.74, "dense": 0.80, "P": 12, "P+Q": 33, "P+Q+H": 39}
+LENET_300 = Setting(models.lenet_300_100, 0.1, 5e-4, 12, 4, 6, 0.90, FOUR_BITS, TABLE_2)
+LENET_5 = Setting(models.lenet5, 0.03, 5e-4, 8, 4, 6, 0.92, LENET5_BITS, TABLE_3)
 SETTINGS = {
-    "LeNet-300-100": Setting(
-        models.lenet_300_100, 0.1, 5e-4, 12, 4, 6, 0.90, FOUR_BITS, TABLE_2
-    ),
-    "LeNet-300-100, decay 0.0001": Setting(
-        models.lenet_300_100, 0.1, 1e-4, 12, 4, 3, 0.90, FOUR_BITS, TABLE_2
-    ),
-    "LeNet-300-100, 92 %": Setting(
-        models.lenet_300_100, 0.1, 1e-4, 12, 4, 3, 0.92, FOUR_BITS, TABLE_2
-    ),
-    "LeNet-5": Setting(
-        models.lenet5, 0.03, 5e-4, 8, 4, 6, 0.92, LENET5_BITS, TABLE_3
-    ),
-    "LeNet-5, 91 %": Setting(
-        models.lenet5, 0.03, 5e-4, 8, 4, 6, 0.91, LENET5_BITS, TABLE_3
-    ),
-    "LeNet-5, rate 0.01": Setting(
-        models.lenet5, 0.01, 1e-4, 8, 4, 3, 0.92, LENET5_BITS, TABLE_3
-    ),
-}  # fmt: skip
+    "LeNet-300-100": LENET_300,
+    "LeNet-300-100, decay 0.0001": LENET_300._replace(decay=1e-4, epochs=3),
+    "LeNet-300-100, 92 %": LENET_300._replace(decay=1e-4, epochs=3, sparsity=0.92),
+    "LeNet-5": LENET_5,
+    "LeNet-5, 91 %": LENET_5._replace(sparsity=0.91),
+    "LeNet-5, rate 0.01": LENET_5._replace(rate=0.01, decay=1e-4, epochs=3),
+}
 TUNED, TUNING_RATE = 1, 3e-4  # epochs and Adam's rate for the centroids
 DIFFERENCES = [
     (
@@ -133,9 +123,8 @@ def run(setting: Setting, seed: int, train: data.Split, test: data.Split) -> dic
     def sgd(model: nn.Module) -> torch.optim.Optimizer:
         return training.sgd(model, lr=setting.rate, weight_decay=setting.decay)
 
-    net = setting.build(seed=seed).to(
-        memory_format=torch.channels_last
-    )  # convolutions: 1.5× faster
+    net = setting.build(seed=seed)
+    net.to(memory_format=torch.channels_last)  # its convolutions are faster so
     training.fit(net, train, epochs=setting.trained, optimizer=sgd(net), seed=seed)
     found: dict[str, object] = {"seed": seed, "error dense": error(net, test)}
     control = copy.deepcopy(net)

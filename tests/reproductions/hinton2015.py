@@ -41,8 +41,8 @@ DIFFERENCES = [
     (
         f"{TEACHER_EPOCHS} epochs for the teacher and {EPOCHS} for the students, SGD with momentum "
         "0.9 and linear decay of the rate; the paper does not say how long it trained. First it was "
-        "12 and 14: the teachers made about 130 errors and the distilled students no fewer than "
-        "those with labels alone. More epochs were then chosen on the last 10,000 training images, "
+        "12 and 14: the teachers had learnt too little, and the distilled students made no fewer errors "
+        "than those with labels alone. More epochs were then chosen on the last 10,000 training images, "
         "with a seed that is not among these."
     ),
     (
