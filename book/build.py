@@ -26,7 +26,7 @@ EXECUTED = (
     "pyproject.toml",
 )
 # ... and what the pages depend on besides that.
-PAGES = ("book", "notebooks", "_config.yml", "*.md", "tests/reproductions/*.json")
+PAGES = ("book", "notebooks", "_config.yml", "*.md", "book/reproductions/*.json")
 
 
 def digest(root: Path, patterns: Iterable[str]) -> str:

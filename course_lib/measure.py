@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
+from course_lib import layers
 from course_lib.training import evaluating
 
 
-def parameters(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     """Number of parameters, zeros included."""
     return sum(p.numel() for p in model.parameters())
 
@@ -26,7 +27,7 @@ def sparsity(model: nn.Module) -> float:
     Raises:
         ValueError: the model has no such layer.
     """
-    weights = _weights(model)
+    weights = [layer.weight.detach() for layer in layers.weighted(model).values()]
     return 1 - sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
 
 
@@ -35,7 +36,7 @@ def macs(
     x: Tensor,
     *,
     skip_zeros: bool = False,
-    kinds: type | tuple[type, ...] = (nn.Linear, nn.modules.conv._ConvNd),
+    kinds: type | tuple[type, ...] = layers.WEIGHTED,
 ) -> int:
     """Multiply–accumulates of the linear and convolution layers for one example of ``x``.
 
@@ -80,7 +81,7 @@ def bytes_sparse(model: nn.Module) -> int:
     dense only above about 50 % sparsity.
     """
     saved = 0
-    for w in _weights(model):
+    for w in [layer.weight.detach() for layer in layers.weighted(model).values()]:
         saved += w.numel() * w.element_size() - csr_bytes(
             w.shape, int(w.count_nonzero()), w.element_size()
         )
@@ -160,7 +161,7 @@ def energy(
     weights at 20 passes a second are (20 Hz)(1 G)(640 pJ) = 12.8 W for reading alone.
 
     Args:
-        weights, macs: how many of each a pass needs; ``parameters`` and ``macs`` count them.
+        weights, macs: how many of each a pass needs; ``count_parameters`` and ``macs`` count them.
         bits: of one stored weight.
         memory: "DRAM", "SRAM" or "register".
 
@@ -192,7 +193,9 @@ def sparse_copy(model: nn.Sequential) -> nn.Sequential:
         TypeError: ``model`` is not an ``nn.Sequential``, or has a convolution (torch has no sparse
             one).
     """
-    if not isinstance(model, nn.Sequential) or any(isinstance(m, _CONV) for m in model):
+    if not isinstance(model, nn.Sequential) or any(
+        isinstance(m, nn.modules.conv._ConvNd) for m in model
+    ):
         raise TypeError(f"model must be an nn.Sequential without convolutions, got {model}")
     return nn.Sequential(*(SparseLinear(m) if isinstance(m, nn.Linear) else m for m in model))
 
@@ -208,16 +211,3 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = (self.weight @ x.t()).t()  # (out, in) sparse @ (in, batch) -> (batch, out)
         return out if self.bias is None else out + self.bias
-
-
-_CONV = nn.modules.conv._ConvNd
-_COUNTED = (nn.Linear, _CONV)
-
-
-def _weights(model: nn.Module) -> list[Tensor]:
-    found = [m.weight.detach() for m in model.modules() if isinstance(m, _COUNTED)]
-    if not found:
-        raise ValueError(
-            f"model must have a linear or convolution layer, got {type(model).__name__} without one"
-        )
-    return found

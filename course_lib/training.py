@@ -1,15 +1,8 @@
-"""The one training loop, and many networks in it at once.
+"""The one training loop: ``fit`` trains a network, or a stack of them (``ensemble.stack``), by a plan."""
 
-``fit`` and ``evaluate`` take an ordinary network or a ``stack`` of K networks of one architecture.
-A stack is an ``nn.Module`` whose parameters carry the names they have in one network and one more
-dimension in front, ``(K, …)``; masks with that dimension (``masks.stack``) apply to it as they do
-to one network. All members see the same minibatches, so differences between them are paired.
-"""
-
-import copy
-import os
+import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +10,58 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from tqdm import tqdm
 
+from course_lib import ensemble, files
 from course_lib.data import Split
+from course_lib.layers import check_finite
 
-ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Identity)
+Schedule = Callable[[float], float]  # fraction of the training that is done -> learning-rate factor
+Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, positions in the training set) -> () or (K,)
+
+
+def linear_decay(t: float) -> float:
+    """Learning-rate factor 1 − t: from the full rate at t = 0 to nothing at t = 1."""
+    return 1 - t
+
+
+def sgd(
+    model: nn.Module, *, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 0.0
+) -> torch.optim.SGD:
+    """The lessons' optimizer: SGD with momentum, in torch's fused form (fewer passes over memory)."""
+    return torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to train: all that ``fit`` has to know besides the network and the images.
+
+    ``dataclasses.replace(plan, seed=1)`` is the same plan with another seed.
+    """
+
+    epochs: int  # passes over the training set
+    schedule: Schedule = (
+        linear_decay  # learning-rate factor at the fraction 0 <= t < 1 that is done
+    )
+    batch_size: int = 100  # images per step; a smaller last minibatch is used, not dropped
+    # The minibatch's mean loss, () or (K,), from the logits and the positions of its images in the
+    # training set, (B,): soft targets or weights are looked up by them. None: cross-entropy.
+    loss: Loss | None = None
+    # A function that makes the optimizer, or one that stands already, with its hooks (masks.hold).
+    optimizer: torch.optim.Optimizer | Callable[[nn.Module], torch.optim.Optimizer] = sgd
+    seed: int = 0  # of the minibatches' order, alike for all members of a stack, and of any noise
+    first: int = 0  # train only the steps first <= step < last, each with the minibatch and the
+    last: int | None = None  # rate that it has in the whole training; None: to the end
+    start: Mapping[str, Tensor] | None = None  # a state_dict to begin from; None: as the model is
+    valid: Split | None = None  # held-out images; their loss is measured after
+    every: int = 100  # so many steps, and the weights at its lowest are kept in the history
 
 
 @dataclass
 class History:
-    """What ``fit`` saw, one entry an epoch; entries have shape () for a network, (K,) for a stack."""
+    """What ``fit`` saw, per epoch; entries have shape () for a network, (K,) for a stack."""
 
     loss: list[Tensor] = field(default_factory=list)  # mean training loss of the epoch
     accuracy: list[Tensor] = field(default_factory=list)  # % on ``test`` after it, if given
@@ -50,126 +84,98 @@ class History:
         return torch.tensor(self.measured)[losses.argmin(0).cpu()]
 
 
-def sgd(
-    model: nn.Module, *, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 0.0
-) -> torch.optim.SGD:
-    """The lessons' optimizer: SGD with momentum, in torch's fused form (fewer passes over memory)."""
-    return torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True
-    )
-
-
-def linear_decay(t: float) -> float:
-    """Learning-rate factor 1 − t: from the full rate at t = 0 to nothing at t = 1."""
-    return 1 - t
-
-
 def fit(
     model: nn.Module,
     train: Split,
+    plan: Plan | None = None,
     *,
-    epochs: int,
-    optimizer: torch.optim.Optimizer | None = None,
-    schedule: Callable[[float], float] = linear_decay,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-    batch_size: int = 100,
-    seed: int = 0,
     test: Split | None = None,
-    valid: Split | None = None,
-    every: int = 100,
-    first: int = 0,
-    last: int | None = None,
     checkpoint: str | Path | None = None,
+    **changes: object,
 ) -> History:
     """Train a network, or a stack of them, in place by minibatch cross-entropy or another loss.
+
+    torch's global random numbers are left as they were: minibatches, dropout and noise follow from
+    the plan's seed.
 
     Args:
         model: (batch, …) -> (batch, classes) logits, or a stack: -> (K, batch, classes).
         train: images and labels on the model's device.
-        epochs: passes over ``train``.
-        optimizer: default ``sgd(model)``. Masks are held by hooking it (``masks.hold``).
-        schedule: learning-rate factor at the fraction t of the training that is done, 0 <= t < 1.
-        loss: (logits, batch) -> the minibatch's mean loss, () for a network and (K,) for a stack,
-            where ``batch`` holds the positions of its images in ``train``, (B,). Whatever belongs to
-            an image can be looked up by it: soft targets, weights. Default: ``cross_entropy`` with
-            ``train.y``.
-        batch_size: images a step; a smaller last batch is used, not dropped.
-        seed: the order of the minibatches. The same for all members of a stack.
+        plan: how to train; its fields may also be given by name, ``fit(model, train, epochs=2)``.
         test: if given, accuracy on it after every epoch goes into the history.
-        valid: if given, the cross-entropy on it after every ``every`` steps goes into the history,
-            and the weights at the lowest; neither touches the training.
-        first, last: train only the steps first <= step < last of the ``epochs`` epochs, each with
-            the minibatch and the learning rate that it has there; by default all.
         checkpoint: a file, rewritten after every epoch. If it exists, training goes on from there
-            and ends bit for bit where an uninterrupted run would have, given the same ``loss``,
-            ``schedule`` and kind of optimizer; those it cannot compare.
+            and ends bit for bit where an uninterrupted run would have, given the same ``loss`` and
+            ``schedule``; those it cannot compare.
 
     Returns:
         ``History`` (all epochs, those before an interruption included).
 
     Raises:
-        ValueError: a count below 1, an empty or ill-shaped ``train``, steps outside the training, a
-            ``loss`` of another shape, or a ``checkpoint`` written with other settings.
+        ValueError: a count below 1, images that are empty, not finite or do not fit the model, steps
+            outside the training, a ``loss`` of another shape or one that mixes the members of a
+            stack, a ``checkpoint`` that is damaged or of another run. The model is then as it was.
+        TypeError: a name that is no field of ``Plan``.
     """
-    _check_counts(epochs=epochs, batch_size=batch_size, every=every)
-    n = _check_split("train", train)
-    steps = -(-n // batch_size)
-    last = epochs * steps if last is None else last
-    if not 0 <= first < last <= epochs * steps:
-        raise ValueError(
-            f"first and last must be 0 <= first < last <= {epochs * steps}, the steps of the "
-            f"training, got {first!r} and {last!r}"
-        )
-    optimizer = sgd(model) if optimizer is None else optimizer
-    base_rates = [group["lr"] for group in optimizer.param_groups]
-    order = torch.Generator().manual_seed(seed)
-    settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "n": n}
-    settings |= {"steps": [first, last], "every": every if valid is not None else None}
-    history, done = History(), first // steps
-    if checkpoint is not None and Path(checkpoint).exists():
-        history = _resume(checkpoint, model, optimizer, settings)
-        done += len(history.loss)
-
-    model.train()
-    # Shown only where it lasts: a bar for a one-second job would be noise.
-    ahead = max(first, done * steps)
-    bar = tqdm(total=last, initial=ahead, desc="fit", delay=1, leave=False)
-    with bar:
-        for epoch in range(-(-last // steps)):
-            shuffled = torch.randperm(n, generator=order).to(train.y.device)
-            if epoch < done:
-                continue  # drawn all the same, so that the order goes on as it would have
-            start, total, seen = time.perf_counter(), 0.0, 0
-            for step in range(max(0, first - epoch * steps), min(steps, last - epoch * steps)):
-                factor = schedule((epoch * steps + step) / (epochs * steps))
-                for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                    group["lr"] = rate * factor
-                batch = shuffled[step * batch_size : (step + 1) * batch_size]
-                logits = model(train.x[batch])
-                losses = (
-                    cross_entropy(logits, train.y[batch]) if loss is None else loss(logits, batch)
-                )
-                if losses.shape != logits.shape[:-2]:
-                    raise ValueError(
-                        f"loss must return shape {tuple(logits.shape[:-2])}, one mean a network, "
-                        f"got {tuple(losses.shape)}"
-                    )
-                optimizer.zero_grad()
-                losses.sum().backward()  # the members' gradients do not mix
-                optimizer.step()
-                total, seen = total + losses.detach() * len(batch), seen + len(batch)
-                if valid is not None and (epoch * steps + step + 1) % every == 0:
-                    _watch(history, model, valid, epoch * steps + step + 1)
-                bar.update()
-            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = rate
-            history.loss.append(total / seen)
-            if test is not None:
-                history.accuracy.append(evaluate(model, test))
-            history.seconds += time.perf_counter() - start
-            if checkpoint is not None:
-                _save(checkpoint, model, optimizer, settings, history)
+    plan = _planned(plan, changes)
+    steps, last = _check_plan(model, train, plan)
+    made = plan.optimizer
+    optimizer = made if isinstance(made, torch.optim.Optimizer) else made(model)
+    with _own_noise(model, plan.seed):
+        history = _begin(model, train, plan, optimizer, checkpoint)
+        done = plan.first // steps + len(history.loss)
+        order = torch.Generator().manual_seed(plan.seed)
+        model.train()
+        # Shown only where it lasts: a bar for a one-second job would be noise.
+        ahead = max(plan.first, done * steps)
+        with tqdm(total=last, initial=ahead, desc="fit", delay=1, leave=False) as bar:
+            for epoch in range(-(-last // steps)):
+                shuffled = torch.randperm(len(train.y), generator=order).to(train.y.device)
+                if epoch < done:
+                    continue  # drawn all the same, so that the order goes on as it would have
+                began = time.perf_counter()
+                _epoch(model, train, plan, optimizer, (epoch, shuffled), (history, bar))
+                if test is not None:
+                    history.accuracy.append(evaluate(model, test))
+                history.seconds += time.perf_counter() - began
+                if checkpoint is not None:
+                    _save(checkpoint, model, optimizer, _settings(train, plan, optimizer), history)
     return history
+
+
+def _epoch(model, train, plan, optimizer, epoch_and_order, history_and_bar) -> None:
+    """One pass, or the piece of it that the plan asks for."""
+    (epoch, shuffled), (history, bar) = epoch_and_order, history_and_bar
+    batches = shuffled.split(plan.batch_size)
+    steps = len(batches)
+    last = plan.epochs * steps if plan.last is None else plan.last
+    total, seen = 0.0, 0
+    with _rates_kept(optimizer) as set_rates:
+        for step in range(max(0, plan.first - epoch * steps), min(steps, last - epoch * steps)):
+            number, positions = epoch * steps + step, batches[step]
+            set_rates(plan.schedule(number / (plan.epochs * steps)))
+            losses = _step(model, train, plan.loss, optimizer, positions, number == plan.first)
+            total, seen = total + losses * len(positions), seen + len(positions)
+            if plan.valid is not None and (number + 1) % plan.every == 0:
+                _watch(history, model, plan.valid, number + 1)
+            bar.update()
+    history.loss.append(total / seen)
+
+
+def _step(model, train, loss, optimizer, positions, check) -> Tensor:
+    """One optimizer step; the minibatch's mean losses, () or (K,), before it."""
+    logits, y = model(train.x[positions]), train.y[positions]
+    losses = cross_entropy(logits, y) if loss is None else loss(logits, positions)
+    if losses.shape != logits.shape[:-2]:
+        raise ValueError(
+            f"loss must return shape {tuple(logits.shape[:-2])}, one mean per network, "
+            f"got {tuple(losses.shape)}"
+        )
+    if check and loss is not None:
+        ensemble.check_separate(model, losses)
+    optimizer.zero_grad()
+    losses.sum().backward()  # the members' gradients do not mix
+    optimizer.step()
+    return losses.detach()
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -184,7 +190,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 def evaluate(model: nn.Module, test: Split, *, batch_size: int = 1000) -> Tensor:
     """Accuracy in percent: shape () for a network, (K,) for a stack. The model's mode (training or
     evaluation) is put back as it was."""
-    _check_counts(batch_size=batch_size)
+    check_counts(batch_size=batch_size)
     n = _check_split("test", test)
     with evaluating(model):
         right = sum(
@@ -198,7 +204,7 @@ def evaluate(model: nn.Module, test: Split, *, batch_size: int = 1000) -> Tensor
 def mean_loss(model: nn.Module, split: Split, *, batch_size: int = 1000) -> Tensor:
     """Mean cross-entropy over ``split``: shape () for a network, (K,) for a stack. The model's mode
     is put back as it was."""
-    _check_counts(batch_size=batch_size)
+    check_counts(batch_size=batch_size)
     n = _check_split("split", split)
     with evaluating(model):
         total = sum(
@@ -211,7 +217,7 @@ def mean_loss(model: nn.Module, split: Split, *, batch_size: int = 1000) -> Tens
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode within the block; afterwards every module is in the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in ensemble.all_modules(model)]
     model.eval()
     try:
         yield
@@ -220,111 +226,63 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def stack(models: Sequence[nn.Module]) -> "Stack":
-    """K networks of one architecture as one module, to be trained together; copies, so that the
-    networks themselves stay as they are. ``unstack`` gives them back.
-
-    Raises:
-        ValueError: no models, models that differ in names or shapes, with buffers (batch norm) or
-            with forward hooks. Parametrisations stay; all members use those of the first network.
-    """
-    models = list(models)
-    if not models:
-        raise ValueError("models must hold at least one network, got none")
-    shapes = [{name: p.shape for name, p in m.named_parameters()} for m in models]
-    for k, other in enumerate(shapes):
-        if other != shapes[0]:
-            raise ValueError(f"models[{k}] must have the parameters of models[0], got {other}")
-    if any(True for _ in models[0].buffers()):
-        raise ValueError("models must have no buffers (batch norm): train them one after another")
-    if any(m._forward_hooks or m._forward_pre_hooks for net in models for m in net.modules()):
-        raise ValueError("models must have no forward hooks: train them one after another")
-    return Stack(models)
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state of ``model`` that further training leaves alone."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def unstack(stacked: "Stack") -> list[nn.Module]:
-    """The K networks of a stack, each an ordinary module with its own copy of the weights."""
-    parameters = dict(stacked.named_parameters())
-    members = []
-    for k in range(len(stacked)):
-        member = copy.deepcopy(stacked.template[0])
-        with torch.no_grad():
-            for name, p in member.named_parameters():
-                p.data = parameters[name][k].detach().clone()
-        members.append(member)
-    return members
-
-
-class Stack(nn.Module):
-    """K networks as one; made by ``stack``. (batch, …) -> (K, batch, classes)."""
-
-    def __init__(self, models: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.size = len(models)
-        self.template = (copy.deepcopy(models[0]),)  # in a tuple: not a submodule, not trained
-        for name, *_ in models[0].named_parameters():
-            *path, leaf = name.split(".")
-            owner = self
-            for part in path:  # an empty module a level, so that names stay those of one network
-                if part not in owner._modules:
-                    owner.add_module(part, nn.Module())
-                owner = owner.get_submodule(part)
-            members = torch.stack([m.get_parameter(name).detach() for m in models])
-            owner.register_parameter(leaf, nn.Parameter(members))
-        layers = list(models[0].children()) if isinstance(models[0], nn.Sequential) else []
-        self.is_mlp = bool(layers) and all(
-            isinstance(layer, (nn.Flatten, nn.Linear, *ELEMENTWISE)) for layer in layers
-        )
-
-    def __len__(self) -> int:
-        return self.size
-
-    def forward(self, x: Tensor) -> Tensor:
-        template, parameters = self.template[0], dict(self.named_parameters())
-        if not self.is_mlp:  # any other architecture: right, but hardly faster than a loop
-
-            def one(p: dict[str, Tensor]) -> Tensor:
-                return torch.func.functional_call(template, p, (x,))
-
-            return torch.func.vmap(one)(parameters)
-        h = x.flatten(1).t().expand(self.size, -1, -1)  # (K, in, B): columns, as in a = W x + b
-        for name, layer in template.named_children():
-            if isinstance(layer, nn.Linear):
-                w, b = (_stacked(parameters, name, layer, leaf) for leaf in ("weight", "bias"))
-                h = w @ h if b is None else torch.baddbmm(b.unsqueeze(2), w, h)  # (K, out, B)
-            elif not isinstance(layer, nn.Flatten):
-                h = layer(h)
-        return h.transpose(1, 2)  # (K, B, out)
-
-
-def _watch(history: History, model: nn.Module, valid: Split, step: int) -> None:
-    """Note the validation loss, and the weights of those that have never had a lower one."""
-    now = mean_loss(model, valid)  # () or (K,)
-    better = now < torch.stack([*history.valid_loss, torch.full_like(now, torch.inf)]).amin(0)
-    history.measured.append(step)
-    history.valid_loss.append(now)
-    for name, value in model.state_dict().items():
-        # One truth value a member, or one for the network, spread over the entries of its weights.
-        wins = better.view(-1, *[1] * (value.dim() - 1)) if better.dim() else better
-        history.best[name] = torch.where(wins, value, history.best.get(name, value))
-
-
-def _stacked(
-    parameters: dict[str, Tensor], name: str, layer: nn.Module, leaf: str
-) -> Tensor | None:
-    """A layer's weight or bias for all K members: (K, …), parametrisations applied to each."""
-    if not parametrize.is_parametrized(layer, leaf):
-        return parameters.get(f"{name}.{leaf}")
-    value = parameters[f"{name}.parametrizations.{leaf}.original"]
-    for step in layer.parametrizations[leaf]:
-        value = torch.func.vmap(step)(value)
-    return value
-
-
-def _check_counts(**counts: int) -> None:
+def check_counts(**counts: int) -> None:
+    """Raise ValueError, naming the argument, unless every count is a positive integer."""
     for argument, n in counts.items():
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"{argument} must be a whole number from 1 on, got {n!r}")
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"{argument} must be a positive integer, got {n!r}")
+
+
+def _planned(plan: Plan | None, changes: dict[str, object]) -> Plan:
+    known = [f.name for f in dataclasses.fields(Plan)]
+    for name in changes:
+        if name not in known:
+            raise TypeError(f"{name!r} is no field of Plan, which has {', '.join(known)}")
+    if plan is None and "epochs" not in changes:
+        raise ValueError("plan must say how many epochs, got none: fit(model, train, epochs=…)")
+    return Plan(**changes) if plan is None else dataclasses.replace(plan, **changes)
+
+
+def _check_plan(model: nn.Module, train: Split, plan: Plan) -> tuple[int, int]:
+    """Steps per epoch and the step to stop before; everything is checked before anything moves."""
+    check_counts(epochs=plan.epochs, batch_size=plan.batch_size, every=plan.every)
+    steps = -(-_check_split("train", train) // plan.batch_size)
+    last = plan.epochs * steps if plan.last is None else plan.last
+    if not 0 <= plan.first < last <= plan.epochs * steps:
+        raise ValueError(
+            f"first and last must be 0 <= first < last <= {plan.epochs * steps}, the steps of the "
+            f"training, got {plan.first!r} and {plan.last!r}"
+        )
+    check_state("start", model, plan.start)
+    try:
+        with torch.no_grad(), evaluating(model):
+            logits = model(train.x[:1])
+    except RuntimeError as error:
+        raise ValueError(
+            f"train must fit the model, which cannot be run on x of shape {tuple(train.x.shape)}: "
+            f"{error}"
+        ) from error
+    if plan.loss is None and int(train.y.max()) >= logits.shape[-1]:
+        raise ValueError(
+            f"train must have labels below {logits.shape[-1]}, the model's outputs, "
+            f"got {int(train.y.max())}"
+        )
+    return steps, last
+
+
+def check_state(argument: str, model: nn.Module, state: Mapping[str, Tensor] | None) -> None:
+    """Raise ValueError unless ``state``, if any, has the names and shapes of the model's."""
+    if state is None:
+        return
+    have = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    got = {name: tuple(value.shape) for name, value in state.items()}
+    if have != got:
+        raise ValueError(f"{argument} must be a state_dict of model, {have}, got {got}")
 
 
 def _check_split(argument: str, split: Split) -> int:
@@ -334,27 +292,112 @@ def _check_split(argument: str, split: Split) -> int:
             f"{argument} must hold as many images as labels, at least one, "
             f"got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}"
         )
+    check_finite(f"{argument}.x", x)
     return len(y)
 
 
+def _watch(history: History, model: nn.Module, valid: Split, step: int) -> None:
+    """Note the validation loss, and the weights of those that have never had a lower one."""
+    now = mean_loss(model, valid)  # () or (K,)
+    better = now < torch.stack([*history.valid_loss, torch.full_like(now, torch.inf)]).amin(0)
+    history.measured.append(step)
+    history.valid_loss.append(now)
+    for name, value in model.state_dict().items():
+        # One truth value per member, or one for the network, spread over its weights.
+        wins = better.view(-1, *[1] * (value.dim() - 1)) if better.dim() else better
+        history.best[name] = torch.where(wins, value, history.best.get(name, value))
+
+
+@contextmanager
+def _rates_kept(optimizer: torch.optim.Optimizer) -> Iterator[Callable[[float], None]]:
+    """Within the block rates can be scaled; afterwards, interrupted or not, they are as before."""
+    base = [group["lr"] for group in optimizer.param_groups]
+
+    def scale(factor: float) -> None:
+        for group, rate in zip(optimizer.param_groups, base, strict=True):
+            group["lr"] = rate * factor
+
+    try:
+        yield scale
+    finally:
+        scale(1)
+
+
+@contextmanager
+def _own_noise(model: nn.Module, seed: int) -> Iterator[None]:
+    """Random numbers of its own for dropout and noise; the caller's go on as if nothing had been."""
+    device = _device(model)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+# ---- checkpoints
+
+
+def _settings(train: Split, plan: Plan, optimizer: torch.optim.Optimizer) -> dict[str, object]:
+    """What has to be the same for a run to be the same, as far as it can be compared."""
+    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    return {
+        "epochs": plan.epochs,
+        "batch_size": plan.batch_size,
+        "seed": plan.seed,
+        "n": len(train.y),
+        "steps": [plan.first, plan.last],
+        "every": plan.every if plan.valid is not None else None,
+        "optimizer": [type(optimizer).__name__, groups],
+    }
+
+
+def _begin(model, train, plan, optimizer, checkpoint) -> History:
+    """Where the training begins: at the checkpoint, at the plan's start, or at the model as it is."""
+    settings, history = _settings(train, plan, optimizer), History()
+    if checkpoint is not None and Path(checkpoint).exists():
+        return _resume(checkpoint, model, optimizer, settings)
+    if plan.start is not None:
+        model.load_state_dict(plan.start)
+    if checkpoint is not None:  # the start too: who stops in the first epoch begins there again
+        _save(checkpoint, model, optimizer, settings, history)
+    return history
+
+
 def _save(path, model, optimizer, settings, history) -> None:
+    device = _device(model)
+    noise = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        noise["cuda"] = torch.cuda.get_rng_state(device)
     state = {
         "settings": settings,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "history": vars(history),
+        "noise": noise,
     }
-    unfinished = Path(f"{path}.part")
-    torch.save(state, unfinished)
-    os.replace(unfinished, path)  # a reader sees the old file or the new one, never half of one
+    files.save(path, state)
 
 
 def _resume(path, model, optimizer, settings) -> History:
-    state = torch.load(path, weights_only=True)
+    """Compare, then load: a checkpoint of another run changes nothing."""
+    device = _device(model)
+    state = files.load("checkpoint", path, device)
+    wanted = {"settings", "model", "optimizer", "history", "noise"}
+    if not isinstance(state, dict) or state.keys() != wanted:
+        raise ValueError(f"checkpoint {str(path)!r} must be a file of fit, got another kind")
+    check_state(f"checkpoint {str(path)!r}", model, state["model"])
     if state["settings"] != settings:
         raise ValueError(
             f"checkpoint {str(path)!r} belongs to a run with {state['settings']}, expected {settings}"
         )
+    sizes = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
+    if sizes != [len(group["params"]) for group in optimizer.param_groups]:
+        raise ValueError(f"checkpoint {str(path)!r} is of an optimizer with other parameter groups")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["noise"]["cpu"].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["noise"]["cuda"].cpu(), device)
     return History(**state["history"])

@@ -24,16 +24,29 @@ from torch.nn.utils import prune
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
-from course_lib import data, measure, models, training
-from course_lib.compression import binary, compact, decomposition, quantization
+from course_lib import (
+    data,
+    ensemble,
+    layers,
+    measure,
+    models,
+    parametrized,
+    training,
+)
+from course_lib.compression import (
+    binary,
+    compact,
+    decomposition,
+    quantization,
+)
 from course_lib.pruning import (
+    allocate,
     channel_criteria,
     channels,
     criteria,
     lottery,
     masks,
     pipeline,
-    rates,
     sparse_training,
 )
 
@@ -58,7 +71,7 @@ def median_ratio(slow: list[float], fast: list[float]) -> float:
     return statistics.median(s / f for s, f in zip(slow, fast, strict=True))
 
 
-def ensemble() -> None:
+def stacked() -> None:
     """Ten seeds of the lessons' MLP, one epoch: class loop, tensor loop, stack."""
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
@@ -90,7 +103,7 @@ def ensemble() -> None:
             training.fit(models.mlp(SIZES, seed=seed), train, epochs=1, batch_size=BATCH)
 
     def stacked() -> None:
-        stack = training.stack([models.mlp(SIZES, seed=seed) for seed in range(SEEDS)])
+        stack = ensemble.stack([models.mlp(SIZES, seed=seed) for seed in range(SEEDS)])
         training.fit(stack, train, epochs=1, batch_size=BATCH)
 
     best: dict[str, list[float]] = {}
@@ -173,18 +186,18 @@ def tickets() -> None:
     again = pipeline.Retrain(epochs, lambda t: 1.0)
 
     def search(start: torch.nn.Module) -> list[masks.Masks]:
-        found = lottery.find(start, train, rounds=rounds, epochs=epochs, shares=shares)
+        found = lottery.find_tickets(start, train, rounds=rounds, epochs=epochs, shares=shares)
         return [r.masks for r in found.rounds[1:]]
 
     def stacked() -> None:
-        found = search(training.stack(nets))
+        found = search(ensemble.stack(nets))
         members, keep = [], []
         for r, kept in enumerate(found):
             for k, net in enumerate(nets):
                 own = {name: m[k] for name, m in kept.items()}
                 members += [lottery.reinitialise(net, seed=r), net]
                 keep += [own, lottery.random_mask(own, seed=r)]
-        pipeline.train_held(training.stack(members), train, masks.stack(keep), again)
+        pipeline.train_held(ensemble.stack(members), train, masks.stack(keep), again)
 
     def one_by_one() -> None:
         for net in nets:
@@ -214,19 +227,19 @@ def pruning() -> None:
         for _ in tqdm(range(3), desc="turns", leave=False):
             fresh = resnet50()
             fresh.load_state_dict(state)
-            layers = [(m, "weight") for m in fresh.modules() if isinstance(m, criteria.PRUNABLE)]
+            pruned = [(m, "weight") for m in fresh.modules() if isinstance(m, layers.WEIGHTED)]
             start = time.perf_counter()
-            keep = rates.globally(criteria.magnitude(net), sparsity)
+            keep = allocate.globally(criteria.magnitude(net), sparsity)
             middle = time.perf_counter()
-            prune.global_unstructured(layers, prune.L1Unstructured, amount=sparsity)
+            prune.global_unstructured(pruned, prune.L1Unstructured, amount=sparsity)
             ratios.append((time.perf_counter() - middle) / (middle - start))
             same = all(
                 torch.equal(keep[f"{n}.weight"], m.weight_mask.bool())
                 for n, m in fresh.named_modules()
-                if isinstance(m, criteria.PRUNABLE)
+                if isinstance(m, layers.WEIGHTED)
             )
         print(
-            f"\nresnet50 to {masks.sparsity(keep):.0%}: rates.globally(criteria.magnitude(model)) is "
+            f"\nresnet50 to {masks.sparsity(keep):.0%}: allocate.globally(criteria.magnitude(model)) is "
             f"{statistics.median(ratios):.1f}× as fast as torch.nn.utils.prune.global_unstructured "
             f"(goal 5×; masks {'equal' if same else 'DIFFER'})"
         )
@@ -261,7 +274,7 @@ def surgery() -> None:
         small["theirs"] = mine
 
     taken = take_turns({"ours": ours, "theirs": theirs}, rounds=5)
-    size = {name: measure.parameters(model) for name, model in small.items()}
+    size = {name: measure.count_parameters(model) for name, model in small.items()}
     print(
         f"\nresnet18, half of every layer's channels: trace + score + remove is "
         f"{median_ratio(taken['theirs'], taken['ours']):.1f}× as fast as Torch-Pruning "
@@ -341,7 +354,7 @@ def sparse() -> None:
     torch.set_num_threads(1)
     train, _ = data.load("glyphs", n_train=4 * IMAGES, n_test=1)
     nets = [models.mlp(SIZES, seed=seed) for seed in range(SEEDS)]
-    keep = [rates.per_layer(criteria.random(net, seed=0), 0.95) for net in nets]
+    keep = [allocate.per_layer(criteria.random(net, seed=0), 0.95) for net in nets]
     steps = {
         "SET": lambda: sparse_training.set_step,
         "DSR": lambda: sparse_training.dsr_step(100),
@@ -351,7 +364,7 @@ def sparse() -> None:
 
     def trained(method: str | None, every: int) -> Callable[[], None]:
         def run() -> None:
-            stack = training.stack(nets)
+            stack = ensemble.stack(nets)
             optimizer, held = training.sgd(stack), masks.stack(keep)
             if method == "held":
                 masks.hold(optimizer, stack, held)
@@ -400,7 +413,7 @@ def quant() -> None:
     contestants = {
         "float32": lenet,
         "int8": quantization.int8(lenet),
-        "binarized, in float32": quantization.baked(net),
+        "binarized, in float32": parametrized.folded(net),
         "packed": binary.packed(net),
     }
     for batch in (1, 64):

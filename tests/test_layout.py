@@ -5,17 +5,24 @@ import copy
 import pytest
 import torch
 
-from course_lib import measure, models, training
-from course_lib.compression import binary, coding, decomposition, hashing, quantization
+from course_lib import measure, models, parametrized, training
+from course_lib.compression import (
+    binary,
+    coding,
+    decomposition,
+    hashing,
+    quantization,
+    sharing,
+)
 from course_lib.data import Split
 from course_lib.pruning import (
+    allocate,
     channel_criteria,
     channels,
     criteria,
     granularity,
     masks,
     penalties,
-    rates,
     second_order,
     sparse_training,
 )
@@ -37,7 +44,7 @@ def trained(net, prepare):
 
 
 def half(net):
-    return rates.globally(criteria.magnitude(net), 0.5)
+    return allocate.globally(criteria.magnitude(net), 0.5)
 
 
 def masked(net):
@@ -71,9 +78,9 @@ def grouped(net):
 
 
 def clustered(net):
-    found = coding.clusters(net, {"conv1.weight": 2, "conv2.weight": 3})
+    found = sharing.clusters(net, {"conv1.weight": 2, "conv2.weight": 3})
     optimizer = training.sgd(net, lr=1e-4)
-    with coding.hold(optimizer, net, found):
+    with sharing.hold(optimizer, net, found):
         training.fit(net, Split(*BATCH), epochs=1, batch_size=20, optimizer=optimizer)
     return state(net)
 
@@ -106,7 +113,7 @@ WAYS = {
     "channels": cut,
     "tucker": replaced(lambda layer: decomposition.tucker(layer, (8, 8))),
     "cp": replaced(lambda layer: decomposition.cp(layer, 8, iterations=3)),
-    "4 bits": lambda net: state(quantization.baked(quantization.post_training(net, 4))),
+    "4 bits": lambda net: state(parametrized.folded(quantization.ptq(net, 4))),
     "binary": lambda net: dict(enumerate(binary.binarize(net.conv2.weight))),
     "ternary": lambda net: dict(enumerate(binary.ternarize(net.conv2.weight))),
     "hashed": lambda net: {"y": hashing.hashed(net, 0.25)(X)},

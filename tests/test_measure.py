@@ -11,18 +11,18 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib import measure, models
-from course_lib.pruning import criteria, masks, rates
+from course_lib.pruning import allocate, criteria, masks
 
 
 def pruned(model, sparsity):
     model = copy.deepcopy(model)
-    masks.apply(model, rates.globally(criteria.magnitude(model), sparsity))
+    masks.apply(model, allocate.globally(criteria.magnitude(model), sparsity))
     return model
 
 
 def test_parameters_and_sparsity():
     net = models.mlp((10, 5, 2))
-    assert measure.parameters(net) == 10 * 5 + 5 + 5 * 2 + 2
+    assert measure.count_parameters(net) == 10 * 5 + 5 + 5 * 2 + 2
     assert measure.sparsity(net) == 0
     assert measure.sparsity(pruned(net, 0.5)) == 0.5
 
@@ -105,7 +105,7 @@ def test_hans_12_8_watts():
     """A network of one billion connections, run 20 times a second: 12.8 W for DRAM alone."""
     net = nn.Linear(40_000, 25_000, bias=False, device="meta")
     weights, macs = (
-        measure.parameters(net),
+        measure.count_parameters(net),
         measure.macs(net, torch.zeros(1, 40_000, device="meta")),
     )
     assert weights == macs == 10**9

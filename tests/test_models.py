@@ -80,7 +80,7 @@ def test_width_scales_the_hidden_sizes():
     half = models.lenet_300_100(width=0.5)
     assert half.fc1.weight.shape == (150, 784) and half.fc2.weight.shape == (50, 150)
     assert models.lenet5(width=0.1).conv1.weight.shape[0] == 2
-    assert measure.parameters(models.small_cnn(width=0.01)) > 0  # never a layer without units
+    assert measure.count_parameters(models.small_cnn(width=0.01)) > 0  # never a layer without units
 
 
 def test_seeds_give_weights_and_leave_the_global_generator_alone():

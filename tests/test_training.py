@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from course_lib import data, models, training
+from course_lib import data, ensemble, models, training
 from course_lib.data import Split
-from course_lib.pruning import criteria, masks, rates
+from course_lib.pruning import allocate, criteria, masks
 
 DOUBLE = torch.float64
 
@@ -33,9 +33,9 @@ def build_cnn(seed):
 def test_member_k_is_the_network_trained_alone(toy, build):
     train, test = toy
     nets = [build(seed) for seed in range(4)]
-    stack = training.stack(nets)
+    stack = ensemble.stack(nets)
     together = training.fit(stack, train, epochs=3, seed=5, test=test)
-    members = training.unstack(stack)
+    members = ensemble.unstack(stack)
     for k, net in enumerate(nets):
         alone = training.fit(net, train, epochs=3, seed=5, test=test)
         for name, p in net.named_parameters():
@@ -48,12 +48,12 @@ def test_member_k_is_the_network_trained_alone(toy, build):
 def test_masked_member_is_the_masked_network_trained_alone(toy):
     train, _ = toy
     nets = [build_mlp(seed) for seed in range(3)]
-    kept = [rates.globally(criteria.random(n, seed=s), 0.6) for s, n in enumerate(nets)]
-    stack = training.stack(nets)
+    kept = [allocate.globally(criteria.random(n, seed=s), 0.6) for s, n in enumerate(nets)]
+    stack = ensemble.stack(nets)
     optimizer = training.sgd(stack, weight_decay=1e-3)
     masks.hold(optimizer, stack, masks.stack(kept))
     training.fit(stack, train, epochs=2, optimizer=optimizer)
-    for net, keep, member in zip(nets, kept, training.unstack(stack), strict=True):
+    for net, keep, member in zip(nets, kept, ensemble.unstack(stack), strict=True):
         optimizer = training.sgd(net, weight_decay=1e-3)
         masks.hold(optimizer, net, keep)
         training.fit(net, train, epochs=2, optimizer=optimizer)
@@ -65,17 +65,17 @@ def test_masked_member_is_the_masked_network_trained_alone(toy):
 def test_single_precision_agrees_before_chaos_sets_in():
     train, _ = data.load("glyphs", n_train=200, n_test=1)
     nets = [models.mlp(seed=seed) for seed in range(3)]
-    stack = training.stack(nets)
+    stack = ensemble.stack(nets)
     training.fit(stack, train, epochs=2)
     training.fit(nets[1], train, epochs=2)
     for name, p in nets[1].named_parameters():
-        got = training.unstack(stack)[1].get_parameter(name)
+        got = ensemble.unstack(stack)[1].get_parameter(name)
         torch.testing.assert_close(got, p, rtol=1e-3, atol=1e-5)
 
 
 def test_a_stack_is_a_module_with_the_networks_names(toy):
     nets = [build_mlp(seed) for seed in range(3)]
-    stack = training.stack(nets)
+    stack = ensemble.stack(nets)
     shapes = {n: tuple(p.shape) for n, p in stack.named_parameters()}
     assert shapes == {n: (3, *p.shape) for n, p in nets[0].named_parameters()}
     assert len(stack) == 3
@@ -85,17 +85,17 @@ def test_a_stack_is_a_module_with_the_networks_names(toy):
     expected = torch.stack([net(x) for net in nets])
     torch.testing.assert_close(twin(x), expected)
     torch.testing.assert_close(
-        training.stack([n.float() for n in nets]).double()(x), expected, atol=1e-5, rtol=1e-5
+        ensemble.stack([n.float() for n in nets]).double()(x), expected, atol=1e-5, rtol=1e-5
     )
 
 
 def test_stacking_copies():
     nets = [models.mlp((4, 3, 2), seed=s) for s in range(2)]
     before = nets[0].fc1.weight.clone()
-    stack = training.stack(nets)
+    stack = ensemble.stack(nets)
     with torch.no_grad():
         stack.fc1.weight.zero_()
-    member = training.unstack(stack)[0]
+    member = ensemble.unstack(stack)[0]
     assert torch.equal(nets[0].fc1.weight, before)
     with torch.no_grad():
         stack.fc1.weight.fill_(1)
@@ -109,7 +109,7 @@ def test_layers_without_bias_stack():
 
     nets = [bare(s) for s in range(3)]
     x = torch.randn(4, 6)
-    torch.testing.assert_close(training.stack(nets)(x), torch.stack([n(x) for n in nets]))
+    torch.testing.assert_close(ensemble.stack(nets)(x), torch.stack([n(x) for n in nets]))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_layers_without_bias_stack():
 )
 def test_what_does_not_stack(nets, words):
     with pytest.raises(ValueError, match=words):
-        training.stack(nets)
+        ensemble.stack(nets)
 
 
 def test_training_learns():
@@ -167,7 +167,7 @@ def test_interrupted_training_ends_where_it_would_have(tmp_path, toy, hold):
         net = build_mlp(0)
         optimizer = training.sgd(net)
         if hold:
-            masks.hold(optimizer, net, rates.globally(criteria.magnitude(net), 0.5))
+            masks.hold(optimizer, net, allocate.globally(criteria.magnitude(net), 0.5))
         steps = iter(range(10_000))
 
         def stop(*_):
@@ -196,7 +196,7 @@ def test_loss_is_told_which_images_it_is_given(toy):
     """Cross-entropy, looked up by the positions, is the default to the last bit."""
     train, _ = toy
     nets = [build_mlp(seed) for seed in range(3)]
-    expected, stack = training.stack(nets), training.stack(nets)
+    expected, stack = ensemble.stack(nets), ensemble.stack(nets)
     history = training.fit(expected, train, epochs=2)
     seen = []
 
@@ -213,7 +213,7 @@ def test_loss_is_told_which_images_it_is_given(toy):
 
 def test_a_loss_of_another_shape_is_refused():
     net = models.mlp((4, 3, 2))
-    stack = training.stack([net, net])
+    stack = ensemble.stack([net, net])
     train = Split(torch.randn(5, 4), torch.zeros(5, dtype=torch.long))
     with pytest.raises(ValueError, match=r"loss must return shape \(\), .* got \(5,\)"):
         training.fit(net, train, epochs=1, loss=lambda z, _: z.sum(-1))  # one an image
@@ -268,10 +268,10 @@ def test_bad_split():
 def test_cuda_agrees_with_the_cpu(toy):
     train, test = toy
     nets = [build_mlp(s) for s in range(3)]
-    here, there = training.stack(nets), training.stack(nets).cuda()
+    here, there = ensemble.stack(nets), ensemble.stack(nets).cuda()
     for stack, split in ((here, train), (there, train.to("cuda"))):
         optimizer = training.sgd(stack)
-        keep = masks.stack([rates.globally(criteria.magnitude(n), 0.5) for n in nets])
+        keep = masks.stack([allocate.globally(criteria.magnitude(n), 0.5) for n in nets])
         masks.hold(optimizer, stack, keep)
         training.fit(stack, split, epochs=2, optimizer=optimizer)
     torch.testing.assert_close(there.fc1.weight.cpu(), here.fc1.weight, rtol=1e-6, atol=1e-8)
@@ -287,7 +287,7 @@ def test_validation_is_measured_on_time_and_changes_nothing(toy):
     for stacked in (False, True):
 
         def fresh(stacked=stacked):
-            return training.stack([build_mlp(s) for s in (0, 1)]) if stacked else build_mlp(0)
+            return ensemble.stack([build_mlp(s) for s in (0, 1)]) if stacked else build_mlp(0)
 
         quiet, watched = fresh(), fresh()
         training.fit(quiet, train, epochs=6)
@@ -366,9 +366,9 @@ def test_a_stack_applies_parametrisations_member_by_member():
     for net in nets:
         parametrize.register_parametrization(net.fc1, "weight", Shaped())
         parametrize.register_parametrization(net.fc2, "bias", Shaped())
-    stack = training.stack(nets)
+    stack = ensemble.stack(nets)
     training.fit(stack, train, epochs=2)
-    for net, member in zip(nets, training.unstack(stack), strict=True):
+    for net, member in zip(nets, ensemble.unstack(stack), strict=True):
         training.fit(net, train, epochs=2)
         assert torch.allclose(net(train.x), member(train.x), atol=1e-4)
 
@@ -377,4 +377,4 @@ def test_a_stack_refuses_hooks_which_it_would_not_call():
     net = models.mlp()
     net.fc1.register_forward_pre_hook(lambda *_: None)
     with pytest.raises(ValueError, match="no forward hooks"):
-        training.stack([models.mlp(), net])
+        ensemble.stack([models.mlp(), net])

@@ -147,7 +147,7 @@ class Reproductions(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Build one section a result file."""
-        folder = Path(self.env.srcdir) / "tests/reproductions"
+        folder = Path(self.env.srcdir) / "book/reproductions"
         self.env.note_dependency(str(folder))  # whose time changes when a file comes or goes
         found = []
         for path in sorted(folder.glob("*.json")):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from course_lib import models
-from course_lib.compression.quantization import Through, straight_through
+from course_lib.parametrized import Map, straight_through
 
 
 def sign(x: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def _mean(x: Tensor, per_channel: bool) -> Tensor:
 
 
 def binary_weight(weight: Tensor) -> Tensor:
-    """α B for each output channel, to train with: ``quantization.through(model, binary_weight)``.
+    """α B for each output channel, to train with: ``parametrized.attach(model, binary_weight)``.
 
     The gradient passes to the weight unchanged, as in algorithm 1 of XNOR-Net and of TWN (both read;
     XNOR-Net's section 3.1 multiplies it by 1/n + α 1[|W| <= 1], which its algorithm does not do).
@@ -118,7 +118,7 @@ def bnn(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Seque
     and a last batch norm for the logits.
 
     Weights and activations are ±1, the inputs included. Batch norm, float32, decides where an
-    activation turns. Train it with ``hold_in_range``. It has buffers: not for a ``training.stack``.
+    activation turns. Train it with ``hold_in_range``. It has buffers: not for a ``ensemble.stack``.
 
     Source: Courbariaux et al. 2016, algorithm 1, with XNOR-Net's order within a block (batch norm
     before the sign, section 3.2). The paper feeds 8-bit inputs to the first layer; here they are
@@ -129,7 +129,7 @@ def bnn(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Seque
     for i, (n_in, n_out) in enumerate(pairwise(sizes), start=1):
         layer = nn.Linear(n_in, n_out, bias=False)  # batch norm shifts
         layer.weight = plain.get_submodule(f"fc{i}").weight
-        parametrize.register_parametrization(layer, "weight", Through(sign))
+        parametrize.register_parametrization(layer, "weight", Map(sign))
         layers |= {f"norm{i}": nn.BatchNorm1d(n_in), f"sign{i}": Sign(), f"fc{i}": layer}
     layers["norm"] = nn.BatchNorm1d(sizes[-1])
     return nn.Sequential(layers)

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from course_lib.measure import macs, parameters
+from course_lib.measure import count_parameters, macs
 from course_lib.models import seeded
 from course_lib.training import evaluating
 
@@ -110,6 +110,6 @@ def by_part(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[int, int]]:
     linear = [p for m in model.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
     n, products = sum(p.numel() for p in linear), macs(model, x, kinds=nn.Linear)
     return {
-        "convolutions": (parameters(model) - n, macs(model, x) - products),
+        "convolutions": (count_parameters(model) - n, macs(model, x) - products),
         "linear": (n, products),
     }

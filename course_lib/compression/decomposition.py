@@ -168,7 +168,7 @@ def replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
 # ------------------------------------------------------------------------------ which rank
 
 
-def energies(layer: nn.Linear | nn.Conv2d) -> list[Tensor]:
+def squared_singular_values(layer: nn.Linear | nn.Conv2d) -> list[Tensor]:
     """Squared singular values, largest first: of a linear layer's weight, or of a kernel's two
     unfoldings, input channels (S, T·h·w) before output channels (T, S·h·w)."""
     weight = layer.weight.detach().double()
@@ -190,7 +190,7 @@ def rank_by_energy(layer: nn.Linear | nn.Conv2d, energy: float) -> int | tuple[i
     if not 0 < energy <= 1:
         raise ValueError(f"energy must be above 0 and at most 1, got {energy!r}")
     found = []
-    for squares in energies(layer):
+    for squares in squared_singular_values(layer):
         enough = squares.cumsum(0) >= energy * squares.sum() * (1 - 1e-12)  # rounding of the sum
         found.append(int(enough.int().argmax()) + 1)
     return found[0] if len(found) == 1 else (found[0], found[1])
@@ -219,7 +219,7 @@ def rank_by_budget(
     low, high = 0, len(ranks)  # weights grow with the rank: ranks[:low] fit, ranks[high:] do not
     while low < high:
         middle = (low + high) // 2
-        if weights(shape, ranks[middle], kind) <= budget:
+        if count_weights(shape, ranks[middle], kind) <= budget:
             low = middle + 1
         else:
             high = middle
@@ -228,7 +228,7 @@ def rank_by_budget(
     return ranks[low - 1]
 
 
-def weights(shape: Sequence[int], rank: int | tuple[int, int], kind: str) -> int:
+def count_weights(shape: Sequence[int], rank: int | tuple[int, int], kind: str) -> int:
     """Weights of the chain for a layer's weight of this shape: r (in + out) for an SVD,
     S a + a b h w + b T for Tucker-2, R (S + h + w + T) for CP."""
     if kind == "tucker":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from course_lib.compression.quantization import weighted_layers
+from course_lib import layers
 
 _LOW = 0xFFFFFFFF  # the low 32 bits
 
@@ -81,11 +81,11 @@ def hashed(model: nn.Module, share: float, *, seed: int = 0) -> nn.Module:
     one, and computes with as many as before. For a new network, to be trained like any other.
 
     The stored numbers start as that many of the layer's initial weights, so that the weights keep
-    their variance. Biases stay as they are. ``quantization.baked`` writes the weights out in full.
+    their variance. Biases stay as they are. ``parametrized.folded`` writes the weights out in full.
 
     Args:
         share: of the weights that is stored, such as 1/8: ``max(1, round(share * n))`` a layer.
-        seed: which weights share. (The members of a ``training.stack`` all use the first's.)
+        seed: which weights share. (The members of a ``ensemble.stack`` all use the first's.)
 
     Raises:
         ValueError: a share outside (0, 1]; no such layer, or one that is parametrised already.
@@ -93,7 +93,7 @@ def hashed(model: nn.Module, share: float, *, seed: int = 0) -> nn.Module:
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share!r}")
     model = copy.deepcopy(model)
-    for number, layer in enumerate(weighted_layers(model).values()):
+    for number, layer in enumerate(layers.weighted(model, plain=True).values()):
         weight = layer.weight.detach()
         stored = max(1, round(share * weight.numel()))
         # A seed for each layer: two layers with the same pattern would share their errors.

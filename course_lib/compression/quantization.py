@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from course_lib.pruning.criteria import PRUNABLE
+from course_lib import layers
+from course_lib.parametrized import attach, folded, straight_through
 from course_lib.training import evaluating
 
 Range = Callable[[Tensor], tuple[Tensor, Tensor]]  # (rows, n) -> lowest (rows,), highest (rows,)
@@ -86,12 +86,6 @@ def quantize(
 def dequantize(q: Tensor, scale: Tensor | float, zero_point: Tensor | int) -> Tensor:
     """The real numbers S (q − Z) that whole numbers q stand for."""
     return (q - zero_point) * scale
-
-
-def straight_through(x: Tensor, value: Tensor, passes: Tensor | None = None) -> Tensor:
-    """``value``, to the last bit, with the gradient of ``x``: everywhere, or where ``passes`` is True."""
-    carrier = x if passes is None else torch.where(passes, x, torch.zeros_like(x))
-    return value.detach() + (carrier - carrier.detach())
 
 
 def _nearest(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -216,67 +210,26 @@ def on_grid(
     return _fake(weight, scale, zero_point, levels(bits))
 
 
-def post_training(
+def ptq(
     model: nn.Module, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> nn.Module:
     """Post-training quantisation (PTQ): a copy whose weights are rounded to their grids, without
     any training. Weights of linear and convolution layers; biases stay as they are."""
-    return baked(aware(model, bits, per_channel=per_channel, observe=observe))
+    return folded(qat(model, bits, per_channel=per_channel, observe=observe))
 
 
-def aware(
+def qat(
     model: nn.Module, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> nn.Module:
     """Quantisation-aware training (QAT): a copy to be trained like any network, alone or in a stack.
 
     Its layers compute with weights on the grid; the gradient at the rounded weights moves the
-    full-precision ones behind them, and the grid follows. ``baked`` ends it.
+    full-precision ones behind them, and the grid follows. ``parametrized.folded`` ends it.
     """
     levels(bits)
-    return through(
+    return attach(
         model, lambda weight: on_grid(weight, bits, per_channel=per_channel, observe=observe)
     )
-
-
-def through(model: nn.Module, function: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A copy whose linear and convolution layers compute with ``function(weight)``.
-
-    Trained is the weight itself, now ``<layer>.parametrizations.weight.original``.
-
-    Raises:
-        ValueError: ``model`` has no such layer, or is parametrised already.
-    """
-    model = copy.deepcopy(model)
-    for layer in weighted_layers(model).values():
-        parametrize.register_parametrization(layer, "weight", Through(function))
-    return model
-
-
-class Through(nn.Module):
-    """A function as a parametrisation (``torch.nn.utils.parametrize`` takes modules only)."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return self.function(weight)
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        return weight
-
-
-def baked(model: nn.Module) -> nn.Module:
-    """A copy without parametrisations: its weights are those that the layers computed with."""
-    model = copy.deepcopy(model)
-    for layer in model.modules():
-        if isinstance(layer, PRUNABLE) and parametrize.is_parametrized(layer, "weight"):
-            weight = nn.Parameter(layer.weight.detach().clone())
-            # Not torch's remove_parametrizations: it would change the class, which copies share.
-            layer.__class__ = parametrize.type_before_parametrizations(layer)
-            del layer.parametrizations
-            layer.weight = weight
-    return model
 
 
 def activations(model: nn.Module, x: Tensor, bits: int, *, observe: Range = min_max) -> nn.Module:
@@ -291,7 +244,7 @@ def activations(model: nn.Module, x: Tensor, bits: int, *, observe: Range = min_
     """
     seen = layer_inputs(model, x)
     model = copy.deepcopy(model)
-    for name, layer in weighted_layers(model, parametrized=True).items():
+    for name, layer in layers.weighted(model).items():
         low, high = observe(seen[name].reshape(1, -1))
         scale, zero_point = affine(low, high, bits)
         layer.register_forward_pre_hook(_rounding(scale, zero_point, levels(bits, signed=False)))
@@ -307,7 +260,7 @@ def layer_inputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     hooks = [
         layer.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
-        for name, layer in weighted_layers(model, parametrized=True).items()
+        for name, layer in layers.weighted(model).items()
     ]
     try:
         with torch.no_grad(), evaluating(model):
@@ -351,8 +304,8 @@ def integer_matmul(q1: Tensor, z1: int, q2: Tensor, z2: int | Tensor) -> Tensor:
 def stored_bytes(model: nn.Module, bits: int, *, per_channel: bool = True) -> int:
     """Bytes of a model whose weights take ``bits`` bits each, its float32 scales included; biases
     and everything else as they are."""
-    total = sum(t.numel() * t.element_size() for t in baked(model).state_dict().values())
-    for layer in weighted_layers(model, parametrized=True).values():
+    total = sum(t.numel() * t.element_size() for t in folded(model).state_dict().values())
+    for layer in layers.weighted(model).values():
         weight = layer.weight
         scales = weight.shape[0] if per_channel else 1
         total -= weight.numel() * weight.element_size()
@@ -370,19 +323,6 @@ def int8(model: nn.Module) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-
-
-def weighted_layers(model: nn.Module, *, parametrized: bool = False) -> dict[str, nn.Module]:
-    """Name -> linear or convolution layer. There must be one; parametrised ones only if allowed."""
-    found = {n: m for n, m in model.named_modules() if isinstance(m, PRUNABLE)}
-    if not found:
-        raise ValueError(
-            f"model must have a linear or convolution layer, got {type(model).__name__} without one"
-        )
-    for name, layer in found.items():
-        if not parametrized and parametrize.is_parametrized(layer):
-            raise ValueError(f"model must be without parametrisations, {name!r} has one")
-    return found
 
 
 def _check_grid(

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable
 
+from course_lib.exercises import EXERCISES
 from course_lib.grading.checks import CheckFailed, Result, run
-from course_lib.grading.exercises import EXERCISES
 
 __all__ = ["check"]
 

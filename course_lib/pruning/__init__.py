@@ -1,1 +1,1 @@
-"""Pruning: score, allocate, apply (``criteria`` → ``rates`` → ``masks``), then train."""
+"""Pruning: score, allocate, apply (``criteria`` → ``allocate`` → ``masks``), then train."""

@@ -1,7 +1,7 @@
 """Scores of whole channels: one number an id, in the order of ``graph.ids()``. Higher means keep.
 
 A score looks at one of three things: the weights of the layers that *make* a channel (``l1``,
-``l2``, ``rms``, ``bn_gate``), the values the channel takes right behind its *activation* function
+``l2``, ``rms``, ``bn_scale``), the values the channel takes right behind its *activation* function
 (``activation_mean``, ``activation_std``, ``apoz``), or what the loss says at the layers that
 *read* it (``taylor``, and the ``oracle`` that tries every removal). Where several layers make,
 activate or read a channel, as in a residual network, each docstring says how they are put together.
@@ -61,7 +61,7 @@ def rms(model: nn.Module, graph: ChannelGraph) -> Tensor:
     return l2(model, graph) / n.sqrt()
 
 
-def bn_gate(model: nn.Module, graph: ChannelGraph) -> Tensor:
+def bn_scale(model: nn.Module, graph: ChannelGraph) -> Tensor:
     r"""Scale of the channel's batch norm, :math:`|\gamma|`; the mean where there are several.
 
     Source: Liu et al. 2017 (network slimming), section 3, who train with an L1 penalty on γ first and

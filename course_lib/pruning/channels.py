@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from course_lib.pruning.rates import check_sparsity, keep_top
+from course_lib.pruning.counting import check_sparsity, keep_top
 from course_lib.training import evaluating
 
 Ids = list[int]

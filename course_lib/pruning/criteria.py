@@ -1,7 +1,6 @@
 """Scores: one number a weight that says how much it is worth keeping. Higher means keep.
 
-In scope are the weights of linear and convolution layers. Biases and normalisation layers are few,
-and pruning them saves next to nothing.
+In scope are the weights of linear and convolution layers (``layers.weights``).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from course_lib import layers
 from course_lib.pruning import masks
 from course_lib.pruning.masks import Masks
 from course_lib.training import evaluating
 
 Scores = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]  # (model's output, targets) -> ()
-
-PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def magnitude(model: nn.Module) -> Scores:
@@ -34,7 +32,7 @@ def magnitude(model: nn.Module) -> Scores:
     Raises:
         ValueError: ``model`` has no linear or convolution layer, or a weight that is NaN.
     """
-    return {name: weight.abs() for name, weight in prunable(model).items()}
+    return {name: weight.abs() for name, weight in layers.weights(model).items()}
 
 
 def random(model: nn.Module, *, seed: int) -> Scores:
@@ -50,7 +48,7 @@ def random(model: nn.Module, *, seed: int) -> Scores:
     return {
         # Drawn on the CPU, so that a GPU sees the same numbers.
         name: torch.rand(weight.shape, generator=generator).to(weight.device)
-        for name, weight in prunable(model).items()
+        for name, weight in layers.weights(model).items()
     }
 
 
@@ -130,7 +128,7 @@ def synflow(model: nn.Module, input_shape: Sequence[int], *, within: Masks | Non
     a product over many layers leaves float32's range. It needs no data. Without biases, and with
     ReLU or no activation, every layer's scores add up to the same :math:`\mathcal{R}_{SF}`, so that
     a layer with few weights left holds the highest scores. That protects it only if scores are
-    computed anew while pruning (``rates.iteratively``): in one shot SynFlow empties layers too.
+    computed anew while pruning (``allocate.iteratively``): in one shot SynFlow empties layers too.
 
     As in the authors' code biases and buffers enter the flow by their absolute value, are not scored,
     and the model runs in evaluation mode; a non-zero bias adds flow that starts at its layer.
@@ -200,7 +198,7 @@ def _gradients(
 
 def _masked(model: nn.Module, within: Masks | None) -> dict[str, Tensor]:
     """The scored weights as an earlier round's masks leave them; copies where masked."""
-    weights = prunable(model)
+    weights = layers.weights(model)
     masks.check(within or {}, weights, "within", "the scored layers")
     return weights | {n: weights[n].masked_fill(~keep, 0) for n, keep in (within or {}).items()}
 
@@ -210,24 +208,3 @@ def _lowest(scores: Scores, within: Masks | None) -> Scores:
     return scores | {
         n: scores[n].masked_fill(~keep, -torch.inf) for n, keep in (within or {}).items()
     }
-
-
-def prunable(model: nn.Module) -> dict[str, Tensor]:
-    """The weights that the criteria score, by parameter name and detached from the graph.
-
-    Raises:
-        ValueError: there are none, or one holds a NaN.
-    """
-    found = {
-        f"{name}.weight" if name else "weight": module.weight.detach()
-        for name, module in model.named_modules()
-        if isinstance(module, PRUNABLE)
-    }
-    if not found:
-        raise ValueError(
-            f"model must have a linear or convolution layer, got {type(model).__name__} without one"
-        )
-    for name, weight in found.items():
-        if weight.isnan().any():
-            raise ValueError(f"model has {int(weight.isnan().sum())} NaN weights in {name!r}")
-    return found

@@ -10,9 +10,9 @@ could be read: that all kernels of one source map share an offset is recalled, n
 
 import torch
 
+from course_lib.pruning.counting import check_sparsity, keep_top
 from course_lib.pruning.criteria import Scores
 from course_lib.pruning.masks import Masks
-from course_lib.pruning.rates import check_sparsity, keep_top
 
 
 def channels(scores: Scores, sparsity: float) -> Masks:

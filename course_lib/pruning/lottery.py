@@ -15,10 +15,11 @@ C (early stopping), E (random sparsity) and G.1 (rates, validation set), read in
 back to a step k > 0 instead: Frankle et al. 2019, "Stabilizing the Lottery Ticket Hypothesis", and
 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (abstracts read).
 
-Everything works on an ordinary network and on a ``training.stack`` of many.
+Everything works on an ordinary network and on a ``ensemble.stack`` of many.
 """
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +27,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib import training
+from course_lib import ensemble, layers, training
 from course_lib.data import Split
-from course_lib.pruning import criteria, masks, pipeline, rates
+from course_lib.pruning import allocate, criteria, masks, pipeline
 from course_lib.pruning.masks import Masks
 
 
@@ -57,34 +58,41 @@ def layer_shares(
     """
     output = share / 2 if output is None else output
     _check_shares({"share": share, "output": output})
-    names = list(criteria.prunable(_one(model)))
+    names = list(layers.weights(ensemble.template(model)))
     return dict.fromkeys(names, share) | {names[-1]: output}
 
 
-def gone(shares: Mapping[str, float]) -> Callable[[int], dict[str, float]]:
+def sparsities(shares: Mapping[str, float]) -> Callable[[int], dict[str, float]]:
     r"""Round -> the fraction of each layer that is gone after it, :math:`1 - (1 - p_l)^r`.
 
-    With ``rates.per_layer``, exactly ``round`` of it times the layer's size: what little rounding
+    With ``allocate.per_layer``, exactly ``round`` of it times the layer's size: what little rounding
     does is not carried from round to round.
     """
     return lambda step: {name: 1 - (1 - share) ** step for name, share in shares.items()}
 
 
-def find(
+def by_shares(shares: Mapping[str, float], *, rounds: int) -> pipeline.Pruning:
+    """The paper's pruning: in every round each layer loses a share of its smallest weights left.
+
+    Args:
+        shares: layer -> part of its remaining weights that a round takes, such as ``layer_shares``'s.
+
+    Raises:
+        ValueError: a share outside [0, 1).
+    """
+    _check_shares({f"shares[{name!r}]": share for name, share in shares.items()})
+    return pipeline.Pruning(
+        sparsities(shares), rounds, criteria.magnitude, allocate=allocate.per_layer
+    )
+
+
+def find_tickets(
     model: nn.Module,
     train: Split,
+    plan: training.Plan,
+    pruning: pipeline.Pruning,
     *,
-    rounds: int,
-    epochs: int,
-    shares: Mapping[str, float] | None = None,
-    rewind: int = 0,
-    schedule: pipeline.Schedule = training.linear_decay,
-    optimizer: Callable[[nn.Module], torch.optim.Optimizer] = training.sgd,
-    batch_size: int = 100,
-    seed: int = 0,
     test: Split | None = None,
-    valid: Split | None = None,
-    every: int = 100,
     folder: str | Path | None = None,
 ) -> Search:
     """Look for tickets: train an untrained network, or a stack, in place, then in every round
@@ -93,67 +101,35 @@ def find(
     The cost is ``1 + rounds`` trainings. The last round's ticket is trained too.
 
     Args:
-        epochs, schedule, optimizer, batch_size: of each training, dense or pruned.
-        shares: layer -> part of its remaining weights that a round takes; default ``layer_shares``'s.
-        rewind: the step k of the dense training whose weights the rounds go back to; 0 is the
-            initialisation. From there a round trains what is left of the ``epochs``, at the
-            learning rates of those steps. (The optimizer begins afresh.)
-        seed: the minibatch order of the dense training; round r has that of ``seed + r``.
+        plan: of each training, dense or pruned. ``plan.first`` is the step k of the dense training
+            whose weights the rounds go back to, 0 the initialisation; from there a round trains what
+            is left of the epochs, at the learning rates of those steps, with a fresh optimizer. The
+            minibatch order of the dense training is that of ``plan.seed``, round r has
+            ``plan.seed + r``. With ``plan.valid`` each round's history holds the loss on it, its
+            ``early_stop``, and the weights of that moment.
+        pruning: how to prune in a round, such as ``by_shares``.
         test: if given, accuracies on it after each training.
-        valid, every: if given, each round's history holds the loss on it after every ``every``
-            steps, its ``early_stop``, and the weights of that moment.
         folder: as in ``pipeline.iterate``: an interrupted search goes on where it was.
 
     Returns:
         ``Search``: the weights gone back to, and a ``Round`` for the dense network and each round.
 
     Raises:
-        ValueError: as ``pipeline.iterate`` and ``training.fit``; ``shares`` of other layers than
-            the model's, or a ``rewind`` that is no step of the training.
+        ValueError, TypeError: as ``pipeline.iterate`` and ``training.fit``; the model is as it was.
     """
-    shares = layer_shares(model) if shares is None else shares
-    names = list(criteria.prunable(_one(model)))
-    if list(shares) != names:
-        raise ValueError(f"shares must name the layers {names}, got {list(shares)}")
-    _check_shares({f"shares[{name!r}]": share for name, share in shares.items()})
-    pipeline.checked_sparsities(gone(shares), rounds)
-    ones = {n: torch.ones_like(model.get_parameter(n), dtype=torch.bool) for n in shares}
-    steps = epochs * -(-len(train.y) // batch_size)
-    if not 0 <= rewind < steps:
-        raise ValueError(f"rewind must be a step from 0 to {steps - 1}, got {rewind!r}")
-    how = {"epochs": epochs, "schedule": schedule, "batch_size": batch_size, "seed": seed}
-    how |= {"optimizer": optimizer(model)}
+    first = pipeline.next_masks(model, pruning)  # refuses now what would fail after the training
+    dense = dataclasses.replace(plan, optimizer=pipeline.fresh_optimizer(plan)(model))
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-    if rewind:
-        training.fit(model, train, last=rewind, checkpoint=_file(folder, "start"), **how)
-    start = pipeline.snapshot(model)
-    history = training.fit(
-        model,
-        train,
-        first=rewind,
-        valid=valid,
-        every=every,
-        checkpoint=_file(folder, "dense"),
-        **how,
-    )
+    if plan.first:
+        early = dataclasses.replace(dense, first=0, last=plan.first, valid=None)
+        training.fit(model, train, early, checkpoint=_file(folder, "start"))
+    start = training.snapshot(model)
+    history = training.fit(model, train, dense, checkpoint=_file(folder, "dense"))
     accuracy = None if test is None else training.evaluate(model, test)
-    pruned = pipeline.iterate(
-        model,
-        train,
-        score=criteria.magnitude,
-        schedule=gone(shares),
-        rounds=rounds,
-        retrain=pipeline.Retrain(epochs, schedule, start, rewind),
-        allocate=rates.per_layer,
-        optimizer=optimizer,
-        batch_size=batch_size,
-        seed=seed,
-        test=test,
-        valid=valid,
-        every=every,
-        folder=folder,
-    )
+    again = dataclasses.replace(plan, start=start)
+    pruned = pipeline.iterate(model, train, again, pruning, test=test, folder=folder)
+    ones = {name: torch.ones_like(mask) for name, mask in first.items()}
     return Search(start, [pipeline.Round(ones, accuracy, history), *pruned])
 
 
@@ -183,34 +159,31 @@ def reinitialise(model: nn.Module, *, seed: int) -> nn.Module:
     fresh = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name in criteria.prunable(_one(model)):
+        for name in layers.weights(ensemble.template(model)):
             weight = fresh.get_parameter(name)
-            weight.copy_(_shuffled(weight, isinstance(model, training.Stack), generator))
+            rows = ensemble.by_member(model, {name: weight})[name]
+            weight.copy_(shuffled(rows, generator).view_as(weight))
     return fresh
 
 
-def random_mask(keep: Masks, *, seed: int, stacked: bool = False) -> Masks:
+def random_mask(model: nn.Module, keep: Masks, *, seed: int) -> Masks:
     """Control: masks that keep as many weights of every layer, at random places.
 
     Args:
+        model: whose masks they are: a network, or a stack, with one count per member.
         keep: the masks to copy the counts from.
-        stacked: whether they are those of a stack, with one count a member.
     """
     generator = torch.Generator().manual_seed(seed)
-    return {name: _shuffled(mask, stacked, generator) for name, mask in keep.items()}
+    rows = ensemble.by_member(model, keep)
+    return {n: shuffled(rows[n], generator).view_as(mask) for n, mask in keep.items()}
 
 
-def _shuffled(x: Tensor, stacked: bool, generator: torch.Generator) -> Tensor:
-    """The entries of x in random places; of a stack's x (K, ...), each member within itself."""
-    rows = x.detach().flatten(1) if stacked else x.detach().reshape(1, -1)  # (K, n) or (1, n)
+def shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """The entries of each of K tensors, (K, …), in random places within it."""
+    flat = rows.detach().flatten(1)  # (K, n)
     # Drawn on the CPU, so that a GPU sees the same order.
-    order = torch.rand(rows.shape, generator=generator, dtype=torch.float64).argsort(1)
-    return rows.gather(1, order.to(x.device)).view(x.shape)
-
-
-def _one(model: nn.Module) -> nn.Module:
-    """A network, to ask for its layers: that of a stack's members."""
-    return model.template[0] if isinstance(model, training.Stack) else model
+    order = torch.rand(flat.shape, generator=generator, dtype=torch.float64).argsort(1)
+    return flat.gather(1, order.to(flat.device)).view(rows.shape)
 
 
 def _check_shares(found: Mapping[str, float]) -> None:

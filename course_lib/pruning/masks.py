@@ -63,7 +63,7 @@ def hold(
 
 
 def stack(members: Sequence[Mapping[str, Tensor]]) -> Masks:
-    """Masks of K networks, name -> (*shape), as those of a ``training.stack``, name -> (K, *shape)."""
+    """Masks of K networks, name -> (*shape), as those of a ``ensemble.stack``, name -> (K, *shape)."""
     if not members:
         raise ValueError("members must hold at least one network's masks, got none")
     for k, member in enumerate(members):

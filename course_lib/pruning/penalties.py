@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from course_lib.pruning.criteria import prunable
+from course_lib import layers
 
 Values = dict[str, Tensor]
 Groups = dict[str, Tensor]  # name -> group of each weight, int64 of its shape; −1: in no group
@@ -97,14 +97,14 @@ def columns(model: nn.Module) -> Groups:
     return _along(model, lambda shape: torch.arange(shape[1]).view(1, -1, *[1] * (len(shape) - 2)))
 
 
-def gates(model: nn.Module) -> list[str]:
+def bn_scales(model: nn.Module) -> list[str]:
     r"""Names of the batch norms' scales γ, for the penalty of network slimming.
 
     .. math:: L = \sum_{(x, y)} l(f(x, W), y) + \lambda \sum_{\gamma \in \Gamma} |\gamma|
 
     Source: Liu et al. 2017, equation 1 with g(s) = \|s\|, as quoted by others (the paper itself was
     not at hand). The authors' code adds λ sign(γ) to the gradient; use ``regularise(optimizer,
-    model, prox_l1, strength=λ, names=gates(model))`` for the same objective with exact zeros.
+    model, prox_l1, strength=λ, names=bn_scales(model))`` for the same objective with exact zeros.
 
     Raises:
         ValueError: ``model`` has no batch norm with a scale.
@@ -152,7 +152,7 @@ def regularise(
         raise TypeError(f"optimizer must be torch.optim.SGD, got {type(optimizer).__name__}")
     _check_strength("strength", strength)
     everything = dict(model.named_parameters())
-    names = list(prunable(model)) if names is None else list(names)
+    names = list(layers.weights(model)) if names is None else list(names)
     for name in names:
         if name not in everything:
             raise ValueError(
@@ -181,7 +181,7 @@ def _group_of(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Para
 def _along(model: nn.Module, numbers: Callable[[torch.Size], Tensor]) -> Groups:
     """Group numbers for every weight; no number occurs in two layers."""
     found, first = {}, 0
-    for name, weight in prunable(model).items():
+    for name, weight in layers.weights(model).items():
         index = numbers(weight.shape)
         found[name] = (first + index).expand(weight.shape).contiguous().to(weight.device)
         first += index.numel()

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import vector_to_parameters
 
-from course_lib.pruning.criteria import Loss, Scores, check_batch, prunable
+from course_lib import layers
+from course_lib.pruning.counting import check_sparsity
+from course_lib.pruning.criteria import Loss, Scores, check_batch
 from course_lib.pruning.masks import Masks
-from course_lib.pruning.rates import check_sparsity
 from course_lib.training import evaluating
 
 LARGEST = 5_000  # parameters; the Hessian in float64 then takes 200 MB
@@ -80,7 +81,7 @@ def obs(
     the paper only the abstract could be read, the equations' numbers are from memory).
 
     Args, Returns:
-        as ``obd``; the scores are of the first deletion. ``surgeon`` goes on from there.
+        as ``obd``; the scores are of the first deletion. ``obs_prune`` goes on from there.
 
     Raises:
         ValueError: as ``obd``; a Hessian that is not positive definite (not a minimum).
@@ -117,7 +118,7 @@ def delete(w: Tensor, inverse: Tensor, q: int) -> tuple[Tensor, Tensor]:
     return w, inverse
 
 
-def surgeon(
+def obs_prune(
     model: nn.Module,
     batch: tuple[Tensor, Tensor],
     sparsity: float,
@@ -166,7 +167,7 @@ def hessian(
     Raises:
         ValueError: as ``obd``.
     """
-    prunable(model)  # refuses a model with nothing to prune, and NaN
+    layers.weights(model)  # refuses a model with nothing to prune, and NaN
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     if (n := sum(p.numel() for p in parameters.values())) > LARGEST:
         raise ValueError(f"model must have at most {LARGEST:,} parameters, got {n:,}")
@@ -236,7 +237,7 @@ def _flat(model: nn.Module) -> Tensor:
 
 def _in_scope(model: nn.Module) -> Tensor:
     """(P,) bool: True for the weights of linear and convolution layers."""
-    scope = prunable(model)
+    scope = layers.weights(model)
     return torch.cat(
         [torch.full((p.numel(),), n in scope, device=p.device) for n, p in model.named_parameters()]
     )
@@ -246,4 +247,4 @@ def _by_name(model: nn.Module, flat: Tensor) -> dict[str, Tensor]:
     """A flat tensor over all parameters as a dict over the prunable ones."""
     sizes = {n: p.numel() for n, p in model.named_parameters()}
     parts = dict(zip(sizes, flat.split(list(sizes.values())), strict=True))
-    return {n: parts[n].view_as(w) for n, w in prunable(model).items()}
+    return {n: parts[n].view_as(w) for n, w in layers.weights(model).items()}

@@ -14,7 +14,7 @@ RigL      smallest, by layer                    as dropped             by dense 
 ========  ====================================  =====================  =========================
 
 ``rewire`` lets an optimizer do it while ``training.fit`` trains one network or a stack of them.
-A start: ``rates.per_layer(criteria.random(net, seed=0), rates.erdos_renyi(shapes, sparsity))``.
+A start: ``allocate.per_layer(criteria.random(net, seed=0), allocate.erdos_renyi(shapes, sparsity))``.
 
 The masks *simulate* sparse training: weights, gradients and momentum are stored and multiplied
 densely. ``training_macs`` counts what an implementation that skips zeros would have to do.
@@ -27,9 +27,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from course_lib import ensemble
+from course_lib.pruning.counting import keep_top, whole_numbers
 from course_lib.pruning.masks import Masks, hold
-from course_lib.pruning.rates import keep_top, whole_numbers
-from course_lib.training import Stack
 
 
 class Now(NamedTuple):
@@ -273,7 +273,7 @@ def rewire(
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"every must be a whole number from 1 on, got {every!r}")
     members = [steps] if callable(steps) else list(steps)
-    size = len(model) if isinstance(model, Stack) else 1
+    size = ensemble.size(model)
     if len(members) != size or not all(map(callable, members)):
         raise ValueError(f"steps must hold a step for each of {size} networks, got {steps!r}")
     streams = [(k, torch.Generator().manual_seed(1000 * seed + k)) for k in range(size)]
@@ -282,9 +282,6 @@ def rewire(
     parameters, t = {n: model.get_parameter(n) for n in masks}, 0
     keep = {n: m.to(parameters[n]) for n, m in masks.items()}  # 0 and 1
 
-    def rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:  # name -> (K, *shape), views
-        return {n: x if isinstance(model, Stack) else x.unsqueeze(0) for n, x in tensors.items()}
-
     @torch.no_grad()
     def move(*_: object) -> None:
         nonlocal t
@@ -292,13 +289,15 @@ def rewire(
         drops = fraction(t)
         if t % every or not drops:
             return
-        state = [rows(tensors) for tensors in _state(optimizer, parameters, masks)]
+        state = [
+            ensemble.by_member(model, tensors) for tensors in _state(optimizer, parameters, masks)
+        ]
         now = [Now(*({n: x[k] for n, x in s.items()} for s in state), g) for k, g in streams]
         new = [step(network, drops) for step, network in zip(members, now, strict=True)]
         for name, parameter in parameters.items():
             mask = torch.stack([member[name] for member in new]).view_as(parameter)
             fresh = mask & ~masks[name]
-            rows({name: fresh})[name][remembers] = False
+            ensemble.by_member(model, {name: fresh})[name][remembers] = False
             _forget(optimizer, parameter, fresh)
             masks[name].copy_(mask)
             keep[name].copy_(mask)

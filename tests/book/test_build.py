@@ -141,7 +141,7 @@ def test_caches_and_hidden_files_change_nothing(build, tree):
     assert build.digest(tree, build.EXECUTED + build.PAGES) == before
 
 
-@pytest.mark.parametrize("new", ["book/new.md", "tests/reproductions/new.json"])
+@pytest.mark.parametrize("new", ["book/new.md", "book/reproductions/new.json"])
 def test_the_pages_follow_their_texts_and_the_recorded_runs(build, tree, new):
     before = build.digest(tree, build.EXECUTED + build.PAGES)
     (tree / new).parent.mkdir(parents=True, exist_ok=True)

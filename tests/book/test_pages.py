@@ -247,11 +247,11 @@ def test_every_scrubber_shows_its_frames_on_the_page(visit):
 
 def test_every_recorded_run_is_tabulated_beside_its_paper():
     page = soup("book/reproductions.html")
-    results = sorted((ROOT / "tests/reproductions").glob("*.json"))
+    results = sorted((ROOT / "book/reproductions").glob("*.json"))
     assert len(results) == len(page.select("section section"))
     for path in results:
         result = json.loads(path.read_text(encoding="utf-8"))
-        assert result["command"].startswith(f"python tests/reproductions/{path.stem}.py")
+        assert result["command"].startswith(f"python book/reproductions/{path.stem}.py")
         assert path.with_suffix(".py").exists()
         section = page.find(id=path.stem)
         text = section.get_text(" ", strip=True).replace("’", "'")  # typeset

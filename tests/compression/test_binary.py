@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from course_lib import data, measure, models, training
+from course_lib import (
+    data,
+    ensemble,
+    measure,
+    models,
+    parametrized,
+    training,
+)
 from course_lib.compression import binary, quantization
 
 
@@ -105,11 +112,11 @@ def test_they_learn_where_rounding_afterwards_fails(function):
     # Three seeds. Seen with other seeds: 20 to 40 points; no pair closer than 10.
     train, test = data.load("glyphs", n_train=1000, n_test=500)
     nets = [models.mlp(seed=seed) for seed in range(3)]
-    stack = training.stack([quantization.through(net, function) for net in nets])
-    plain = training.stack(nets)
+    stack = ensemble.stack([parametrized.attach(net, function) for net in nets])
+    plain = ensemble.stack(nets)
     for each in (stack, plain):
         training.fit(each, train, epochs=8)
-    rounded = [quantization.through(n, function) for n in training.unstack(plain)]
+    rounded = [parametrized.attach(n, function) for n in ensemble.unstack(plain)]
     after = sum(float(training.evaluate(n, test)) for n in rounded) / 3
     assert training.evaluate(stack, test).mean() > after + 5
 
@@ -215,7 +222,7 @@ BAD = [
      ValueError, "a must have 2 words"),
     (lambda: binary.hold_in_range(training.sgd(models.mlp()), models.mlp()), ValueError, "model must have weights"),
     (lambda: binary.bnn((196,)), ValueError, "sizes must hold at least two"),
-    (lambda: training.stack([binary.bnn(), binary.bnn()]), ValueError, "no buffers"),
+    (lambda: ensemble.stack([binary.bnn(), binary.bnn()]), ValueError, "no buffers"),
 ]  # fmt: skip
 
 

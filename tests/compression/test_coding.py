@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import nn
 
-from course_lib import models, training
-from course_lib.compression import coding
+from course_lib import ensemble, models, training
+from course_lib.compression import coding, sharing
 from course_lib.data import Split
-from course_lib.pruning import criteria, masks, rates
+from course_lib.pruning import allocate, criteria, masks
 
 QUIET = settings(deadline=None, max_examples=100, database=None, derandomize=True)
 
@@ -39,8 +39,8 @@ def bits_of(model):
 
 def compressed(sizes=(6, 5, 3), *, sparsity=0.5, bits=2, seed=0):
     net = models.mlp(sizes, seed=seed)
-    masks.apply(net, rates.globally(criteria.magnitude(net), sparsity))
-    coding.apply(net, coding.clusters(net, bits))
+    masks.apply(net, allocate.globally(criteria.magnitude(net), sparsity))
+    sharing.apply(net, sharing.clusters(net, bits))
     return net
 
 
@@ -50,7 +50,7 @@ def compressed(sizes=(6, 5, 3), *, sparsity=0.5, bits=2, seed=0):
 @pytest.mark.parametrize(("n", "k", "seed"), [(200, 3, 0), (500, 7, 1), (1000, 15, 2), (50, 2, 3)])
 def test_kmeans_is_scikit_learns(n, k, seed):
     values = numbers(n, seed)
-    centroids, nearest = coding.kmeans(values, k)
+    centroids, nearest = sharing.kmeans(values, k)
     start = torch.linspace(float(values.min()), float(values.max()), k).double()
     theirs = KMeans(
         k, init=start[:, None].numpy(), n_init=1, max_iter=1000, tol=0, algorithm="lloyd"
@@ -78,7 +78,7 @@ def test_kmeans_never_beats_the_optimum_and_mostly_reaches_it():
     reached = 0
     for seed in range(40):
         values = numbers(9, seed)
-        centroids, nearest = coding.kmeans(values, 3)
+        centroids, nearest = sharing.kmeans(values, 3)
         found = float((values - centroids[nearest]).square().sum())
         best = optimum(values.tolist(), 3)
         assert found >= best - 1e-12
@@ -90,7 +90,7 @@ def test_kmeans_never_beats_the_optimum_and_mostly_reaches_it():
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.integers(1, 8))
 def test_kmeans_ends_with_means_of_the_nearest(values, k):
     values = torch.tensor(values, dtype=torch.double)
-    centroids, nearest = coding.kmeans(values, k)
+    centroids, nearest = sharing.kmeans(values, k)
     assert (centroids.diff() >= -1e-9 * values.abs().max()).all()  # a mean may round past its value
     distance = (values[:, None] - centroids).abs()
     assert torch.allclose(distance.gather(1, nearest[:, None])[:, 0], distance.min(1).values)
@@ -112,12 +112,12 @@ def test_the_papers_example():
         [-0.01, 0.02, 0.04, 0.01],
         [-0.07, -0.02, 0.01, -0.02],
     ])  # fmt: skip
-    centroids, nearest = coding.kmeans(weight.flatten(), 4)
+    centroids, nearest = sharing.kmeans(weight.flatten(), 4)
     assert [round(float(c), 2) for c in centroids] == [-1.0, 0.0, 1.5, 2.0]
     net = nn.Linear(4, 4, bias=False)
     net.weight.data.copy_(weight)
     optimizer = torch.optim.SGD(net.parameters(), lr=1)
-    with coding.hold(optimizer, net, {"weight": nearest.view(4, 4)}):
+    with sharing.hold(optimizer, net, {"weight": nearest.view(4, 4)}):
         net.weight.grad = gradient
         optimizer.step()
     # the paper's fine-tuned centroids are 1.96, 1.48, −0.04 and −0.97
@@ -127,28 +127,28 @@ def test_the_papers_example():
 
 def test_clusters_leave_zeros_out_and_the_model_alone():
     net = models.mlp((8, 6, 3))
-    masks.apply(net, rates.globally(criteria.magnitude(net), 0.6))
+    masks.apply(net, allocate.globally(criteria.magnitude(net), 0.6))
     before = bits_of(net)
-    found = coding.clusters(net, 3)
+    found = sharing.clusters(net, 3)
     assert bits_of(net) == before
     assert list(found) == ["fc1.weight", "fc2.weight"]
     for name, index in found.items():
         weight = net.get_parameter(name)
         assert torch.equal(index < 0, weight == 0)
         assert index.max() < 7  # the eighth code is the zero
-        nearest = coding.kmeans(weight[weight != 0], 7)[1].tolist()
+        nearest = sharing.kmeans(weight[weight != 0], 7)[1].tolist()
         expected = [sorted(set(nearest)).index(k) for k in nearest]  # numbered without gaps
         assert index[weight != 0].tolist() == expected
-    coding.apply(net, found)
+    sharing.apply(net, found)
     for name, index in found.items():
         assert len(net.get_parameter(name).unique()) == len(index.unique())
-    assert "fc1.bias" in coding.clusters(net, {"fc1.bias": 2})
+    assert "fc1.bias" in sharing.clusters(net, {"fc1.bias": 2})
 
 
 def test_apply_sets_means_and_zeros():
     net = nn.Linear(3, 2)
     net.weight.data = torch.tensor([[1.0, 2.0, 5.0], [7.0, 9.0, 3.0]])
-    coding.apply(net, {"weight": torch.tensor([[0, 0, 2], [2, -1, -1]])})
+    sharing.apply(net, {"weight": torch.tensor([[0, 0, 2], [2, -1, -1]])})
     assert net.weight.tolist() == [[1.5, 1.5, 6.0], [6.0, 0.0, 0.0]]
 
 
@@ -161,7 +161,7 @@ def test_held_weights_move_as_centroids_under_autograd(kind):
         "adam": lambda p: torch.optim.Adam(p, lr=0.01),
     }[kind]
     net = compressed((5, 4, 3), bits=2).double()
-    index = coding.clusters(net, 2)
+    index = sharing.clusters(net, 2)
     x, y = numbers(60).view(12, 5), torch.arange(12) % 3
     leaves = {}
     for name, p in net.named_parameters():
@@ -170,7 +170,7 @@ def test_held_weights_move_as_centroids_under_autograd(kind):
             start = torch.stack([start[index[name] == k][0] for k in range(index[name].max() + 1)])
         leaves[name] = start.requires_grad_()
     optimizer, reference = make(net.parameters()), make(leaves.values())
-    with coding.hold(optimizer, net, index):
+    with sharing.hold(optimizer, net, index):
         for _ in range(10):
             optimizer.zero_grad()
             training.cross_entropy(net(x), y).backward()
@@ -191,7 +191,7 @@ def test_held_weights_move_as_centroids_under_autograd(kind):
 
 def test_held_weights_stay_shared_to_the_bit_and_are_let_go():
     net = compressed((30, 20, 4), sparsity=0.7, bits=3)
-    index = coding.clusters(net, 3)
+    index = sharing.clusters(net, 3)
     train = Split(numbers(30 * 64).float().view(64, 30), torch.arange(64) % 4)
     optimizer = training.sgd(net, lr=0.02)
     noise = torch.Generator().manual_seed(0)
@@ -202,7 +202,7 @@ def test_held_weights_stay_shared_to_the_bit_and_are_let_go():
             p.add_(1e-6 * torch.randn(p.shape, generator=noise))
 
     optimizer.register_step_post_hook(round_differently)
-    with coding.hold(optimizer, net, index):
+    with sharing.hold(optimizer, net, index):
         training.fit(net, train, epochs=3, optimizer=optimizer, batch_size=16)
     for name, i in index.items():
         weight = net.get_parameter(name)
@@ -215,24 +215,24 @@ def test_held_weights_stay_shared_to_the_bit_and_are_let_go():
 
 def test_a_parameter_without_a_gradient_is_left_alone():
     net = compressed()
-    index, before = coding.clusters(net, 2), bits_of(net)
+    index, before = sharing.clusters(net, 2), bits_of(net)
     optimizer = training.sgd(net)
-    with coding.hold(optimizer, net, index):
+    with sharing.hold(optimizer, net, index):
         optimizer.step()
     assert bits_of(net) == before
 
 
 def test_a_stack_is_shared_member_by_member():
     nets = [compressed((30, 20, 4), sparsity=0.7, bits=3, seed=s) for s in range(3)]
-    index = [coding.clusters(net, 3) for net in nets]
+    index = [sharing.clusters(net, 3) for net in nets]
     train = Split(numbers(30 * 64).float().view(64, 30), torch.arange(64) % 4)
-    together = training.stack(nets)
+    together = ensemble.stack(nets)
     optimizer = training.sgd(together, lr=0.02)
-    with coding.hold(optimizer, together, coding.stack(index)):
+    with sharing.hold(optimizer, together, sharing.stack(index)):
         training.fit(together, train, epochs=2, optimizer=optimizer, batch_size=16)
-    for net, i, member in zip(nets, index, training.unstack(together), strict=True):
+    for net, i, member in zip(nets, index, ensemble.unstack(together), strict=True):
         optimizer = training.sgd(net, lr=0.02)
-        with coding.hold(optimizer, net, i):
+        with sharing.hold(optimizer, net, i):
             training.fit(net, train, epochs=2, optimizer=optimizer, batch_size=16)
         for p, q in zip(net.parameters(), member.parameters(), strict=True):
             assert torch.allclose(p, q, atol=1e-5)
@@ -250,10 +250,10 @@ def test_a_stack_is_shared_member_by_member():
 )
 def test_clusters_that_do_not_fit_change_nothing(change, error, words):
     net = models.mlp((6, 5, 3))
-    found, before = change(coding.clusters(net, 2)), bits_of(net)
+    found, before = change(sharing.clusters(net, 2)), bits_of(net)
     with pytest.raises(error, match=words):
-        coding.apply(net, found)
-    with pytest.raises(error, match=words), coding.hold(training.sgd(net), net, found):
+        sharing.apply(net, found)
+    with pytest.raises(error, match=words), sharing.hold(training.sgd(net), net, found):
         pass
     assert bits_of(net) == before
 
@@ -262,19 +262,19 @@ def test_bad_arguments_are_named():
     net = models.mlp((4, 3, 2))
     for bits in (0, 13, 2.0, {"fc1.weight": 0}, {"fc9.weight": 3}):
         with pytest.raises(ValueError, match="bits"):
-            coding.clusters(net, bits)
+            sharing.clusters(net, bits)
     for values in (torch.zeros(0), torch.zeros(2, 2), torch.tensor([1.0, math.nan])):
         with pytest.raises(ValueError, match="values"):
-            coding.kmeans(values, 2)
+            sharing.kmeans(values, 2)
     with pytest.raises(ValueError, match="k must"):
-        coding.kmeans(numbers(3), 0)
+        sharing.kmeans(numbers(3), 0)
     with (
         pytest.raises(ValueError, match="does not train"),
-        coding.hold(torch.optim.SGD([net.fc1.weight], lr=1), net, coding.clusters(net, 2)),
+        sharing.hold(torch.optim.SGD([net.fc1.weight], lr=1), net, sharing.clusters(net, 2)),
     ):
         pass
     with pytest.raises(ValueError, match="at least one"):
-        coding.stack([])
+        sharing.stack([])
 
 
 # Relative indices
@@ -424,7 +424,7 @@ def test_data_that_are_no_words_are_refused():
 
 def with_batchnorm():
     net = models.vgg(width=0.25)
-    coding.apply(net, coding.clusters(net, 3))
+    sharing.apply(net, sharing.clusters(net, 3))
     return net
 
 
@@ -459,8 +459,8 @@ FILES = {
 
 def compressed_lenet():
     net = models.lenet5(width=0.2)
-    masks.apply(net, rates.globally(criteria.magnitude(net), 0.9))
-    coding.apply(net, coding.clusters(net, 5))
+    masks.apply(net, allocate.globally(criteria.magnitude(net), 0.9))
+    sharing.apply(net, sharing.clusters(net, 5))
     return net
 
 
@@ -520,9 +520,9 @@ def test_negative_zeros_come_back_as_zeros(tmp_path):
 def test_huffman_and_sharing_save_bytes(tmp_path):
     net = models.mlp((100, 60, 10))
     dense = coding.save(net, tmp_path / "a")
-    masks.apply(net, rates.globally(criteria.magnitude(net), 0.9))
+    masks.apply(net, allocate.globally(criteria.magnitude(net), 0.9))
     pruned = coding.save(net, tmp_path / "a", huffman=False)
-    coding.apply(net, coding.clusters(net, 5))
+    sharing.apply(net, sharing.clusters(net, 5))
     shared = coding.save(net, tmp_path / "a", huffman=False)
     coded = coding.save(net, tmp_path / "a")
     assert dense > 5 * pruned > 5 * 2 * shared > 5 * 2 * coded
@@ -547,7 +547,7 @@ def test_no_other_width_of_the_distances_is_shorter(sparsity, huffman, monkeypat
     for n, bits in ((100, 2), (3000, 4), (20_000, 3)):
         weight = numbers(n).float()
         weight[weight.abs() <= weight.abs().quantile(sparsity)] *= sparsity == 0
-        nearest = coding.kmeans(weight, 2**bits)[1]
+        nearest = sharing.kmeans(weight, 2**bits)[1]
         tensor = torch.where(weight == 0, 0.0, 1.0 + nearest)
         found = coding._length(coding._block(tensor, huffman))
         with monkeypatch.context() as patch:

@@ -80,8 +80,8 @@ def test_torchvisions_vgg_is_mostly_head():
     net, x = meta(torchvision.models.vgg16)
     parts = compact.by_part(net, x)
     assert parts["linear"][0] == compact.head_weights(512, 7, [4096, 4096], 1000) + 9192
-    assert round(measure.parameters(net), -6) == 138_000_000  # Simonyan & Zisserman, table 2
-    assert parts["linear"][0] / measure.parameters(net) > 0.89
+    assert round(measure.count_parameters(net), -6) == 138_000_000  # Simonyan & Zisserman, table 2
+    assert parts["linear"][0] / measure.count_parameters(net) > 0.89
     assert parts["linear"][1] / measure.macs(net, x) < 0.01
     assert parts["linear"][1] == compact.head_weights(512, 7, [4096, 4096], 1000)
 
@@ -92,7 +92,7 @@ def test_torchvisions_googlenet_has_a_ninth_of_alexnet():
     parts = compact.by_part(net, x)
     assert parts["linear"][0] == compact.head_weights(1024, 1, [], 1000) + 1000
     # Szegedy et al. say 12 times fewer than Krizhevsky et al. (60 M); counted here it is 9 times.
-    assert round(measure.parameters(alexnet) / measure.parameters(net)) == 9
+    assert round(measure.count_parameters(alexnet) / measure.count_parameters(net)) == 9
     aux, _ = meta(torchvision.models.googlenet, init_weights=False)
     with_heads = compact.by_part(aux.eval(), x)
     assert with_heads["linear"][1] == parts["linear"][1]  # auxiliary heads do not run
@@ -112,8 +112,8 @@ def test_a_mobilenet_of_full_convolutions_costs_what_howard_says():
         standard = nn.Sequential(stem, *full, *tail)
     light = nn.Sequential(stem, *(compact.separable(c).to("meta") for c in full), *tail)
     counted = {
-        "standard": (measure.macs(standard, x), measure.parameters(standard)),
-        "separable": (measure.macs(light, x), measure.parameters(light)),
+        "standard": (measure.macs(standard, x), measure.count_parameters(standard)),
+        "separable": (measure.macs(light, x), measure.count_parameters(light)),
     }
     assert [round(n / 1e6, 1) for n in counted["separable"]] == [568.7, 4.2]
     assert counted["standard"][0] / 1e6 == pytest.approx(4866, rel=0.001)

@@ -169,7 +169,7 @@ def test_energy_bounds_the_error(energy):
 def test_energies_are_numpys():
     kernel = conv().weight.detach().numpy()
     rows = [kernel.transpose(1, 0, 2, 3).reshape(6, -1), kernel.reshape(8, -1)]
-    for ours, unfolded in zip(dec.energies(conv()), rows, strict=True):
+    for ours, unfolded in zip(dec.squared_singular_values(conv()), rows, strict=True):
         sigma = np.linalg.svd(unfolded, compute_uv=False)
         np.testing.assert_allclose(ours, sigma**2)
 
@@ -184,16 +184,16 @@ def test_the_largest_rank_within_a_budget(kind, fraction):
     n, shape = layer.weight.numel(), layer.weight.shape
     rank = dec.rank_by_budget(layer, fraction, kind)
     chain = MAKE[kind](layer, rank)
-    assert measure.parameters(chain) == dec.weights(shape, rank, kind) <= fraction * n
+    assert measure.count_parameters(chain) == dec.count_weights(shape, rank, kind) <= fraction * n
     larger = (rank[0] + 1, rank[1] + 2) if kind == "tucker" else rank + 1
-    assert dec.weights(shape, larger, kind) > fraction * n
+    assert dec.count_weights(shape, larger, kind) > fraction * n
 
 
 def test_macs_are_the_formulas():
     layer, x = conv(s=12, t=16, padding=1, bias=False), torch.zeros(1, 12, 10, 10).double()
     for kind, rank in (("tucker", (3, 5)), ("cp", 7)):
         chain = MAKE[kind](layer, rank)
-        assert measure.macs(chain, x) == 100 * dec.weights(layer.weight.shape, rank, kind)
+        assert measure.macs(chain, x) == 100 * dec.count_weights(layer.weight.shape, rank, kind)
 
 
 # ---------------------------------------------------------------------------------------- models
@@ -203,7 +203,7 @@ def test_replaced_copies_the_model():
     net, x = models.lenet5(width=0.5), torch.randn(2, 1, 28, 28)
     before = copy.deepcopy(net.state_dict())
     small = dec.replaced(net, {"fc1": dec.svd(net.fc1, 10), "conv2": dec.tucker(net.conv2, (5, 8))})
-    assert measure.parameters(small) < measure.parameters(net) / 3
+    assert measure.count_parameters(small) < measure.count_parameters(net) / 3
     assert small(x).shape == (2, 10)
     small(x).sum().backward()  # real layers: they train
     assert all(p.grad is not None for p in small.parameters())

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib import models, training
+from course_lib import ensemble, models, training
 from course_lib.compression import distillation
 from course_lib.data import Split
 
@@ -137,22 +137,22 @@ def test_answers_are_the_models_own_in_evaluation_mode():
     assert net.training and not found.requires_grad
     torch.testing.assert_close(found, net.eval()(x))
     nets = [models.mlp((4, 6, 3), seed=s) for s in range(2)]
-    stack = training.stack(nets)
+    stack = ensemble.stack(nets)
     torch.testing.assert_close(
         distillation.answers(stack, x, batch_size=10), torch.stack([n(x) for n in nets])
     )
     p, q = (n(x).softmax(-1) for n in nets)
     geometric = (p * q).sqrt()
-    ensemble = distillation.answers(stack, x).mean(0)
+    together = distillation.answers(stack, x).mean(0)
     torch.testing.assert_close(
-        distillation.soft_targets(ensemble, 1), geometric / geometric.sum(-1, keepdim=True)
+        distillation.soft_targets(together, 1), geometric / geometric.sum(-1, keepdim=True)
     )
 
 
 def test_a_student_trained_in_the_one_loop_becomes_its_teacher():
     """Soft targets alone, images of noise: a linear student recovers a linear teacher."""
     teacher = models.mlp((6, 4), seed=0).double()
-    students = training.stack([models.mlp((6, 4), seed=s).double() for s in (1, 2)])
+    students = ensemble.stack([models.mlp((6, 4), seed=s).double() for s in (1, 2)])
     x = torch.randn(500, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     train = Split(x, torch.zeros(500, dtype=torch.long))
     v = distillation.answers(teacher, x)

@@ -5,8 +5,15 @@ import torch
 from scipy import stats
 from torch.nn.utils import parametrize
 
-from course_lib import data, measure, models, training
-from course_lib.compression import hashing, quantization
+from course_lib import (
+    data,
+    ensemble,
+    measure,
+    models,
+    parametrized,
+    training,
+)
+from course_lib.compression import hashing
 
 
 def murmur3_finaliser(x):
@@ -90,8 +97,8 @@ def test_layers_of_the_same_shape_share_differently():
 
 def test_no_indices_are_stored():
     net = hashing.hashed(models.mlp((196, 100, 10)), 1 / 16)
-    assert measure.parameters(net) == 1225 + 62 + 110  # 19,600/16, 1,000/16, biases
-    assert measure.bytes_dense(net) == 4 * measure.parameters(net)
+    assert measure.count_parameters(net) == 1225 + 62 + 110  # 19,600/16, 1,000/16, biases
+    assert measure.bytes_dense(net) == 4 * measure.count_parameters(net)
     assert not list(net.buffers())
     reloaded = hashing.hashed(models.mlp((196, 100, 10), seed=9), 1 / 16)
     reloaded.load_state_dict(net.state_dict())
@@ -124,9 +131,9 @@ def test_right_inverse_is_the_least_squares_fit():
 def test_training_in_a_stack_is_training_alone():
     train, _ = data.load("glyphs", n_train=400, n_test=10)
     nets = [hashing.hashed(models.mlp((196, 30, 10), seed=seed), 1 / 8) for seed in range(2)]
-    stack = training.stack(nets)
+    stack = ensemble.stack(nets)
     training.fit(stack, train, epochs=2)
-    for k, member in enumerate(training.unstack(stack)):
+    for k, member in enumerate(ensemble.unstack(stack)):
         alone = copy.deepcopy(nets[k])
         training.fit(alone, train, epochs=2)
         for a, b in zip(member.parameters(), alone.parameters(), strict=True):
@@ -135,7 +142,7 @@ def test_training_in_a_stack_is_training_alone():
 
 def test_baked_is_an_ordinary_network():
     net = hashing.hashed(models.mlp(), 1 / 4)
-    plain = quantization.baked(net)
+    plain = parametrized.folded(net)
     assert {n: p.shape for n, p in plain.named_parameters()} == {
         n: p.shape for n, p in models.mlp().named_parameters()
     }

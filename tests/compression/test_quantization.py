@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib import data, models, training
+from course_lib import data, ensemble, models, parametrized, training
 from course_lib.compression import quantization
 from course_lib.compression.quantization import affine, fake_quantize, levels, symmetric
 
@@ -213,7 +213,7 @@ def test_a_weight_of_zeros_stays():
 def test_post_training_puts_every_weight_on_its_grid_and_nothing_else_moves(build):
     net = build()
     before = copy.deepcopy(net.state_dict())
-    small = quantization.post_training(net, 3)
+    small = quantization.ptq(net, 3)
     assert type(small.get_submodule("flatten")) and small.state_dict().keys() == before.keys()
     for name, p in small.named_parameters():
         if name.endswith("bias"):
@@ -228,8 +228,8 @@ def test_post_training_puts_every_weight_on_its_grid_and_nothing_else_moves(buil
 def test_aware_computes_with_the_grid_and_its_gradient_is_that_at_the_grid(glyphs):
     train, _ = glyphs
     net = models.mlp((196, 20, 10))
-    qat = quantization.aware(net, 3)
-    rounded = quantization.post_training(net, 3)
+    qat = quantization.qat(net, 3)
+    rounded = quantization.ptq(net, 3)
     assert torch.equal(qat(train.x[:9]), rounded(train.x[:9]))
     for model in (qat, rounded):
         training.cross_entropy(model(train.x), train.y).backward()
@@ -240,15 +240,15 @@ def test_aware_computes_with_the_grid_and_its_gradient_is_that_at_the_grid(glyph
 
 def test_training_in_a_stack_is_training_alone(glyphs):
     train, test = glyphs
-    nets = [quantization.aware(models.mlp(seed=seed), 4) for seed in range(3)]
-    stack = training.stack(nets)
+    nets = [quantization.qat(models.mlp(seed=seed), 4) for seed in range(3)]
+    stack = ensemble.stack(nets)
     training.fit(stack, train, epochs=2)
-    for k, member in enumerate(training.unstack(stack)):
+    for k, member in enumerate(ensemble.unstack(stack)):
         alone = copy.deepcopy(nets[k])
         training.fit(alone, train, epochs=2)
         pairs = zip(member.parameters(), alone.parameters(), strict=True)
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
-        baked = quantization.baked(member)
+        baked = parametrized.folded(member)
         assert torch.equal(baked(test.x), member(test.x))
         assert {n for n, _ in baked.named_parameters()} == {
             n for n, _ in models.mlp().named_parameters()
@@ -257,8 +257,8 @@ def test_training_in_a_stack_is_training_alone(glyphs):
 
 def test_convolutions_train_in_a_stack_too(glyphs):
     train, _ = glyphs
-    nets = [quantization.aware(models.small_cnn(width=0.25, seed=seed), 4) for seed in range(2)]
-    out = training.stack(nets)(train.x[:5])
+    nets = [quantization.qat(models.small_cnn(width=0.25, seed=seed), 4) for seed in range(2)]
+    out = ensemble.stack(nets)(train.x[:5])
     for k, net in enumerate(nets):
         assert torch.allclose(out[k], net(train.x[:5]), atol=1e-5)
 
@@ -266,12 +266,12 @@ def test_convolutions_train_in_a_stack_too(glyphs):
 def test_training_on_the_grid_beats_rounding_afterwards(glyphs):
     # Two bits, three seeds. Seen with other seeds: 20 to 40 points; no pair closer than 5.
     train, test = glyphs
-    plain = training.stack([models.mlp(seed=seed) for seed in range(3)])
+    plain = ensemble.stack([models.mlp(seed=seed) for seed in range(3)])
     training.fit(plain, train, epochs=10)
-    nets = training.unstack(plain)
-    qat = training.stack([quantization.aware(net, 2) for net in nets])
+    nets = ensemble.unstack(plain)
+    qat = ensemble.stack([quantization.qat(net, 2) for net in nets])
     training.fit(qat, train, epochs=5)
-    after = [float(training.evaluate(quantization.post_training(n, 2), test)) for n in nets]
+    after = [float(training.evaluate(quantization.ptq(n, 2), test)) for n in nets]
     assert training.evaluate(qat, test).mean() > sum(after) / 3
 
 
@@ -296,14 +296,14 @@ def test_activations_are_rounded_where_they_enter_a_layer(glyphs):
     assert not torch.equal(logits, net(test.x))
     assert not net.fc1._forward_pre_hooks
     with pytest.raises(ValueError, match="no forward hooks"):
-        training.stack([small, small])
+        ensemble.stack([small, small])
 
 
 def test_eight_bits_everywhere_change_next_to_nothing(glyphs):
     train, test = glyphs
     net = models.mlp()
     training.fit(net, train, epochs=5)
-    small = quantization.activations(quantization.post_training(net, 8), test.x, 8)
+    small = quantization.activations(quantization.ptq(net, 8), test.x, 8)
     gap = (small(test.x) - net(test.x)).abs()
     assert 0 < gap.max() < 0.05 * net(test.x).std()  # 256 levels: about 1 % seen
 
@@ -341,7 +341,7 @@ def test_a_layer_in_whole_numbers_is_the_simulated_layer(glyphs):
     q1 = quantization.quantize(x, s1, z1, 8, signed=False).to(torch.uint8)
     q2 = quantization.quantize(net.fc1.weight, s2, z2, 8).to(torch.int8)
     whole = quantization.integer_matmul(q1, int(z1), q2.T, 0)
-    layer = quantization.activations(quantization.post_training(net, 8), train.x, 8)
+    layer = quantization.activations(quantization.ptq(net, 8), train.x, 8)
     simulated = layer.fc1(x) - net.fc1.bias
     assert torch.allclose(whole * s1 * s2.T, simulated, rtol=1e-4, atol=1e-4)
 
@@ -382,10 +382,10 @@ BAD = [
     (lambda: fake_quantize([1.0], 1.0, 0, 4), TypeError, "x must be.*list"),
     (lambda: symmetric(X, X, 1), ValueError, "bits must be from 2 to 16"),
     (lambda: quantization.percentile(0), ValueError, r"share must be in \(0, 1\], got 0"),
-    (lambda: quantization.aware(torch.nn.ReLU(), 4), ValueError, "model must have a linear"),
-    (lambda: quantization.aware(models.mlp(), 99), ValueError, "bits must be"),
+    (lambda: quantization.qat(torch.nn.ReLU(), 4), ValueError, "model must have a linear"),
+    (lambda: quantization.qat(models.mlp(), 99), ValueError, "bits must be"),
     (
-        lambda: quantization.aware(quantization.aware(models.mlp(), 4), 4),
+        lambda: quantization.qat(quantization.qat(models.mlp(), 4), 4),
         ValueError,
         "without parametrisations, 'fc1' has one",
     ),
@@ -404,7 +404,7 @@ def test_a_model_that_is_refused_is_as_it_was():
     net = models.mlp()
     names = [n for n, _ in net.named_parameters()]
     with pytest.raises(ValueError):
-        quantization.aware(net, 1)(torch.zeros(1, 196))
+        quantization.qat(net, 1)(torch.zeros(1, 196))
     assert [n for n, _ in net.named_parameters()] == names
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
+from course_lib.exercises import EXERCISES
 from course_lib.grading import check
 from course_lib.grading.checks import CLOSING, LONGEST_TEXT, CheckFailed, plain, show
-from course_lib.grading.exercises import EXERCISES
 
 from .answers.criteria import mask_by_python
 from .answers.prune_rate import share_by_root

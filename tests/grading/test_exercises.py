@@ -7,9 +7,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from course_lib.exercises import EXERCISES
 from course_lib.grading import check
 from course_lib.grading.checks import Call, _demand
-from course_lib.grading.exercises import EXERCISES
 
 from .answers import HUNTS, RIGHT, WRONG
 from .answers.criteria import mask_by_python

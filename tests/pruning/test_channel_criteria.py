@@ -42,7 +42,7 @@ ALL = {
     "l1": lambda m, g, b: score.l1(m, g),
     "l2": lambda m, g, b: score.l2(m, g),
     "rms": lambda m, g, b: score.rms(m, g),
-    "bn_gate": lambda m, g, b: score.bn_gate(m, g),
+    "bn_gate": lambda m, g, b: score.bn_scale(m, g),
     "activation_mean": lambda m, g, b: score.activation_mean(m, g, b[0]),
     "activation_std": lambda m, g, b: score.activation_std(m, g, b[0]),
     "apoz": lambda m, g, b: score.apoz(m, g, b[0]),
@@ -119,7 +119,7 @@ def test_bn_gate_is_the_magnitude_of_gamma():
         for block in (model.block1, model.block2, model.block3, model.block4):
             block[1].weight.copy_(torch.linspace(-2, 1, block[1].num_features))
     expected = torch.cat([torch.linspace(-2, 1, n).abs() for n in (16, 16, 32, 32)])
-    assert torch.equal(score.bn_gate(model, graph), expected)
+    assert torch.equal(score.bn_scale(model, graph), expected)
 
 
 def test_activations_against_numpy():

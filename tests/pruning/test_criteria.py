@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib import models
+from course_lib import layers, models
 from course_lib.pruning import criteria, masks
 
 
@@ -81,8 +81,7 @@ def nets():
 
 def every_other(net):
     return {
-        n: (torch.arange(w.numel()) % 2 == 0).view(w.shape)
-        for n, w in criteria.prunable(net).items()
+        n: (torch.arange(w.numel()) % 2 == 0).view(w.shape) for n, w in layers.weights(net).items()
     }
 
 
@@ -96,7 +95,7 @@ SCORED = {
 @pytest.mark.parametrize("net", list(nets()))
 def test_snip_is_the_gradient_of_an_explicit_mask(net):
     net.eval()
-    c = {n: torch.ones_like(w, requires_grad=True) for n, w in criteria.prunable(net).items()}
+    c = {n: torch.ones_like(w, requires_grad=True) for n, w in layers.weights(net).items()}
     masked = {n: c[n] * net.get_parameter(n).detach() for n in c}
     F.cross_entropy(torch.func.functional_call(net, masked, (X,)), Y).backward()
     for name, score in criteria.snip(net, BATCH).items():

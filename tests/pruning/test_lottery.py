@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from course_lib import models, training
+from course_lib import ensemble, models, training
 from course_lib.pruning import lottery, masks, pipeline
 
 LAYERS = ["fc1.weight", "fc2.weight", "fc3.weight"]
@@ -35,7 +35,7 @@ def test_counts_are_those_the_paper_reports_for_lenet():
     assert shares == {"fc1.weight": 0.2, "fc2.weight": 0.2, "fc3.weight": 0.1}
     size = {name: w.numel() for name, w in model.named_parameters() if name in shares}
     for rounds, percent in ((3, 51.3), (7, 21.1), (9, 13.5), (12, 7.0), (15, 3.6)):
-        gone = lottery.gone(shares)(rounds)
+        gone = lottery.sparsities(shares)(rounds)
         left = sum(n - round(gone[name] * n) for name, n in size.items())
         assert round(100 * left / 266_200, 1) == percent
 
@@ -88,7 +88,7 @@ def test_rounds_are_those_of_a_loop_written_by_hand(digits, rewind):
         finished.append(pipeline.snapshot(model))  # a round's optimizer is made before it trains
         return training.sgd(model)
 
-    search = lottery.find(model, train, rounds=3, epochs=2, rewind=rewind, optimizer=noting)
+    search = lottery.find_tickets(model, train, rounds=3, epochs=2, rewind=rewind, optimizer=noting)
     finished = [*finished[2:], pipeline.snapshot(model)]
     for name, value in search.start.items():
         torch.testing.assert_close(value, start[name], rtol=1e-4, atol=1e-6)
@@ -104,7 +104,7 @@ def test_rounds_are_those_of_a_loop_written_by_hand(digits, rewind):
 def test_masks_are_nested_exact_and_not_off_by_one(digits):
     """Google's and Facebook's code compare with `<= sorted[k]`, which removes k + 1."""
     train, _ = digits
-    search = lottery.find(net(), train, rounds=6, epochs=1)
+    search = lottery.find_tickets(net(), train, rounds=6, epochs=1)
     assert all(m.all() for m in search.rounds[0].masks.values())
     for r, (before, after) in enumerate(itertools.pairwise(search.rounds), start=1):
         for name, share in (("fc1.weight", 0.2), ("fc2.weight", 0.2), ("fc3.weight", 0.1)):
@@ -117,10 +117,10 @@ def test_masks_are_nested_exact_and_not_off_by_one(digits):
 def test_a_ticket_is_the_start_under_the_mask_to_the_last_bit(digits, stacked):
     """At learning rate zero the last round leaves what it began with."""
     train, _ = digits
-    start = training.stack([net(0), net(1)]) if stacked else net()
+    start = ensemble.stack([net(0), net(1)]) if stacked else net()
     rate = itertools.chain([0.1, 0.1], itertools.repeat(0.0))
     model = copy.deepcopy(start)
-    search = lottery.find(
+    search = lottery.find_tickets(
         model,
         train,
         rounds=2,
@@ -142,7 +142,7 @@ def test_a_search_that_removes_nothing_repeats_the_dense_training_from_step_k_on
     training.fit(model, train, epochs=3, optimizer=plain(model), seed=1)
     for k in (0, 1, 6, 11):  # of 18 steps, six an epoch
         again = net()
-        search = lottery.find(
+        search = lottery.find_tickets(
             again,
             train,
             rounds=1,
@@ -168,9 +168,9 @@ def test_a_stack_is_its_members_one_by_one(digits):
     train, test = digits
     nets = [net(seed) for seed in range(3)]
     how = {"rounds": 3, "epochs": 2, "rewind": 3, "test": test, "valid": test, "every": 5}
-    together = lottery.find(training.stack(nets), train, **how)
+    together = lottery.find_tickets(ensemble.stack(nets), train, **how)
     for k, one in enumerate(nets):
-        alone = lottery.find(one, train, **how)
+        alone = lottery.find_tickets(one, train, **how)
         for ours, theirs in zip(alone.rounds, together.rounds, strict=True):
             assert all(torch.equal(m, theirs.masks[n][k]) for n, m in ours.masks.items())
             assert abs(float(ours.accuracy - theirs.accuracy[k])) < 1  # float order: a few images
@@ -182,11 +182,11 @@ def test_an_interrupted_search_goes_on_bit_for_bit(digits, tmp_path, stopping_at
     train, test = digits
     how = {"rounds": 3, "epochs": 2, "rewind": 3, "test": test, "valid": test, "every": 4}
     whole = net()
-    expected = lottery.find(whole, train, **how)
+    expected = lottery.find_tickets(whole, train, **how)
     with pytest.raises(KeyboardInterrupt):
-        lottery.find(net(), train, folder=tmp_path, optimizer=stopping_at(stop), **how)
+        lottery.find_tickets(net(), train, folder=tmp_path, optimizer=stopping_at(stop), **how)
     resumed = net()
-    got = lottery.find(resumed, train, folder=tmp_path, **how)
+    got = lottery.find_tickets(resumed, train, folder=tmp_path, **how)
     assert same(resumed, whole)
     assert all(torch.equal(v, expected.start[n]) for n, v in got.start.items())
     for ours, theirs in zip(got.rounds, expected.rounds, strict=True):
@@ -199,7 +199,7 @@ def test_an_interrupted_search_goes_on_bit_for_bit(digits, tmp_path, stopping_at
 
 @pytest.mark.parametrize("stacked", [False, True])
 def test_reinitialising_changes_the_places_of_weights_and_nothing_else(stacked):
-    model = training.stack([net(0), net(1)]) if stacked else net()
+    model = ensemble.stack([net(0), net(1)]) if stacked else net()
     before = copy.deepcopy(model)
     other = lottery.reinitialise(model, seed=3)
     assert same(model, before)
@@ -232,8 +232,8 @@ def test_reinitialised_weights_know_nothing_of_the_old_ones():
 @pytest.mark.parametrize("stacked", [False, True])
 def test_a_random_mask_has_the_counts_and_not_the_places(digits, stacked):
     train, _ = digits
-    model = training.stack([net(0), net(1)]) if stacked else net()
-    keep = lottery.find(model, train, rounds=5, epochs=1).rounds[-1].masks
+    model = ensemble.stack([net(0), net(1)]) if stacked else net()
+    keep = lottery.find_tickets(model, train, rounds=5, epochs=1).rounds[-1].masks
     given = {n: m.clone() for n, m in keep.items()}
     other = lottery.random_mask(keep, seed=0, stacked=stacked)
     assert all(torch.equal(m, given[n]) for n, m in keep.items())
@@ -273,7 +273,7 @@ def test_bad_input_changes_nothing(digits, wrong, words):
     train, _ = digits
     model = net()
     with pytest.raises(ValueError, match=words):
-        lottery.find(model, train, **{"rounds": 2, "epochs": 2, **wrong})
+        lottery.find_tickets(model, train, **{"rounds": 2, "epochs": 2, **wrong})
     assert same(model, net())
 
 
@@ -292,4 +292,4 @@ def test_shares_that_make_no_sense_are_refused(arguments, words):
 def test_the_output_layer_is_the_last():
     cnn = lottery.layer_shares(models.small_cnn(), 0.4)
     assert cnn == {"conv1.weight": 0.4, "conv2.weight": 0.4, "fc.weight": 0.2}
-    assert lottery.layer_shares(training.stack([net()]), 0.5, output=0.0)["fc3.weight"] == 0
+    assert lottery.layer_shares(ensemble.stack([net()]), 0.5, output=0.0)["fc3.weight"] == 0

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from course_lib import models, training
-from course_lib.pruning import criteria, masks, rates
+from course_lib.pruning import allocate, criteria, masks
 
 OPTIMIZERS = {
     "SGD, momentum, decay": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3),
@@ -37,7 +37,7 @@ class Masked(nn.Module):
 def test_held_masks_equal_masked_reparametrisation(build):
     held = models.mlp((20, 16, 12, 5), seed=1)
     oracle = copy.deepcopy(held)
-    keep = rates.globally(criteria.random(held, seed=2), 0.7)
+    keep = allocate.globally(criteria.random(held, seed=2), 0.7)
     for name, mask in keep.items():
         parametrize.register_parametrization(
             oracle.get_submodule(name.removesuffix(".weight")), "weight", Masked(mask)
@@ -62,7 +62,7 @@ def test_held_masks_equal_masked_reparametrisation(build):
 
 def test_hold_can_be_let_go():
     net = models.mlp((4, 3, 2))
-    keep = rates.globally(criteria.magnitude(net), 0.5)
+    keep = allocate.globally(criteria.magnitude(net), 0.5)
     optimizer = training.sgd(net)
     handle = masks.hold(optimizer, net, keep)
     x = torch.randn(8, 4)
@@ -83,7 +83,7 @@ def test_a_masked_model_stays_an_ordinary_model(tmp_path):
     net = models.mlp((6, 4, 2))
     names = list(net.state_dict())
     optimizer = training.sgd(net)
-    masks.hold(optimizer, net, rates.globally(criteria.magnitude(net), 0.5))
+    masks.hold(optimizer, net, allocate.globally(criteria.magnitude(net), 0.5))
     assert list(net.state_dict()) == names
     torch.save(copy.deepcopy(net).state_dict(), tmp_path / "net.pt")
     fresh = models.mlp((6, 4, 2), seed=1)
@@ -156,7 +156,7 @@ def test_masks_that_do_not_fit_change_nothing(wrong, error, words, use):
 
 def test_hold_needs_the_optimizer_of_that_model():
     net, other = models.mlp((3, 2)), models.mlp((3, 2))
-    keep = rates.globally(criteria.magnitude(net), 0.5)
+    keep = allocate.globally(criteria.magnitude(net), 0.5)
     with pytest.raises(ValueError, match="'fc1.weight', which optimizer does not train"):
         masks.hold(training.sgd(other), net, keep)
     assert net.fc1.weight.count_nonzero() == 6

@@ -9,8 +9,8 @@ from scipy import optimize
 from sklearn.linear_model import Lasso, Ridge
 from torch import nn
 
-from course_lib import data, measure, models, training
-from course_lib.pruning import criteria, masks, penalties, rates
+from course_lib import data, layers, measure, models, training
+from course_lib.pruning import allocate, criteria, masks, penalties
 
 GROUPS = {
     "a": torch.tensor([[0, 0, 1], [2, 1, -1]]),
@@ -111,7 +111,7 @@ def test_rows_and_columns_are_the_units_weights():
     net = models.lenet5(width=0.1)
     for make, dim in ((penalties.rows, 0), (penalties.columns, 1)):
         groups = make(net)
-        weights = criteria.prunable(net)
+        weights = layers.weights(net)
         assert groups.keys() == weights.keys()
         norms = torch.cat(
             [w.transpose(0, dim).flatten(1).norm(dim=1) * (w[0].numel() if dim == 0 else w[:, 0].numel()) ** 0.5
@@ -203,7 +203,7 @@ def test_zeros_of_the_penalty_are_what_magnitude_pruning_removes():
     sparsity = measure.sparsity(net)
     assert 0.3 < sparsity < 0.95
     before = net(test.x)
-    masks.apply(net, rates.globally(criteria.magnitude(net), sparsity))
+    masks.apply(net, allocate.globally(criteria.magnitude(net), sparsity))
     assert torch.equal(net(test.x), before)
     plain = models.mlp((64, 32, 10))
     training.fit(plain, train, epochs=20)
@@ -222,7 +222,7 @@ def test_gamma_penalty_touches_gammas_only():
     for strength in (0.0, 3.0):
         net = build()
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-        names = penalties.gates(net)
+        names = penalties.bn_scales(net)
         assert names == ["1.weight"]
         penalties.regularise(optimizer, net, penalties.prox_l1, strength=strength, names=names)
         F.cross_entropy(net(x), y).backward()
@@ -264,7 +264,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="groups must hold at least one"):
         penalties.group_lasso({"a": torch.ones(3)}, {})
     with pytest.raises(ValueError, match="model must have a batch norm, got Sequential"):
-        penalties.gates(net)
+        penalties.bn_scales(net)
     with pytest.raises(ValueError, match="t must be at least 0, got nan"):
         penalties.prox_l1({}, float("nan"))
     assert not sgd._optimizer_step_post_hooks

@@ -8,8 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib import models, training
-from course_lib.pruning import criteria, masks, pipeline, rates
+from course_lib import ensemble, models, training
+from course_lib.pruning import (
+    allocate,
+    criteria,
+    masks,
+    pipeline,
+    schedules,
+)
 
 
 def net(seed=0):
@@ -19,9 +25,11 @@ def net(seed=0):
 def trained(train, seed=0):
     """A network, its state after 2 of 4 epochs, both on the same schedule."""
     model = net(seed)
-    training.fit(model, train, epochs=2, schedule=pipeline.part(training.linear_decay, 0, 0.5))
+    training.fit(model, train, epochs=2, schedule=pipeline.segment(training.linear_decay, 0, 0.5))
     early = pipeline.snapshot(model)
-    training.fit(model, train, epochs=2, schedule=pipeline.part(training.linear_decay, 0.5), seed=1)
+    training.fit(
+        model, train, epochs=2, schedule=pipeline.segment(training.linear_decay, 0.5), seed=1
+    )
     return model, early
 
 
@@ -96,7 +104,7 @@ def test_rounds_are_those_of_a_loop_written_by_hand(digits, way):
         model,
         train,
         score=criteria.magnitude,
-        schedule=rates.geometric(0.9, 3),
+        schedule=schedules.geometric(0.9, 3),
         rounds=3,
         retrain=retrain,
     )
@@ -132,7 +140,7 @@ def test_weights_start_where_the_way_says(digits):
             pruned,
             train,
             score=criteria.magnitude,
-            schedule=rates.one_shot(0.5),
+            schedule=schedules.one_shot(0.5),
             rounds=1,
             retrain=pipeline.Retrain(1, lambda t: 0.0, weights),
         )
@@ -151,11 +159,11 @@ def test_a_stack_is_its_members_one_by_one(digits):
         lambda n: criteria.random(n, seed=2),
     ]
     arguments = {
-        "schedule": rates.geometric(0.8, 2),
+        "schedule": schedules.geometric(0.8, 2),
         "rounds": 2,
         "retrain": pipeline.rate_rewinding(2, of=4),
     }
-    stacked = training.stack(nets)
+    stacked = ensemble.stack(nets)
     together = pipeline.iterate(stacked, train, score=scores, test=test, **arguments)
     for k, (one, score) in enumerate(zip(nets, scores, strict=True)):
         alone = pipeline.iterate(one, train, score=score, test=test, **arguments)
@@ -163,12 +171,12 @@ def test_a_stack_is_its_members_one_by_one(digits):
             for name, keep in ours.masks.items():
                 assert torch.equal(keep, theirs.masks[name][k])
             assert abs(float(ours.accuracy - theirs.accuracy[k])) < 1  # float order: a few images
-        member = training.unstack(stacked)[k]
+        member = ensemble.unstack(stacked)[k]
         for name, w in one.named_parameters():
             torch.testing.assert_close(w, member.get_parameter(name), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("allocate", [rates.globally, rates.per_layer])
+@pytest.mark.parametrize("allocate", [allocate.globally, allocate.per_layer])
 def test_masks_are_nested_and_exact_also_when_scores_change_their_mind(digits, allocate):
     train, _ = digits
     seeds = itertools.count()
@@ -177,7 +185,7 @@ def test_masks_are_nested_and_exact_also_when_scores_change_their_mind(digits, a
         train,
         # below zero, so that a dead weight scored 0 would come first
         score=lambda n: {k: -s for k, s in criteria.random(n, seed=next(seeds)).items()},
-        schedule=rates.linear(0.9, 4),
+        schedule=schedules.linear(0.9, 4),
         rounds=5,
         retrain=pipeline.fine_tuning(1, rate=0.01),
         allocate=allocate,
@@ -185,7 +193,7 @@ def test_masks_are_nested_and_exact_also_when_scores_change_their_mind(digits, a
     for step, after in enumerate(done, start=1):
         for name, keep in after.masks.items():
             share = min(step, 4) / 4 * 0.9
-            if allocate is rates.per_layer:
+            if allocate is allocate.per_layer:
                 assert int((~keep).sum()) == round(share * keep.numel())
             if step > 1:
                 assert (keep <= done[step - 2].masks[name]).all()
@@ -215,7 +223,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(digits, tmp_path, stopping_at, s
     start, early = trained(train)
     arguments = {
         "score": criteria.magnitude,
-        "schedule": rates.geometric(0.9, 3),
+        "schedule": schedules.geometric(0.9, 3),
         "rounds": 3,
         "retrain": pipeline.weight_rewinding(2, of=4, weights=early),
         "test": test,
@@ -237,18 +245,18 @@ def test_the_folder_of_another_run_is_refused(digits, tmp_path):
     train, _ = digits
     arguments = {"rounds": 1, "retrain": pipeline.fine_tuning(1, rate=0.1), "folder": tmp_path}
     pipeline.iterate(
-        net(), train, score=criteria.magnitude, schedule=rates.one_shot(0.5), **arguments
+        net(), train, score=criteria.magnitude, schedule=schedules.one_shot(0.5), **arguments
     )
     with pytest.raises(ValueError, match=r"folder .* belongs to another run: masks-1.pt differs"):
         pipeline.iterate(
-            net(), train, score=criteria.magnitude, schedule=rates.one_shot(0.6), **arguments
+            net(), train, score=criteria.magnitude, schedule=schedules.one_shot(0.6), **arguments
         )
 
 
 def test_pruning_before_training_keeps_the_first_weights(digits):
     train, _ = digits
     model = net()
-    keep = rates.globally(criteria.random(model, seed=0), 0.8)
+    keep = allocate.globally(criteria.random(model, seed=0), 0.8)
     optimizer = training.sgd(model)
     pipeline.train_held(
         model, train, keep, pipeline.Retrain(2, training.linear_decay), optimizer=optimizer
@@ -284,7 +292,7 @@ def test_part_of_a_schedule():
     schedule = lambda t: steps[int(t * 8)]
     replay = pipeline.rate_rewinding(4, of=8, schedule=schedule).schedule
     assert [replay(i / 4) for i in range(4)] == steps[-4:]
-    first = pipeline.part(schedule, 0, 0.5)
+    first = pipeline.segment(schedule, 0, 0.5)
     assert [first(i / 4) for i in range(4)] == steps[:4]
     assert pipeline.rate_rewinding(8, of=8, schedule=schedule).schedule(0) == steps[0]
     assert pipeline.fine_tuning(4, rate=0.02).schedule(0.7) == 0.02
@@ -297,7 +305,7 @@ def test_part_of_a_schedule():
         (lambda: pipeline.rate_rewinding(0, of=4), "epochs must be a whole number.*got 0"),
         (lambda: pipeline.rate_rewinding(1, of=1.5), "of must be a whole number.*got 1.5"),
         (lambda: pipeline.fine_tuning(1, rate=0), "rate must be positive, got 0"),
-        (lambda: pipeline.part(training.linear_decay, 0.5, 0.5), "start and end.*0.5 and 0.5"),
+        (lambda: pipeline.segment(training.linear_decay, 0.5, 0.5), "start and end.*0.5 and 0.5"),
     ],
 )
 def test_ways_that_make_no_sense_are_refused(call, words):
@@ -326,7 +334,7 @@ def test_bad_input_changes_nothing(digits, wrong, words):
     model = net()
     arguments = {
         "score": criteria.magnitude,
-        "schedule": rates.one_shot(0.5),
+        "schedule": schedules.one_shot(0.5),
         "rounds": 2,
         "retrain": pipeline.fine_tuning(1, rate=0.1),
         **wrong,
@@ -339,7 +347,7 @@ def test_bad_input_changes_nothing(digits, wrong, words):
 def test_a_schedule_may_name_the_layers(digits):
     train, _ = digits
     line = {"fc1.weight": 0.3, "fc2.weight": 0.2, "fc3.weight": 0.1}
-    arguments = {"score": criteria.magnitude, "rounds": 2, "allocate": rates.per_layer}
+    arguments = {"score": criteria.magnitude, "rounds": 2, "allocate": allocate.per_layer}
     arguments["retrain"] = pipeline.fine_tuning(1, rate=0.1)
     done = pipeline.iterate(
         net(), train, schedule=lambda step: {n: s * step for n, s in line.items()}, **arguments

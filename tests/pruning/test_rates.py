@@ -12,7 +12,13 @@ import torch
 from torch.nn.utils import prune
 
 from course_lib import models
-from course_lib.pruning import criteria, masks, rates
+from course_lib.pruning import (
+    allocate,
+    counting,
+    criteria,
+    masks,
+    schedules,
+)
 
 SPARSITIES = [0, 0.1, 0.3, 0.5, 0.731, 0.9, 0.999, 1]
 
@@ -24,7 +30,7 @@ def removed(keep):
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9, 0.99])
 def test_global_masks_are_torchs(sparsity):
     net = models.lenet5(width=0.3)
-    ours = rates.globally(criteria.magnitude(net), sparsity)
+    ours = allocate.globally(criteria.magnitude(net), sparsity)
     theirs = copy.deepcopy(net)
     layers = [(m, "weight") for m in theirs.modules() if hasattr(m, "weight")]
     prune.global_unstructured(layers, prune.L1Unstructured, amount=sparsity)
@@ -36,7 +42,7 @@ def test_global_masks_are_torchs(sparsity):
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9, 0.99])
 def test_local_masks_are_torchs(sparsity):
     net = models.lenet5(width=0.3)
-    ours = rates.per_layer(criteria.magnitude(net), sparsity)
+    ours = allocate.per_layer(criteria.magnitude(net), sparsity)
     for name, mask in ours.items():
         module = copy.deepcopy(net.get_submodule(name.removesuffix(".weight")))
         prune.l1_unstructured(module, "weight", amount=sparsity)
@@ -53,8 +59,8 @@ def test_counts_are_exact_ties_included(sparsity):
         "one": torch.zeros(1, 1),
     }
     n = sum(s.numel() for s in scores.values())
-    assert removed(rates.globally(scores, sparsity)) == round(sparsity * n)
-    for name, mask in rates.per_layer(scores, sparsity).items():
+    assert removed(allocate.globally(scores, sparsity)) == round(sparsity * n)
+    for name, mask in allocate.per_layer(scores, sparsity).items():
         assert mask.shape == scores[name].shape
         assert int((~mask).sum()) == round(sparsity * scores[name].numel())
 
@@ -69,7 +75,7 @@ def test_masks_are_those_of_pythons_sort():
         flat = [float(v) for s in scores.values() for v in s.flatten()]
         keep = len(flat) - round(trial / 199 * len(flat))
         stays = sorted(range(len(flat)), key=lambda i: (-flat[i], i))[:keep]  # earlier stays
-        got = torch.cat([m.flatten() for m in rates.globally(scores, trial / 199).values()])
+        got = torch.cat([m.flatten() for m in allocate.globally(scores, trial / 199).values()])
         assert got.nonzero().flatten().tolist() == sorted(stays)
 
 
@@ -81,24 +87,24 @@ def test_selection_among_millions_is_exact_also_when_its_sample_misleads(seen):
     x[-1000:] = 0.25  # ties
     expected = x.sort().values
     for k in (1, 2, 327_000, n // 2, n - 1, n):
-        assert rates._kth_smallest(x, k) == expected[k - 1]
-    assert removed(rates.globally({"a": x.view(1024, -1)}, 0.3)) == round(0.3 * n)
+        assert counting._kth_smallest(x, k) == expected[k - 1]
+    assert removed(allocate.globally({"a": x.view(1024, -1)}, 0.3)) == round(0.3 * n)
 
 
 def test_infinite_scores_are_kept():
     scores = {"a": torch.tensor([[1.0, math.inf, -math.inf, math.inf]])}
-    assert rates.globally(scores, 0.5)["a"].tolist() == [[False, True, False, True]]
+    assert allocate.globally(scores, 0.5)["a"].tolist() == [[False, True, False, True]]
 
 
 def test_any_real_number_is_a_sparsity():
     scores = {"a": torch.rand(1000, 1001)}
     for s in (np.float32(0.1), np.float64(0.1), Fraction(1, 10)):
-        assert removed(rates.globally(scores, s)) == round(float(s) * 1_001_000)
+        assert removed(allocate.globally(scores, s)) == round(float(s) * 1_001_000)
 
 
 def test_shares_by_name():
     scores = criteria.magnitude(models.mlp((10, 10, 10)))
-    keep = rates.per_layer(scores, {"fc1.weight": 0.2, "fc2.weight": 0.9})
+    keep = allocate.per_layer(scores, {"fc1.weight": 0.2, "fc2.weight": 0.9})
     assert [int(m.sum()) for m in keep.values()] == [80, 10]
 
 
@@ -107,7 +113,7 @@ def test_rounds_are_nested_and_exact():
     keep, n = None, 25_100
     for step, sparsity in enumerate([0.3, 0.31, 0.6, 0.6, 0.95, 1.0]):
         scores = criteria.random(net, seed=step)  # other scores every round: the worst case
-        new = rates.globally(scores, sparsity, within=keep)
+        new = allocate.globally(scores, sparsity, within=keep)
         assert removed(new) == round(sparsity * n)
         if keep is not None:
             assert all((new[name] <= keep[name]).all() for name in new)
@@ -117,7 +123,7 @@ def test_rounds_are_nested_and_exact():
 def test_within_keeps_the_best_of_what_is_left():
     scores = {"a": torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])}
     within = {"a": torch.tensor([[False, True, True, True, False]])}
-    got = rates.globally(scores, 0.6, within=within)["a"]
+    got = allocate.globally(scores, 0.6, within=within)["a"]
     assert got.tolist() == [[False, True, True, False, False]]
     assert within["a"].tolist() == [[False, True, True, True, False]]
 
@@ -145,37 +151,37 @@ SHAPES = {
 @pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.5, 0.8, 0.9, 0.98, 0.999, 1.0])
 def test_erdos_renyi_is_water_filling(sparsity, kernel):
-    got = rates.erdos_renyi(SHAPES, sparsity, kernel=kernel)
+    got = allocate.erdos_renyi(SHAPES, sparsity, kernel=kernel)
     expected = water_filling(SHAPES, sparsity, kernel)
     for name, shape in SHAPES.items():
         assert abs((1 - got[name]) - expected[name]) * math.prod(shape) <= 1  # one weight
     scores = {name: torch.rand(shape) for name, shape in SHAPES.items()}
     n = sum(math.prod(shape) for shape in SHAPES.values())
-    assert removed(rates.per_layer(scores, got)) == round(sparsity * n)
+    assert removed(allocate.per_layer(scores, got)) == round(sparsity * n)
 
 
 def test_erdos_renyi_keeps_weights_in_proportion_to_units():
     shapes = {"a": (100, 300), "b": (50, 70)}
-    shares = rates.erdos_renyi(shapes, 0.9)
+    shares = allocate.erdos_renyi(shapes, 0.9)
     kept = {n: (1 - s) * math.prod(shapes[n]) for n, s in shares.items()}
     assert kept["a"] / kept["b"] == pytest.approx(400 / 120, rel=0.01)
-    assert shares == rates.erdos_renyi(shapes, 0.9, kernel=False)  # linear layers: no kernel
+    assert shares == allocate.erdos_renyi(shapes, 0.9, kernel=False)  # linear layers: no kernel
 
 
 def test_erdos_renyi_saturates_small_layers():
-    shares = rates.erdos_renyi({"big": (1000, 1000), "small": (4, 4)}, 0.5)
+    shares = allocate.erdos_renyi({"big": (1000, 1000), "small": (4, 4)}, 0.5)
     assert shares["small"] == 0
 
 
 def test_fraction_turns_counts_into_sparsities():
     scores = {"a": torch.rand(7, 13), "b": torch.rand(3, 5)}
     for count in range(107):
-        assert removed(rates.globally(scores, rates.fraction(scores, count))) == count
+        assert removed(allocate.globally(scores, counting.fraction(scores, count))) == count
     with pytest.raises(ValueError, match="count must be between 0 and 106.*107"):
-        rates.fraction(scores, 107)
+        counting.fraction(scores, 107)
 
 
-@pytest.mark.parametrize("schedule", [rates.linear, rates.geometric, rates.cubic])
+@pytest.mark.parametrize("schedule", [schedules.linear, schedules.geometric, schedules.cubic])
 def test_schedules_begin_at_nothing_rise_and_end_exactly(schedule):
     s = schedule(0.95, 7)
     values = [s(t) for t in range(-1, 10)]
@@ -184,21 +190,21 @@ def test_schedules_begin_at_nothing_rise_and_end_exactly(schedule):
 
 
 def test_schedules_are_their_formulas():
-    assert rates.linear(0.8, 4)(1) == pytest.approx(0.2)
-    left = [1 - rates.geometric(0.9, 5)(t) for t in range(6)]
+    assert schedules.linear(0.8, 4)(1) == pytest.approx(0.2)
+    left = [1 - schedules.geometric(0.9, 5)(t) for t in range(6)]
     ratios = [b / a for a, b in pairwise(left)]
     assert ratios == pytest.approx([0.1 ** (1 / 5)] * 5)
-    assert rates.cubic(0.5, 10)(5) == pytest.approx(0.5 * (1 - 0.5**3))
-    once = rates.one_shot(0.7)
+    assert schedules.cubic(0.5, 10)(5) == pytest.approx(0.5 * (1 - 0.5**3))
+    once = schedules.one_shot(0.7)
     assert [once(t) for t in range(3)] == [0, 0.7, 0.7]
 
 
 def test_iterating_a_schedule_equals_its_end_for_fixed_scores():
     scores = criteria.magnitude(models.mlp())
-    keep, schedule = None, rates.geometric(0.9, 5)
+    keep, schedule = None, schedules.geometric(0.9, 5)
     for step in range(1, 6):
-        keep = rates.globally(scores, schedule(step), within=keep)
-    once = rates.globally(scores, 0.9)
+        keep = allocate.globally(scores, schedule(step), within=keep)
+    once = allocate.globally(scores, 0.9)
     assert all(torch.equal(keep[n], once[n]) for n in keep)
 
 
@@ -206,24 +212,24 @@ GOOD = {"a": torch.rand(2, 3)}
 KEEP = {"a": torch.ones(2, 3, dtype=torch.bool)}
 HALF = {"a": torch.tensor([[True, True, True], [False, False, False]])}
 BAD = [
-    (lambda: rates.globally(GOOD, 1.5), ValueError, r"sparsity must be in \[0, 1\].*1.5"),
-    (lambda: rates.globally(GOOD, -0.1), ValueError, r"sparsity must be in \[0, 1\]"),
-    (lambda: rates.globally(GOOD, math.nan), ValueError, "sparsity must be.*nan"),
-    (lambda: rates.globally(GOOD, "half"), TypeError, "sparsity must be a number.*'half'"),
-    (lambda: rates.globally({}, 0.5), ValueError, "scores must hold at least one weight"),
-    (lambda: rates.globally({"a": torch.tensor([[math.nan]])}, 0.5), ValueError, r"scores\['a'\].*1 NaN"),
-    (lambda: rates.globally(GOOD, 0.2, within=HALF), ValueError, "keeps 5 of 6.*only 3 left"),
-    (lambda: rates.globally(GOOD, 0.5, within={"b": KEEP["a"]}), ValueError, "within must name"),
-    (lambda: rates.globally(GOOD, 0.5, within={"a": KEEP["a"].T}), ValueError, r"shape \(2, 3\)"),
-    (lambda: rates.globally(GOOD, 0.5, within={"a": torch.ones(2, 3)}), TypeError, "torch.bool"),
-    (lambda: rates.per_layer(GOOD, 1.01), ValueError, r"sparsity\['a'\] must be in \[0, 1\]"),
-    (lambda: rates.per_layer(GOOD, {"a": 0.1, "c": 0.2}), ValueError, r"\['a'\], got \['a', 'c'\]"),
-    (lambda: rates.erdos_renyi({}, 0.5), ValueError, "shapes must hold at least one layer"),
-    (lambda: rates.erdos_renyi({"a": (5,)}, 0.5), ValueError, r"shapes\['a'\] must be \(out, in"),
-    (lambda: rates.erdos_renyi({"a": (5, 5)}, 2), ValueError, "sparsity must be.*2"),
-    (lambda: rates.linear(1.2, 3), ValueError, "final must be in"),
-    (lambda: rates.cubic(0.5, 0), ValueError, "steps must be a whole number from 1 on, got 0"),
-    (lambda: rates.one_shot(None), TypeError, "final must be a number.*None"),
+    (lambda: allocate.globally(GOOD, 1.5), ValueError, r"sparsity must be in \[0, 1\].*1.5"),
+    (lambda: allocate.globally(GOOD, -0.1), ValueError, r"sparsity must be in \[0, 1\]"),
+    (lambda: allocate.globally(GOOD, math.nan), ValueError, "sparsity must be.*nan"),
+    (lambda: allocate.globally(GOOD, "half"), TypeError, "sparsity must be a number.*'half'"),
+    (lambda: allocate.globally({}, 0.5), ValueError, "scores must hold at least one weight"),
+    (lambda: allocate.globally({"a": torch.tensor([[math.nan]])}, 0.5), ValueError, r"scores\['a'\].*1 NaN"),
+    (lambda: allocate.globally(GOOD, 0.2, within=HALF), ValueError, "keeps 5 of 6.*only 3 left"),
+    (lambda: allocate.globally(GOOD, 0.5, within={"b": KEEP["a"]}), ValueError, "within must name"),
+    (lambda: allocate.globally(GOOD, 0.5, within={"a": KEEP["a"].T}), ValueError, r"shape \(2, 3\)"),
+    (lambda: allocate.globally(GOOD, 0.5, within={"a": torch.ones(2, 3)}), TypeError, "torch.bool"),
+    (lambda: allocate.per_layer(GOOD, 1.01), ValueError, r"sparsity\['a'\] must be in \[0, 1\]"),
+    (lambda: allocate.per_layer(GOOD, {"a": 0.1, "c": 0.2}), ValueError, r"\['a'\], got \['a', 'c'\]"),
+    (lambda: allocate.erdos_renyi({}, 0.5), ValueError, "shapes must hold at least one layer"),
+    (lambda: allocate.erdos_renyi({"a": (5,)}, 0.5), ValueError, r"shapes\['a'\] must be \(out, in"),
+    (lambda: allocate.erdos_renyi({"a": (5, 5)}, 2), ValueError, "sparsity must be.*2"),
+    (lambda: schedules.linear(1.2, 3), ValueError, "final must be in"),
+    (lambda: schedules.cubic(0.5, 0), ValueError, "steps must be a whole number from 1 on, got 0"),
+    (lambda: schedules.one_shot(None), TypeError, "final must be a number.*None"),
 ]  # fmt: skip
 
 
@@ -236,8 +242,8 @@ def test_bad_input_names_the_argument(call, error, words):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_cuda_masks_are_those_of_the_cpu():
     net = models.lenet_300_100()
-    here = rates.globally(criteria.magnitude(net), 0.9)
-    there = rates.globally(criteria.magnitude(net.cuda()), 0.9)
+    here = allocate.globally(criteria.magnitude(net), 0.9)
+    there = allocate.globally(criteria.magnitude(net.cuda()), 0.9)
     assert all(torch.equal(here[n], there[n].cpu()) for n in here)
     assert masks.sparsity(there) == pytest.approx(0.9)
 
@@ -249,8 +255,8 @@ def test_iterated_synflow_keeps_every_layer_where_one_shot_empties_some():
     def synflow(keep=None):
         return criteria.synflow(net, (64,), within=keep)
 
-    at_once = rates.globally(synflow(), sparsity)
-    in_rounds = rates.iteratively(synflow, rates.geometric(sparsity, 100), steps=100)
+    at_once = allocate.globally(synflow(), sparsity)
+    in_rounds = allocate.iteratively(synflow, schedules.geometric(sparsity, 100), steps=100)
     assert removed(in_rounds) == removed(at_once) == round(sparsity * 27_400)
     assert min(int(m.sum()) for m in at_once.values()) == 0
     assert min(int(m.sum()) for m in in_rounds.values()) >= 1
@@ -265,17 +271,20 @@ def test_rounds_are_nested_and_see_the_round_before():
         seen.append(keep)
         return {"w": torch.arange(8.0) if len(seen) % 2 else -torch.arange(8.0)}
 
-    keep = rates.iteratively(score, rates.linear(0.75, 3), steps=3)
+    keep = allocate.iteratively(score, schedules.linear(0.75, 3), steps=3)
     assert seen[0] is None and [removed(k) for k in seen[1:]] == [2, 4]
     # Lowest first, highest next, lowest again: what is gone stays gone.
     assert keep["w"].tolist() == [False] * 4 + [True] * 2 + [False] * 2
     with pytest.raises(ValueError, match="steps must be a whole number from 1 on, got 0"):
-        rates.iteratively(score, rates.one_shot(0.5), steps=0)
+        allocate.iteratively(score, schedules.one_shot(0.5), steps=0)
 
 
 @pytest.mark.parametrize(
     "prune",
-    [lambda s: rates.globally(s, 0.5), lambda s: rates.per_layer(s, {"weak": 0.9, "strong": 0.0})],
+    [
+        lambda s: allocate.globally(s, 0.5),
+        lambda s: allocate.per_layer(s, {"weak": 0.9, "strong": 0.0}),
+    ],
 )
 def test_a_layer_that_loses_everything_is_named_once(prune):
     scores = {"weak": torch.arange(4.0), "strong": torch.arange(4.0) + 10}
@@ -292,5 +301,5 @@ def test_no_warning_where_everything_was_to_go_or_something_is_left():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for sparsity in (0, 0.5, 0.75, 1):
-            rates.globally(scores, sparsity)
-            rates.per_layer(scores, sparsity)
+            allocate.globally(scores, sparsity)
+            allocate.per_layer(scores, sparsity)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 from course_lib import models
-from course_lib.pruning import criteria, masks, rates, second_order
+from course_lib.pruning import allocate, criteria, masks, second_order
 
 
 def half_squared_error(out, y):
@@ -126,7 +126,7 @@ def test_surgeon_deletes_what_a_greedy_search_with_refitting_deletes():
             return (d @ h @ d).item()
 
         gone = [*gone, min(options, key=cost)]
-        pruned, keep = second_order.surgeon(model, batch, count / 6, half_squared_error)
+        pruned, keep = second_order.obs_prune(model, batch, count / 6, half_squared_error)
         assert (~keep["weight"]).flatten().nonzero().flatten().tolist() == sorted(gone)
         found = parameters_to_vector(pruned.parameters()).detach()
         assert torch.allclose(found, constrained_minimum(h, start, gone), atol=1e-10)
@@ -185,7 +185,7 @@ def test_on_xor_obs_deletes_the_right_weights_and_magnitude_and_obd_the_wrong_on
     for seed in range(5):
         model, batch = xor_net(seed)
         assert solves(model, batch)
-        pruned, keep = second_order.surgeon(model, batch, 3 / 9, loss, weight_decay=0.01)
+        pruned, keep = second_order.obs_prune(model, batch, 3 / 9, loss, weight_decay=0.01)
         assert sum(int((~m).sum()) for m in keep.values()) == 3
         assert solves(pruned, batch)
         for score in (
@@ -193,7 +193,7 @@ def test_on_xor_obs_deletes_the_right_weights_and_magnitude_and_obd_the_wrong_on
             second_order.obd(model, batch, loss, weight_decay=0.01),
         ):
             cut = copy.deepcopy(model)
-            masks.apply(cut, rates.globally(score, 3 / 9))
+            masks.apply(cut, allocate.globally(score, 3 / 9))
             assert not solves(cut, batch)
 
 
@@ -201,7 +201,7 @@ def test_scope_is_the_weights_and_the_rest_moves_and_the_model_stays():
     model, batch = xor_net(0)
     model.train()
     before = copy.deepcopy(model.state_dict())
-    pruned, keep = second_order.surgeon(
+    pruned, keep = second_order.obs_prune(
         model, batch, 0.5, F.binary_cross_entropy_with_logits, weight_decay=0.01
     )
     assert list(keep) == ["fc1.weight", "fc2.weight"]
@@ -212,7 +212,7 @@ def test_scope_is_the_weights_and_the_rest_moves_and_the_model_stays():
     assert model.training and all(
         p.grad is not None for p in model.parameters()
     )  # as LBFGS left it
-    same, everything = second_order.surgeon(
+    same, everything = second_order.obs_prune(
         model, batch, 0, F.binary_cross_entropy_with_logits, weight_decay=0.01
     )
     assert all(torch.equal(before[n], t) for n, t in same.state_dict().items())
@@ -225,7 +225,7 @@ def test_of_equal_saliencies_the_later_goes():
         model.weight.fill_(1.0)
         model.bias.zero_()
     x = torch.cat([torch.eye(4), -torch.eye(4)]).double()  # H is a multiple of the identity
-    _, keep = second_order.surgeon(model, (x, model(x).detach()), 0.5, half_squared_error)
+    _, keep = second_order.obs_prune(model, (x, model(x).detach()), 0.5, half_squared_error)
     assert keep["weight"].tolist() == [[True, True, False, False]]
 
 
@@ -236,7 +236,7 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="at least one, got 40 and 0"):
         second_order.obd(model, (batch[0], batch[1][:0]), half_squared_error)
     with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\].*got 1.5"):
-        second_order.surgeon(model, batch, 1.5, half_squared_error)
+        second_order.obs_prune(model, batch, 1.5, half_squared_error)
     with pytest.raises(ValueError, match="got ReLU without one"):
         second_order.obs(nn.ReLU(), batch)
     with pytest.raises(ValueError, match="Hessian must be positive definite, but its smallest"):

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from course_lib import data, models, training
-from course_lib.pruning import criteria, masks, rates
+from course_lib import data, ensemble, layers, models, training
+from course_lib.pruning import allocate, criteria, masks
 from course_lib.pruning.sparse_training import (
     Now,
     adapt,
@@ -43,8 +43,8 @@ def quarters(shape, generator):
 
 def random_masks(net, sparsity, seed=0):
     scores = criteria.random(net, seed=seed)
-    return rates.per_layer(
-        scores, rates.erdos_renyi({n: s.shape for n, s in scores.items()}, sparsity)
+    return allocate.per_layer(
+        scores, allocate.erdos_renyi({n: s.shape for n, s in scores.items()}, sparsity)
     )
 
 
@@ -54,7 +54,7 @@ def a_network(seed, sparsity=0.8):
     keep = random_masks(net, sparsity, seed)
     masks.apply(net, keep)
     g = torch.Generator().manual_seed(seed)
-    weights = {n: w.clone() for n, w in criteria.prunable(net).items()}
+    weights = {n: w.clone() for n, w in layers.weights(net).items()}
     other = [{n: torch.randn(w.shape, generator=g) for n, w in weights.items()} for _ in range(2)]
     return Now(weights, keep, *other, g)
 
@@ -265,7 +265,7 @@ def test_cosine():
 def test_a_start_has_the_counts_of_googles_erdos_renyi(sparsity):
     """Their rule: ε solves Σ ε r_l N_l = (1 - S) Σ N_l over the layers that are not dense."""
     for net in (models.lenet_300_100(), models.lenet5(), models.mlp()):
-        shapes = {n: w.shape for n, w in criteria.prunable(net).items()}
+        shapes = {n: w.shape for n, w in layers.weights(net).items()}
         keep = active(random_masks(net, sparsity))
         raw = {n: sum(s) / math.prod(s) for n, s in shapes.items()}
         total = (1 - sparsity) * sum(map(math.prod, shapes.values()))
@@ -288,7 +288,7 @@ def test_a_stack_moves_each_member_as_its_own_optimizer_would(train):
     nets = [models.mlp(SIZES, seed=seed) for seed in range(4)]
     keep = [random_masks(net, 0.8, seed=7) for net in nets]
     together = masks.stack(keep)
-    stack = training.stack(nets)
+    stack = ensemble.stack(nets)
     optimizer = training.sgd(stack)
     rewire(optimizer, stack, together, steps, every=5, fraction=cosine(0.3, 30))
     training.fit(stack, train, epochs=4, optimizer=optimizer)
@@ -318,7 +318,7 @@ def test_every_member_keeps_its_total_its_zeros_and_its_momentum_clean(train):
         return spied
 
     steps = [spy(set_step), spy(rigl_step), spy(dsr_step(40, 0.02)), static]
-    stack = training.stack([models.mlp(SIZES, seed=0)] * 4)
+    stack = ensemble.stack([models.mlp(SIZES, seed=0)] * 4)
     keep = masks.stack([random_masks(models.mlp(SIZES), 0.8)] * 4)
     total = sum(int(m[0].sum()) for m in keep.values())
     optimizer = training.sgd(stack)
@@ -361,7 +361,7 @@ def test_snfs_leaves_a_grown_weight_its_momentum(train):
 def test_random_growth_repeats_by_seed_and_differs_between_members(train):
     found = []
     for seed in (0, 0, 1):
-        stack = training.stack([models.mlp(SIZES)] * 2)
+        stack = ensemble.stack([models.mlp(SIZES)] * 2)
         keep = masks.stack([random_masks(models.mlp(SIZES), 0.8)] * 2)
         optimizer = training.sgd(stack)
         rewire(optimizer, stack, keep, [set_step] * 2, every=5, fraction=cosine(0.3, 9), seed=seed)
@@ -436,7 +436,7 @@ def test_bad_input_is_named_and_changes_nothing():
         with pytest.raises(ValueError, match=words):
             rewire(optimizer, net, keep, steps, every=every, fraction=cosine(0.3, 9))
     with pytest.raises(ValueError, match="for each of 3 networks"):
-        stack = training.stack([net] * 3)
+        stack = ensemble.stack([net] * 3)
         rewire(
             training.sgd(stack), stack, masks.stack([keep] * 3), set_step, fraction=cosine(0.3, 9)
         )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
-from course_lib.pruning import criteria, rates
+from course_lib.pruning import counting, criteria
 from course_lib.teaching import claims, plots, source
 
 
@@ -129,8 +129,8 @@ def test_source_is_the_librarys_without_its_docstring():
     shown = source(criteria.magnitude).data
     assert shown.startswith("```python\ndef magnitude(model: nn.Module) -> Scores:\n    return {")
     assert '"""' not in shown
-    namespace = vars(rates).copy()
-    code = source(rates.keep_top).data.removeprefix("```python\n").removesuffix("```")
+    namespace = vars(counting).copy()
+    code = source(counting.keep_top).data.removeprefix("```python\n").removesuffix("```")
     exec(code, namespace)  # noqa: S102
 
     assert namespace["keep_top"](torch.tensor([1.0, 3.0, 2.0]), 2).tolist() == [False, True, True]

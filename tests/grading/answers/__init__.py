@@ -8,7 +8,7 @@ it, and a good judge.
 
 from importlib import import_module
 
-from course_lib.grading.exercises import LESSONS
+from course_lib.exercises import LESSONS
 
 _ANSWERS = [import_module(f".{lesson.__name__.rpartition('.')[2]}", __name__) for lesson in LESSONS]
 RIGHT = {name: answers for lesson in _ANSWERS for name, answers in lesson.RIGHT.items()}

@@ -2,7 +2,7 @@
 
 import torch
 
-from course_lib.grading.exercises.approaches import buggy_separable_cost, weak_cost_test
+from course_lib.exercises.approaches import buggy_separable_cost, weak_cost_test
 
 from .common import judge_says_no, judge_says_yes
 

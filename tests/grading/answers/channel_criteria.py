@@ -2,7 +2,7 @@
 
 import torch
 
-from course_lib.grading.exercises.channel_criteria import buggy_taylor, weak_taylor_test
+from course_lib.exercises.channel_criteria import buggy_taylor, weak_taylor_test
 
 from .common import judge_says_no, judge_says_yes
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from course_lib.grading.exercises.criteria import buggy_magnitude_mask, weak_mask_test
+from course_lib.exercises.criteria import buggy_magnitude_mask, weak_mask_test
 
 from .common import judge_says_no, judge_says_yes
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from course_lib.grading.exercises.deep_compression import (
+from course_lib.exercises.deep_compression import (
     buggy_centroid_gradient,
     weak_gradient_test,
 )

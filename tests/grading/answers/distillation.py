@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from course_lib.grading.exercises.distillation import buggy_loss, weak_loss_test
+from course_lib.exercises.distillation import buggy_loss, weak_loss_test
 
 from .common import judge_says_no, judge_says_yes
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from course_lib.grading.exercises.history import buggy_obs_saliency, weak_saliency_test
+from course_lib.exercises.history import buggy_obs_saliency, weak_saliency_test
 
 from .common import judge_says_no, judge_says_yes
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from course_lib.grading.exercises.lottery import buggy_next_ticket, weak_ticket_test
+from course_lib.exercises.lottery import buggy_next_ticket, weak_ticket_test
 
 from .common import judge_says_no, judge_says_yes
 

@@ -2,7 +2,7 @@
 
 import math
 
-from course_lib.grading.exercises.motivation import buggy_file_bytes, weak_bytes_test
+from course_lib.exercises.motivation import buggy_file_bytes, weak_bytes_test
 
 from .common import judge_says_no, judge_says_yes
 

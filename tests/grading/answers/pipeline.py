@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from course_lib.grading.exercises.pipeline import buggy_next_round, weak_round_test
+from course_lib.exercises.pipeline import buggy_next_round, weak_round_test
 
 from .common import judge_says_no, judge_says_yes
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from course_lib.grading.exercises.prune_rate import buggy_total_sparsity, weak_sparsity_test
+from course_lib.exercises.prune_rate import buggy_total_sparsity, weak_sparsity_test
 
 from .common import judge_says_no, judge_says_yes
 

@@ -5,7 +5,7 @@ import math
 import torch
 
 from course_lib.compression import binary, quantization
-from course_lib.grading.exercises.quantization import buggy_binarize, weak_binary_test
+from course_lib.exercises.quantization import buggy_binarize, weak_binary_test
 
 from .common import judge_says_no, judge_says_yes
 

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from course_lib.grading.exercises.sparse_training import buggy_drop, weak_drop_test
-from course_lib.pruning import rates, sparse_training
+from course_lib.exercises.sparse_training import buggy_drop, weak_drop_test
+from course_lib.pruning import allocate, sparse_training
 
 from .common import judge_says_no, judge_says_yes
 
@@ -123,7 +123,7 @@ def allocate_by_library(shapes, budget):
     total = sum(map(math.prod, shapes.values()))
     if not 0 <= budget <= total:
         raise ValueError(f"budget must be between 0 and {total}, got {budget}")
-    shares = rates.erdos_renyi(shapes, 1 - budget / total)
+    shares = allocate.erdos_renyi(shapes, 1 - budget / total)
     return {n: round((1 - shares[n]) * math.prod(s)) for n, s in shapes.items()}
 
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from course_lib.grading.exercises.structured import buggy_removal, weak_removal_test
+from course_lib.exercises.structured import buggy_removal, weak_removal_test
 
 from .common import judge_says_no, judge_says_yes
 

@@ -1,6 +1,6 @@
 """Molchanov et al. 2017, Table 1: how well cheap scores rank channels as removing them would.
 
-    COURSE_DATA=folder python tests/reproductions/molchanov2017.py [seeds]
+    COURSE_DATA=folder python book/reproductions/molchanov2017.py [seeds]
 
 writes ``molchanov2017.json`` beside this file: Spearman's rank correlation with the removal oracle,
 per layer (averaged) and over all layers, plain and after dividing by each layer's ℓ2 norm.
@@ -42,7 +42,7 @@ def run(seed: int, train: data.Split, test: data.Split) -> dict[str, object]:
         "activation std": channel_criteria.activation_std(net, graph, batch[0]),
         "Taylor": channel_criteria.taylor(net, graph, batch, normalise=False),
         "1 − APoZ": channel_criteria.apoz(net, graph, batch[0]),
-        "γ": channel_criteria.bn_gate(net, graph),
+        "γ": channel_criteria.bn_scale(net, graph),
         "random": channel_criteria.random(net, graph, seed=seed),
     }
     place = {i: k for k, i in enumerate(graph.ids())}
@@ -70,7 +70,7 @@ def main(seeds: int) -> None:
     write(
         __file__,
         experiment="Molchanov et al. 2017, Table 1: Spearman's ρ of cheap scores with the removal oracle",
-        command=f"python tests/reproductions/molchanov2017.py {seeds}",
+        command=f"python book/reproductions/molchanov2017.py {seeds}",
         setting={
             "network": "models.vgg(): four convolutions with batch norm, 96 channels",
             "images": TRAINED,

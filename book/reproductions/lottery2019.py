@@ -1,6 +1,6 @@
 """Frankle & Carbin 2019, "The Lottery Ticket Hypothesis": LeNet-300-100 on MNIST.
 
-    COURSE_DATA=folder python tests/reproductions/lottery2019.py [seeds] [epochs] [images]
+    COURSE_DATA=folder python book/reproductions/lottery2019.py [seeds] [epochs] [images]
 
 writes ``lottery2019.json`` beside this file. Tickets are found in 15 rounds of 20 % (10 % in the
 output layer); they and both controls are measured at 21.1, 7.0 and 3.6 % remaining: test accuracy
@@ -22,7 +22,7 @@ import record
 import torch
 from torch import nn
 
-from course_lib import data, models, training
+from course_lib import data, ensemble, models, training
 from course_lib.pruning import lottery, masks, pipeline
 
 ROUNDS, BATCH, EVERY, VALID = 15, 60, 100, 2000
@@ -73,11 +73,11 @@ def main(seeds: int, epochs: int, n: int) -> None:
     valid, train = (
         data.Split(images.x[i], images.y[i]) for i in (order[:VALID], order[VALID : VALID + n])
     )
-    starts = training.stack([glorot(seed) for seed in range(seeds)])
+    starts = ensemble.stack([glorot(seed) for seed in range(seeds)])
     how = {"epochs": epochs, "schedule": constant, "batch_size": BATCH, "every": EVERY}
 
-    net = training.stack(training.unstack(starts))
-    search = lottery.find(
+    net = ensemble.stack(ensemble.unstack(starts))
+    search = lottery.find_tickets(
         net,
         train,
         rounds=ROUNDS,
@@ -103,9 +103,9 @@ def main(seeds: int, epochs: int, n: int) -> None:
             ("random mask", starts, shuffled),
         ):
             names.append(f"{name}, {percent} % remaining")
-            members += training.unstack(group)
+            members += ensemble.unstack(group)
             keep += [{n: m[k] for n, m in mask.items()} for k in range(seeds)]
-    controls = training.stack(members)
+    controls = ensemble.stack(members)
     history = pipeline.train_held(
         controls,
         train,
@@ -125,7 +125,7 @@ def main(seeds: int, epochs: int, n: int) -> None:
     record.write(
         __file__,
         experiment="Lottery tickets in LeNet-300-100 on MNIST (Frankle & Carbin 2019)",
-        command=f"python tests/reproductions/lottery2019.py {seeds} {epochs} {n}",
+        command=f"python book/reproductions/lottery2019.py {seeds} {epochs} {n}",
         setting={
             "seeds": seeds,
             "rounds": ROUNDS,

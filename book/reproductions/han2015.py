@@ -1,12 +1,12 @@
 """Han et al. 2015, "Learning both Weights and Connections": LeNet-300-100 on MNIST, 12× at no loss.
 
-    COURSE_DATA=folder python tests/reproductions/han2015.py [seeds]
+    COURSE_DATA=folder python book/reproductions/han2015.py [seeds]
 
 writes ``han2015.json`` beside this file. The paper's Table 1: 267 K parameters become 22 K, the test
 error goes from 1.64 to 1.59 %; its layers keep 8, 9 and 26 % of their weights (Table 2). As in the
 paper, retraining is at 1/10 of the learning rate, with L2 (sections 3.1 and 4.1).
 
-    COURSE_DATA=folder python tests/reproductions/han2015.py choose
+    COURSE_DATA=folder python book/reproductions/han2015.py choose
 
 prints what the strength of L2 and the layers' shares were chosen by: validation errors on 10,000
 of the training images, with seeds that the run itself does not use. The test set chose nothing.
@@ -21,8 +21,8 @@ import record
 import torch
 from tqdm import tqdm
 
-from course_lib import data, measure, models, training
-from course_lib.pruning import criteria, pipeline, rates
+from course_lib import data, ensemble, measure, models, training
+from course_lib.pruning import allocate, criteria, pipeline, schedules
 from course_lib.pruning.criteria import Scores
 from course_lib.pruning.masks import Masks
 
@@ -49,7 +49,7 @@ DIFFERENCES = [
 def paper_shares(scores: Scores, sparsity: float) -> Masks:
     """Every layer on its own geometric way to the share that the paper's layer kept."""
     t = math.log(1 - sparsity) / math.log(1 - FINAL)
-    return rates.per_layer(scores, {name: 1 - kept**t for name, kept in PAPER_KEPT.items()})
+    return allocate.per_layer(scores, {name: 1 - kept**t for name, kept in PAPER_KEPT.items()})
 
 
 def train(
@@ -67,14 +67,14 @@ def prune(
     *,
     final: float = FINAL,
     weight_decay: float = WEIGHT_DECAY,
-    allocate: Callable[[Scores, float], Masks] = rates.globally,
+    allocate: Callable[[Scores, float], Masks] = allocate.globally,
 ) -> Masks:
     """Prune a trained network, or a stack, in rounds, in place; with ``final=0`` it trains on."""
     done = pipeline.iterate(
         net,
         images,
         score=criteria.magnitude,
-        schedule=rates.geometric(final, ROUNDS),
+        schedule=schedules.geometric(final, ROUNDS),
         rounds=ROUNDS,
         retrain=pipeline.fine_tuning(EPOCHS, rate=0.1),
         allocate=allocate,
@@ -114,14 +114,14 @@ def choose(seeds: tuple[int, ...] = (100, 101)) -> None:
     images = data.Split(all_images.x[:50_000], all_images.y[:50_000])
     held_out = data.Split(all_images.x[50_000:], all_images.y[50_000:])
     for weight_decay in (1e-4, 5e-4):
-        nets = training.stack([models.lenet_300_100(seed=seed) for seed in seeds])
+        nets = ensemble.stack([models.lenet_300_100(seed=seed) for seed in seeds])
         train(nets, images, seeds[0], weight_decay)
         print(weight_decay, "dense", errors(nets, held_out), flush=True)
         trained = pipeline.snapshot(nets)
-        for allocate in (rates.globally, paper_shares):
+        for share in (allocate.globally, paper_shares):
             nets.load_state_dict(trained)
-            prune(nets, images, seeds[0], weight_decay=weight_decay, allocate=allocate)
-            print(weight_decay, allocate.__name__, errors(nets, held_out), flush=True)
+            prune(nets, images, seeds[0], weight_decay=weight_decay, allocate=share)
+            print(weight_decay, share.__name__, errors(nets, held_out), flush=True)
 
 
 def main(seeds: int) -> None:
@@ -138,7 +138,7 @@ def main(seeds: int) -> None:
     record.write(
         __file__,
         experiment="Han et al. 2015, Table 1: LeNet-300-100 on MNIST, iterative pruning",
-        command=f"python tests/reproductions/han2015.py {seeds}",
+        command=f"python book/reproductions/han2015.py {seeds}",
         setting={
             "epochs of training": TRAINED,
             "rounds": ROUNDS,

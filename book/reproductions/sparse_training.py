@@ -1,6 +1,6 @@
 """Sparse training of LeNet-300-100 on MNIST: SET, DSR, SNFS, RigL and two controls at 90, 95, 98 %.
 
-    COURSE_DATA=folder python tests/reproductions/sparse_training.py [seeds]
+    COURSE_DATA=folder python book/reproductions/sparse_training.py [seeds]
 
 writes ``sparse_training.json`` beside this file. The published numbers are those of the table in
 Dettmers & Zettlemoyer's code (results/MNIST_sparse_summary.csv): SET, DSR, sparse momentum and the
@@ -18,8 +18,8 @@ import record
 import torch
 from tqdm import tqdm
 
-from course_lib import data, models, training
-from course_lib.pruning import criteria, masks, rates, sparse_training
+from course_lib import data, ensemble, models, training
+from course_lib.pruning import allocate, criteria, masks, sparse_training
 
 PAPER = {
     "dense": {0.0: 98.69},
@@ -53,14 +53,14 @@ def run(seed: int, train: data.Split, test: data.Split) -> dict[str, float]:
         for s in SPARSITIES
     ]
     keep = [
-        rates.per_layer(scores, s if "uniform" in m else rates.erdos_renyi(shapes, s))
+        allocate.per_layer(scores, s if "uniform" in m else allocate.erdos_renyi(shapes, s))
         for m, s in arms
     ]
     steps = [
         step(method, sum(int(m.sum()) for m in k.values()))
         for (method, _), k in zip(arms, keep, strict=True)
     ]
-    stack, held = training.stack([net] * len(arms)), masks.stack(keep)
+    stack, held = ensemble.stack([net] * len(arms)), masks.stack(keep)
     optimizer = training.sgd(stack)
     end = int(END * EPOCHS * -(-len(train.y) // BATCH))
     sparse_training.rewire(
@@ -95,7 +95,7 @@ def main(seeds: int) -> None:
         __file__,
         experiment="Sparse training of LeNet-300-100 on MNIST (Mocanu et al. 2018; Mostafa & Wang "
         "2019; Dettmers & Zettlemoyer 2019; Evci et al. 2020)",
-        command=f"python tests/reproductions/sparse_training.py {seeds}",
+        command=f"python book/reproductions/sparse_training.py {seeds}",
         setting={
             "seeds": seeds,
             "epochs": EPOCHS,

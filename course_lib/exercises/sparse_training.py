@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from course_lib.exercises.common import hunt, not_a_mask, pick
 from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property, show
-from course_lib.grading.exercises.common import hunt, not_a_mask, pick
 
 Shapes = dict[str, tuple[int, int]]
 

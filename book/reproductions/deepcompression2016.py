@@ -1,6 +1,6 @@
 """Han, Mao & Dally 2016, "Deep Compression": LeNet-300-100 and LeNet-5 on MNIST, 40× and 39×.
 
-    COURSE_DATA=folder python tests/reproductions/deepcompression2016.py [seeds] [seeds LeNet-5] [folder]
+    COURSE_DATA=folder python book/reproductions/deepcompression2016.py [seeds] [seeds LeNet-5] [folder]
 
 writes ``deepcompression2016.json`` beside this file. Each network and seed leaves its result in the
 folder as soon as it is there, and is not run again. Bytes are those of files on the disk that were
@@ -22,8 +22,8 @@ from torch import nn
 from tqdm import tqdm
 
 from course_lib import data, measure, models, training
-from course_lib.compression import coding
-from course_lib.pruning import criteria, pipeline, rates
+from course_lib.compression import coding, sharing
+from course_lib.pruning import criteria, pipeline, schedules
 
 
 class Setting(NamedTuple):
@@ -110,10 +110,10 @@ def on_disk(net: nn.Module, *, huffman: bool) -> int:
         return path.stat().st_size
 
 
-def tune(net: nn.Module, train: data.Split, seed: int, clusters: coding.Clusters) -> None:
+def tune(net: nn.Module, train: data.Split, seed: int, clusters: sharing.Clusters) -> None:
     """One more epoch for the centroids and biases; with no clusters, for every weight."""
     optimizer = torch.optim.Adam(net.parameters(), lr=TUNING_RATE, fused=True)
-    with coding.hold(optimizer, net, clusters):
+    with sharing.hold(optimizer, net, clusters):
         training.fit(net, train, epochs=TUNED, optimizer=optimizer, seed=seed)
 
 
@@ -133,7 +133,7 @@ def run(setting: Setting, seed: int, train: data.Split, test: data.Split) -> dic
             arm,
             train,
             score=criteria.magnitude,
-            schedule=rates.geometric(sparsity, setting.rounds),
+            schedule=schedules.geometric(sparsity, setting.rounds),
             rounds=setting.rounds,
             retrain=pipeline.rate_rewinding(setting.epochs, of=setting.trained),
             optimizer=sgd,
@@ -144,11 +144,11 @@ def run(setting: Setting, seed: int, train: data.Split, test: data.Split) -> dic
     tune(control, train, seed, {})
     found["error dense, same epochs"] = error(control, test)
     found["error P"] = error(net, test)
-    clusters = coding.clusters(net, setting.bits)
+    clusters = sharing.clusters(net, setting.bits)
     found["bytes dense"] = measure.bytes_dense(net)
     found["bytes P"] = on_disk(net, huffman=False)
     found["bytes P, LZMA"] = measure.bytes_file(net)
-    coding.apply(net, clusters)
+    sharing.apply(net, clusters)
     found["error P+Q, not tuned"] = error(net, test)
     tune(net, train, seed, clusters)
     found["error P+Q+H"] = error(net, test)
@@ -198,7 +198,7 @@ def main(seeds: dict[str, int], folder: Path) -> None:
         record.write(
             __file__,
             experiment="Han, Mao & Dally 2016, Deep Compression of LeNet-300-100 and LeNet-5, MNIST",
-            command="python tests/reproductions/deepcompression2016.py "
+            command="python book/reproductions/deepcompression2016.py "
             + " ".join(str(n) for n in list(seeds.values())[:2]),
             setting={
                 name: {

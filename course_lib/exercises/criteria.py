@@ -7,8 +7,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property
-from course_lib.grading.exercises.common import (
+from course_lib.exercises.common import (
     COUNT_HINT,
     SPARSITIES,
     TIE_HINT,
@@ -22,6 +21,7 @@ from course_lib.grading.exercises.common import (
     pick,
     wrong_count,
 )
+from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property
 
 
 def _magnitude_cases() -> Iterator[tuple[Tensor, float]]:

@@ -6,8 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from course_lib.grading.checks import UNCHANGED, Exercise, Property, show
-from course_lib.grading.exercises.common import (
+from course_lib.exercises.common import (
     COUNT_HINT,
     SPARSITIES,
     TIE_HINT,
@@ -22,6 +21,7 @@ from course_lib.grading.exercises.common import (
     pick,
     wrong_count,
 )
+from course_lib.grading.checks import UNCHANGED, Exercise, Property, show
 
 
 def _global_cases() -> Iterator[tuple[dict[str, Tensor], float]]:

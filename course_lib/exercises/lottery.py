@@ -6,8 +6,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from course_lib.exercises.common import draw, gone_after, hunt, lowest_removed, not_a_mask
 from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property, show
-from course_lib.grading.exercises.common import draw, gone_after, hunt, lowest_removed, not_a_mask
 
 NextTicket = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 

@@ -3,7 +3,7 @@
 Each is an `Exercise`: its cases and its properties, from the returned type to the finest point.
 """
 
-from course_lib.grading.exercises import (
+from course_lib.exercises import (
     approaches,
     channel_criteria,
     criteria,

@@ -1,6 +1,6 @@
 """Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network", section 3, on MNIST.
 
-    COURSE_DATA=folder python tests/reproductions/hinton2015.py [seeds]
+    COURSE_DATA=folder python book/reproductions/hinton2015.py [seeds]
 
 writes ``hinton2015.json`` beside this file. The paper, of 10,000 test images: a teacher with two
 layers of 1200 units, trained with dropout, weight constraints and images moved by up to two pixels,
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import trange
 
-from course_lib import data, measure, models, training
+from course_lib import data, ensemble, measure, models, training
 from course_lib.compression import distillation
 
 TEACHER, STUDENT = (784, 600, 600, 10), (784, 300, 300, 10)
@@ -88,7 +88,7 @@ def teach(seed: int, train: data.Split) -> nn.Module:
 
 def learn(seed: int, train: data.Split, answers: Tensor) -> Tensor:
     """Two students from the same start, (2, …): by labels alone, and by labels and soft targets."""
-    pair = training.stack([models.mlp(STUDENT, seed=seed) for _ in range(2)])
+    pair = ensemble.stack([models.mlp(STUDENT, seed=seed) for _ in range(2)])
 
     def loss(logits: Tensor, batch: Tensor) -> Tensor:
         labels = train.y[batch]
@@ -155,7 +155,7 @@ def write(runs: Sequence[Mapping[str, float]], seconds: float) -> None:
     record.write(
         __file__,
         experiment="Distillation of an MLP on MNIST, with a digit left out (Hinton et al. 2015)",
-        command=f"python tests/reproductions/hinton2015.py {len(runs)}",
+        command=f"python book/reproductions/hinton2015.py {len(runs)}",
         setting={
             "teacher": "-".join(map(str, TEACHER)),
             "student": "-".join(map(str, STUDENT)),

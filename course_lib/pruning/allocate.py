@@ -1,20 +1,19 @@
-"""How much to prune, and where: layer by layer, globally, or by Erdős–Rényi; at once or in steps.
+"""How much goes where: layer by layer, over all layers at once, or by Erdős–Rényi.
 
-Asked for a sparsity s over n weights, exactly ``round(s * n)`` go, ties included: among equal
-scores the earlier entry (in the order of the layers, then row by row) stays.
+Asked for a sparsity s over n weights, exactly ``round(s * n)`` go, ties included (``counting``).
 """
 
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 
 import torch
-from torch import Tensor
 
 from course_lib.pruning import masks
+from course_lib.pruning.counting import check_sparsity, keep_top, whole_numbers
 from course_lib.pruning.criteria import Scores
 from course_lib.pruning.masks import Masks
+from course_lib.training import check_counts
 
 
 def per_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
@@ -85,7 +84,7 @@ def _warn_of_collapse(found: Masks) -> None:
 
 
 def iteratively(
-    score: Callable[[Masks | None], Scores], schedule: Callable[[int], float], *, steps: int
+    score: Callable[[Masks | None], Scores], sparsity: Callable[[int], float], *, steps: int
 ) -> Masks:
     """Global pruning in rounds: score what is left, remove a little, score again.
 
@@ -95,48 +94,16 @@ def iteratively(
     Args:
         score: masks of the round before (None at first) -> scores, such as
             ``lambda keep: criteria.synflow(model, shape, within=keep)``.
-        schedule: round, from 1 to ``steps`` -> sparsity; it may not fall.
+        sparsity: round, from 1 to ``steps`` -> sparsity; it may not fall.
 
     Raises:
         ValueError: as ``globally``; fewer than one step.
     """
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number from 1 on, got {steps!r}")
+    check_counts(steps=steps)
     keep = None
     for step in range(1, steps + 1):
-        keep = globally(score(keep), schedule(step), within=keep)
+        keep = globally(score(keep), sparsity(step), within=keep)
     return keep
-
-
-def keep_top(scores: Tensor, n_keep: int) -> Tensor:
-    """True at the ``n_keep`` highest of (n,) scores; of those equal at the cut, the first stay."""
-    n = len(scores)
-    if n_keep in (0, n):
-        return torch.full((n,), n_keep > 0, device=scores.device)
-    cut = _kth_smallest(scores, n - n_keep + 1)  # the lowest score that stays
-    keep = scores > cut
-    tied = (scores == cut).nonzero().squeeze(1)
-    keep[tied[: n_keep - int(keep.count_nonzero())]] = True
-    return keep
-
-
-def _kth_smallest(x: Tensor, k: int) -> Tensor:
-    """The k-th smallest (from 1) of (n,) numbers, exactly.
-
-    On millions of numbers a sample first brackets the answer, so that only the few numbers inside
-    the bracket have to be ordered (Floyd & Rivest 1975). A sample that misses costs time, nothing
-    else.
-    """
-    n = len(x)
-    if n >= 1_000_000:
-        sample = x[:: n // 65_536].sort().values
-        rank, slack = k * len(sample) // n, 4 * math.isqrt(len(sample))
-        low, high = sample[max(0, rank - slack)], sample[min(len(sample) - 1, rank + slack)]
-        below = int((x < low).count_nonzero())
-        inside = x[(x >= low) & (x <= high)]
-        if below < k <= below + len(inside):
-            return inside.kthvalue(k - below).values
-    return x.kthvalue(k).values
 
 
 def erdos_renyi(
@@ -193,72 +160,6 @@ def erdos_renyi(
         n: count / size[n]
         for n, count in whole_numbers(removed, round(sparsity * sum(size.values()))).items()
     }
-
-
-def whole_numbers(parts: Mapping[str, float], total: int) -> dict[str, int]:
-    """Round parts to whole numbers that add up to ``total``: those with the largest remainders go
-    up."""
-    down = {name: math.floor(part) for name, part in parts.items()}
-    by_remainder = sorted(parts, key=lambda name: down[name] - parts[name])
-    for name in by_remainder[: total - sum(down.values())]:
-        down[name] += 1
-    return down
-
-
-def fraction(scores: Scores, count: int) -> float:
-    """The sparsity at which exactly ``count`` weights of ``scores`` go: for those who think in
-    numbers of weights."""
-    n = sum(s.numel() for s in scores.values())
-    if not 0 <= count <= n:
-        raise ValueError(f"count must be between 0 and {n}, the weights in scores, got {count!r}")
-    return count / n
-
-
-def one_shot(final: float) -> Callable[[int], float]:
-    """Step -> sparsity: nothing at step 0, everything at step 1."""
-    final = check_sparsity("final", final)
-    return lambda step: final if step >= 1 else 0.0
-
-
-def linear(final: float, steps: int) -> Callable[[int], float]:
-    """Step -> sparsity, s_t = s_T · t/T: the same *number* of weights goes in every step."""
-    return _schedule(final, steps, lambda t: final * t)
-
-
-def geometric(final: float, steps: int) -> Callable[[int], float]:
-    """Step -> sparsity, 1 − s_t = (1 − s_T)^(t/T): the same *fraction of what is left* goes in every
-    step, as in Frankle & Carbin 2019. (Han et al. 2015 do not say how much goes in a round.)"""
-    return _schedule(final, steps, lambda t: 1 - (1 - final) ** t)
-
-
-def cubic(final: float, steps: int) -> Callable[[int], float]:
-    """Step -> sparsity, s_t = s_T + (0 − s_T)(1 − t/T)³: fast at first, gentle at the end.
-
-    Source: Zhu & Gupta 2017, equation 1, with initial sparsity 0, t_0 = 0 and n Δt = T; checked
-    against the documentation of the authors' TensorFlow code, not against the paper's own text.
-    """
-    return _schedule(final, steps, lambda t: final - final * (1 - t) ** 3)
-
-
-def _schedule(final: float, steps: int, curve: Callable[[float], float]) -> Callable[[int], float]:
-    final = check_sparsity("final", final)
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number from 1 on, got {steps!r}")
-    # Before step 0 nothing is pruned, after the last step nothing more. The end is exact.
-    return lambda step: final if step >= steps else curve(max(step, 0) / steps)
-
-
-def check_sparsity(argument: str, value: float) -> float:
-    """The fraction removed as a float.
-
-    Raises:
-        ValueError: outside [0, 1]. TypeError: no number.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{argument} must be a number in [0, 1], got {value!r}")
-    if not 0 <= value <= 1:  # also refuses NaN
-        raise ValueError(f"{argument} must be in [0, 1] (the fraction removed), got {value!r}")
-    return float(value)  # counts of millions need more digits than NumPy's float32 has
 
 
 def _check_scores(scores: Scores) -> None:

@@ -1,7 +1,7 @@
 """Quantised LeNet-300-100 on MNIST: rounding after training against training on the grid, by bits;
 and a binarized network (Courbariaux et al. 2016) of the same width.
 
-    COURSE_DATA=folder python tests/reproductions/quantization.py [seeds]
+    COURSE_DATA=folder python book/reproductions/quantization.py [seeds]
 
 writes ``quantization.json`` beside this file. The paper's binarized network has three layers of
 4,096 units and an error of 0.96 % (Theano) or 1.40 % (Torch7), as others quote it; ours is a
@@ -15,7 +15,7 @@ import record
 import torch
 from tqdm import tqdm
 
-from course_lib import data, models, training
+from course_lib import data, ensemble, models, training
 from course_lib.compression import binary, quantization
 
 BITS = (8, 6, 4, 3, 2)
@@ -31,7 +31,7 @@ def error(model: torch.nn.Module, test: data.Split) -> list[float]:
 
 def extra(nets: list[torch.nn.Module], train: data.Split, test: data.Split) -> list[float]:
     """Errors after the extra epochs."""
-    stack = training.stack(nets)
+    stack = ensemble.stack(nets)
     optimizer = training.sgd(stack, lr=RATE / 10)
     training.fit(stack, train, epochs=EXTRA, optimizer=optimizer, seed=1)
     return error(stack, test)
@@ -60,33 +60,31 @@ def main(seeds: int) -> None:
         table.append({"quantity": f"error, {name}", "unit": "%", "paper": None, "ours": ours})
         tqdm.write(f"{name}: {ours}")
 
-    stack = training.stack([models.mlp(SIZES, seed=seed) for seed in range(seeds)])
+    stack = ensemble.stack([models.mlp(SIZES, seed=seed) for seed in range(seeds)])
     training.fit(stack, train, epochs=TRAINED, optimizer=training.sgd(stack, lr=RATE))
-    nets = training.unstack(stack)
+    nets = ensemble.unstack(stack)
     few = train.x[:500]
     row("float32", error(stack, test))
     row("float32, same extra training", extra(nets, train, test))
     for bits in tqdm(BITS, desc="bits"):
-        each = [quantization.post_training(n, bits) for n in nets]
+        each = [quantization.ptq(n, bits) for n in nets]
         variants = {
-            "PTQ, a scale a tensor": [
-                quantization.post_training(n, bits, per_channel=False) for n in nets
-            ],
+            "PTQ, a scale a tensor": [quantization.ptq(n, bits, per_channel=False) for n in nets],
             "PTQ, a scale a channel": each,
             "PTQ, a scale a channel, range by MSE": [
-                quantization.post_training(n, bits, observe=quantization.mse(bits)) for n in nets
+                quantization.ptq(n, bits, observe=quantization.mse(bits)) for n in nets
             ],
             "PTQ, weights and activations": [quantization.activations(n, few, bits) for n in each],
         }
         for name, small in variants.items():
             row(f"{bits} bits, {name}", [e for net in small for e in error(net, test)])
-        row(f"{bits} bits, QAT", extra([quantization.aware(n, bits) for n in nets], train, test))
+        row(f"{bits} bits, QAT", extra([quantization.qat(n, bits) for n in nets], train, test))
     runs = [binarized(seed, train, test) for seed in tqdm(range(seeds), desc="binarized")]
     row("1 bit, weights and activations (BNN), same width", [e for e, _ in runs])
     record.write(
         __file__,
         experiment="Quantised LeNet-300-100 on MNIST: PTQ and QAT by bits; a BNN of the same width",
-        command=f"python tests/reproductions/quantization.py {seeds}",
+        command=f"python book/reproductions/quantization.py {seeds}",
         setting={
             "epochs": TRAINED,
             "extra epochs": EXTRA,

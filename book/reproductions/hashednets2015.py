@@ -1,7 +1,7 @@
 """Chen et al. 2015, "Compressing Neural Networks with the Hashing Trick": one hidden layer of 1,000
 units on MNIST that stores 1/8 … 1/64 of its weights, beside a small dense network that stores as much.
 
-    COURSE_DATA=folder python tests/reproductions/hashednets2015.py [seeds]
+    COURSE_DATA=folder python book/reproductions/hashednets2015.py [seeds]
 
 writes ``hashednets2015.json`` beside this file. The paper's tables were not at hand: its column is
 empty. Its claim is the direction: at equal storage the hashed network has the lower error.
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from course_lib import data, measure, models, training
+from course_lib import data, ensemble, measure, models, training
 from course_lib.compression import hashing
 
 HIDDEN, IMAGES, EPOCHS, BATCH, RATE = 1000, 20_000, 8, 200, 0.1
@@ -29,7 +29,7 @@ def equally_large(parameters: int) -> int:
 
 def errors(nets: list[nn.Module], train: data.Split, test: data.Split) -> list[float]:
     """Test error in percent of each network after training all of them on the same minibatches."""
-    stack = training.stack(nets)
+    stack = ensemble.stack(nets)
     optimizer = training.sgd(stack, lr=RATE)
     training.fit(stack, train, epochs=EPOCHS, batch_size=BATCH, optimizer=optimizer)
     return [round(100 - a, 2) for a in training.evaluate(stack, test).tolist()]
@@ -47,7 +47,7 @@ def main(seeds: int) -> None:
     table, sizes = [], {}
 
     def row(name: str, nets: list[nn.Module]) -> None:
-        sizes[name] = measure.parameters(nets[0])
+        sizes[name] = measure.count_parameters(nets[0])
         ours = errors(nets, train, test)
         table.append({"quantity": f"error, {name}", "unit": "%", "paper": None, "ours": ours})
         tqdm.write(f"{name}: {ours}")
@@ -58,12 +58,12 @@ def main(seeds: int) -> None:
         row(f"1/{round(1 / share)} stored, hashed", nets)
         row(
             f"1/{round(1 / share)} stored, smaller dense network",
-            dense(equally_large(measure.parameters(nets[0]))),
+            dense(equally_large(measure.count_parameters(nets[0]))),
         )
     record.write(
         __file__,
         experiment="Chen et al. 2015, HashedNets: MNIST, one hidden layer of 1,000 units, at equal storage",
-        command=f"python tests/reproductions/hashednets2015.py {seeds}",
+        command=f"python book/reproductions/hashednets2015.py {seeds}",
         setting={
             "epochs": EPOCHS,
             "batch size": BATCH,

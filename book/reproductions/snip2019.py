@@ -1,7 +1,7 @@
 """Lee et al. 2019, "SNIP: Single-shot Network Pruning based on Connection Sensitivity":
 LeNet-300-100 on MNIST, pruned before training.
 
-    COURSE_DATA=folder python tests/reproductions/snip2019.py [seeds]
+    COURSE_DATA=folder python book/reproductions/snip2019.py [seeds]
 
 writes ``snip2019.json`` beside this file. The paper's Table 1, as means of 20 runs: test error 1.7 %
 dense, 1.6 % at 95 % sparsity, 2.4 % at 98 %. All networks of a seed start from the same weights and
@@ -16,8 +16,8 @@ import record
 import torch
 from tqdm import tqdm
 
-from course_lib import data, models, training
-from course_lib.pruning import criteria, masks, pipeline, rates
+from course_lib import data, ensemble, models, training
+from course_lib.pruning import allocate, criteria, masks, pipeline
 from course_lib.pruning.masks import Masks
 
 EPOCHS, BATCH, TRAIN = 20, 100, 54_000
@@ -55,10 +55,10 @@ def candidates(net: torch.nn.Module, train: data.Split, seed: int) -> dict[str, 
     some = torch.randperm(len(train.y), generator=g)[:BATCH]
     sensitivity = criteria.snip(net, (train.x[some], train.y[some]))
     chance = criteria.random(net, seed=seed)
-    found = {"dense": rates.globally(sensitivity, 0.0)}
+    found = {"dense": allocate.globally(sensitivity, 0.0)}
     for s in SPARSITIES:
-        found[f"SNIP, {s:.0%}"] = rates.globally(sensitivity, s)
-        found[f"random, {s:.0%}"] = rates.globally(chance, s)
+        found[f"SNIP, {s:.0%}"] = allocate.globally(sensitivity, s)
+        found[f"random, {s:.0%}"] = allocate.globally(chance, s)
     found[f"random, SNIP's layers, {s:.0%}"] = alike(found[f"SNIP, {s:.0%}"], seed)
     return found
 
@@ -67,7 +67,7 @@ def run(seed: int, train: data.Split, test: data.Split) -> tuple[dict[str, float
     """Test error in % of every candidate after training, and the sparsest SNIP mask."""
     start = models.lenet_300_100(seed=seed)
     keep = candidates(start, train, seed)
-    nets = training.stack([start] * len(keep))
+    nets = ensemble.stack([start] * len(keep))
     optimizer = training.sgd(nets, lr=0.1, weight_decay=5e-4)
     whole = pipeline.Retrain(EPOCHS, training.linear_decay)
     held = masks.stack(list(keep.values()))
@@ -87,7 +87,7 @@ def main(seeds: int) -> None:
     record.write(
         __file__,
         experiment="Lee et al. 2019 (SNIP), Table 1: LeNet-300-100 on MNIST, pruned before training",
-        command=f"python tests/reproductions/snip2019.py {seeds}",
+        command=f"python book/reproductions/snip2019.py {seeds}",
         setting={
             "epochs": EPOCHS,
             "batch": BATCH,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from course_lib.exercises.common import draw, hunt, kind, pick
 from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property
-from course_lib.grading.exercises.common import draw, hunt, kind, pick
 
 _SECTION = "lesson Quantization, section “Definition → code”"
 

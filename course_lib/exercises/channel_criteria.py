@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from course_lib.exercises.common import draw, hunt, kind, pick
 from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property, show
-from course_lib.grading.exercises.common import draw, hunt, kind, pick
 
 Score = Callable[[Tensor, Tensor], Tensor]  # activation, gradient (batch, channels, h, w) -> (c,)
 
