@@ -2,17 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book test lab bench lock clean
+.PHONY: book check test lab bench lock clean
 .DEFAULT_GOAL := book
 
 book: .venv/ready
 	$(BIN)/python book/build.py
 
+# What a change to the library needs: style, types, its tests and examples. No notebook, no browser.
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs -m "not browser" \
+		--ignore tests/book --ignore tests/notebooks --doctest-modules tests course_lib
+
 test: book
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 	$(BIN)/python -m nbstripout --keep-id --verify notebooks/*.ipynb
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs --nbval-lax tests notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs --doctest-modules --nbval-lax tests course_lib notebooks
 
 lab: .venv/ready
 	$(BIN)/pip install --quiet --constraint requirements.txt --editable '.[lab]'

@@ -20,6 +20,13 @@ CHROMIUM_FLAGS = [
 ]
 
 
+def pytest_collection_modifyitems(items):
+    """Mark what needs a browser, so that ``-m "not browser"`` leaves it out."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 def missing(what: str) -> None:
     """Fail where every tool must be there (CI), skip with the reason elsewhere."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
