@@ -4,16 +4,16 @@ what they are: free only where something leaves them out.
 
 import io
 import lzma
-import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
 from course_lib import layers
-from course_lib.training import evaluating
+from course_lib.training import check_counts, evaluating
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -102,11 +102,20 @@ def bytes_file(model: nn.Module) -> int:
     return len(lzma.compress(file.getvalue()))
 
 
-def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> dict[str, float]:
-    """Median seconds of one forward pass of the whole batch ``x``, for each model by its name.
+class Seconds(NamedTuple):
+    """Seconds of one forward pass: half of the measured turns lie between the two quartiles."""
+
+    median: float
+    q1: float
+    q3: float
+
+
+def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> dict[str, Seconds]:
+    """Seconds of one forward pass of the whole batch ``x``, for each model by its name.
 
     The models take turns, round after round, so that whatever else the machine is doing slows all
-    of them alike: milliseconds differ from one hour to the next, their ratios here much less.
+    of them alike: milliseconds differ from one hour to the next, their ratios much less. Where the
+    quartiles of two models overlap, this measurement does not say which is faster.
     Runs on as many threads as torch is set to, and waits for a GPU.
 
     Args:
@@ -114,10 +123,11 @@ def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> 
         rounds: turns of each model, about 5 ms each.
 
     Raises:
-        ValueError: no models, or fewer than one round.
+        ValueError: no models, or ``rounds`` is not a positive integer.
     """
-    if not models or rounds < 1:
-        raise ValueError(f"models and rounds must not be empty, got {list(models)} and {rounds!r}")
+    check_counts(rounds=rounds)
+    if not models:
+        raise ValueError("models must hold at least one model, got none")
     taken: dict[str, list[float]] = {name: [] for name in models}
     with ExitStack() as modes, torch.no_grad():
         for model in models.values():
@@ -134,7 +144,13 @@ def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> 
         for _ in range(rounds):
             for name, timer in timers.items():
                 taken[name].append(timer.timeit(calls[name]).mean)
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+    return {name: Seconds(*_quartiles(seconds)) for name, seconds in taken.items()}
+
+
+def _quartiles(values: Sequence[float]) -> list[float]:
+    """Median, first and third quartile; between two measured values, interpolated."""
+    at = torch.tensor([0.5, 0.25, 0.75], dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64).quantile(at).tolist()
 
 
 # Energy of one operation on 32 bits in a 45 nm process, in picojoules: Horowitz 2014, as Han et al.

@@ -428,7 +428,7 @@ def quant() -> None:
 
 
 def _speed_ups(title: str, contestants: dict[str, torch.nn.Module], x: torch.Tensor) -> None:
-    seconds = measure.latency(contestants, x)
+    seconds = {n: s.median for n, s in measure.latency(contestants, x).items()}
     print(f"{title}: float32 {1000 * seconds['float32']:.3f} ms")
     for name in list(contestants)[1:]:
         print(f"  {name}: {seconds['float32'] / seconds[name]:.2f}× as fast")

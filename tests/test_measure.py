@@ -158,9 +158,31 @@ def test_latency_is_the_median_of_turns(monkeypatch):
     fast, slow = Model("fast", 0.001), Model("slow", 0.02)
     slow.eval()
     found = measure.latency({"fast": fast, "slow": slow}, torch.zeros(1), rounds=9)
-    assert found == {"fast": 0.001, "slow": 0.02}  # the median; the mean would be 20 times that
+    # The median; the mean would be 20 times that.
+    assert {name: seconds.median for name, seconds in found.items()} == {
+        "fast": 0.001,
+        "slow": 0.02,
+    }
     assert turns[2:] == [("fast", 5), ("slow", 1)] * 9  # about 5 ms a turn, one after the other
     assert fast.training and not slow.training
+
+
+def test_latency_has_the_quartiles_of_the_turns(monkeypatch):
+    """Eight turns of 1, 2, …, 8 ms: numpy's quartiles, whatever the order of the turns."""
+    ms = [5, 1, 8, 3, 2, 7, 4, 6]
+
+    class Clock:
+        def __init__(self, stmt, globals, num_threads):
+            self.left = [5, *ms]  # the first call only finds out how many passes fill a turn
+
+        def timeit(self, number):
+            return SimpleNamespace(mean=self.left.pop(0) / 1000)
+
+    monkeypatch.setattr(measure, "Timer", Clock)
+    found = measure.latency({"linear": nn.Linear(1, 1)}, torch.zeros(1), rounds=8)["linear"]
+    expected = np.percentile(range(1, 9), [50, 25, 75]) / 1000
+    assert found == pytest.approx(tuple(expected))
+    assert (found.median, found.q1, found.q3) == tuple(found)
 
 
 def test_bad_input():
@@ -170,5 +192,7 @@ def test_bad_input():
         measure.energy(1, 1, memory="disk")
     with pytest.raises(ValueError, match="must not be negative and bits be positive"):
         measure.energy(1, 1, bits=0)
-    with pytest.raises(ValueError, match="models and rounds must not be empty"):
+    with pytest.raises(ValueError, match="models must hold at least one model"):
         measure.latency({}, torch.zeros(1))
+    with pytest.raises(ValueError, match="rounds must be a positive integer, got 0"):
+        measure.latency({"linear": nn.Linear(1, 1)}, torch.zeros(1), rounds=0)
