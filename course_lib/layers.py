@@ -2,13 +2,18 @@
 
 In scope are the weights of linear and convolution layers. Biases and normalisation layers are few,
 and pruning them saves next to nothing. Everything that cannot be handled is refused here, by name:
-a weight that a parametrisation or a forward hook computes anew, numbers that are not finite.
+a weight that a parametrisation or a forward hook computes anew, one that has no shape yet, numbers
+that are not finite.
 
 A weight that two layers share (tied) is one parameter: it is named once, by the first layer, as in
-``named_parameters()``.
+``named_parameters()``. So is a layer that stands in the model under two names.
 """
 
+import copy
+
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -22,16 +27,22 @@ def weighted(model: nn.Module, *, plain: bool = False) -> dict[str, nn.Module]:
         plain: refuse layers whose weight is not a parameter of their own.
 
     Raises:
-        ValueError: ``model`` has no such layer; with ``plain``, a layer with a parametrisation, or one
-            whose weight a forward hook computes (torch's pruning, the old ``weight_norm``).
+        ValueError: ``model`` has no such layer, or a lazy one that has not seen an input yet; with
+            ``plain``, a layer with a parametrisation, or one whose weight a forward hook computes
+            (torch's pruning, the old ``weight_norm`` and ``spectral_norm``).
     """
     found = {name: m for name, m in model.named_modules() if isinstance(m, WEIGHTED)}
     if not found:
         raise ValueError(
             f"model must have a linear or convolution layer, got {type(model).__name__} without one"
         )
-    if plain:
-        for name, layer in found.items():
+    for name, layer in found.items():
+        if any(is_lazy(p) for p in layer._parameters.values()):
+            raise ValueError(
+                f"model must have weights with a shape, but {name!r} has seen no input yet: "
+                "run the model on a batch first"
+            )
+        if plain:
             check_plain(name, layer)
     return found
 
@@ -44,10 +55,44 @@ def check_plain(name: str, layer: nn.Module) -> None:
             "fold it first (parametrized.folded)"
         )
     if layer._parameters.get("weight") is None:
-        raise ValueError(
-            f"model must hold plain weights, but that of {name!r} is computed by a forward hook "
-            "(torch's pruning, or the old weight_norm): make it permanent first"
-        )
+        raise ValueError(_computed_by_hook(name, "weight"))
+
+
+def _computed_by_hook(name: str, leaf: str) -> str:
+    return (
+        f"model must hold plain weights, but the {leaf} of {name!r} is computed by a forward hook "
+        "(torch's pruning, the old weight_norm or spectral_norm): make it permanent first"
+    )
+
+
+def check_called(model: nn.Module) -> None:
+    """Raise NotImplementedError if the model has a layer that computes without being called, so that
+    no hook sees what enters and leaves it: the output projection of ``nn.MultiheadAttention``.
+
+    For methods that read a layer's inputs or outputs. Those that only read weights need not care.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            inner = f"{name}.out_proj" if name else "out_proj"
+            raise NotImplementedError(
+                f"model has an nn.MultiheadAttention, which computes with {inner!r} without calling "
+                "it: what enters that layer cannot be seen"
+            )
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy of the model; what every function that returns a changed model starts from.
+
+    Raises:
+        ValueError: a weight or bias that a forward hook computes: torch cannot copy it.
+    """
+    for name, module in model.named_modules():
+        # A parameter lies in module._parameters; a tensor beside it is one that a hook left there.
+        for leaf, value in vars(module).items():
+            hooked = any(f"{leaf}{end}" in module._parameters for end in ("_orig", "_g"))
+            if isinstance(value, Tensor) and (hooked or not value.is_leaf):
+                raise ValueError(_computed_by_hook(name, leaf))
+    return copy.deepcopy(model)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -68,11 +113,16 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 def check_finite(argument: str, values: Tensor) -> None:
     """Raise ValueError, naming the argument, unless all values are finite."""
-    if not values.isfinite().all():
-        wrong = values.numel() - int(values.isfinite().sum())
-        raise ValueError(
-            f"{argument} must be finite, got {wrong} NaN or infinite of {values.numel()} numbers"
-        )
+    if values.numel() == 0:
+        return
+    numbers = torch.view_as_real(values) if values.is_complex() else values
+    # Both ends finite means all finite, and this reads once what isfinite() would copy four times.
+    if all(end.isfinite() for end in torch.aminmax(numbers.detach())):
+        return
+    wrong = values.numel() - int(values.isfinite().sum())
+    raise ValueError(
+        f"{argument} must be finite, got {wrong} NaN or infinite of {values.numel()} numbers"
+    )
 
 
 def output_axis(name: str, layer: nn.Module) -> int:
@@ -88,3 +138,17 @@ def output_axis(name: str, layer: nn.Module) -> int:
             f"{name!r} is a transposed convolution in {layer.groups} groups, which is not handled"
         )
     return 1
+
+
+def outputs_first(layer: nn.Module, weight: Tensor) -> Tensor:
+    """A weight of this layer as (out, in / groups, …), as ordinary layers keep it. The same call
+    brings it back: for a transposed convolution it swaps inputs and outputs within each group."""
+    if not isinstance(layer, TRANSPOSED):
+        return weight
+    groups = weight.unflatten(0, (layer.groups, -1))  # (groups, in / groups, out / groups, …)
+    return groups.transpose(1, 2).flatten(0, 1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32, to compute in; everything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
