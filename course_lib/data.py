@@ -36,6 +36,19 @@ class Split(NamedTuple):
         return Split(self.x.to(device), self.y.to(device))
 
 
+def check_counts(**counts: int) -> None:
+    """Raise ValueError, naming the argument, unless every count is a positive integer."""
+    for argument, n in counts.items():
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"{argument} must be a positive integer, got {n!r}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise TypeError unless the seed is an integer."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
+
+
 def load(
     name: str = "glyphs",
     *,
@@ -53,44 +66,40 @@ def load(
         size: side of a glyph image in pixels, 14 or 28. For ``mnist`` and ``fashion``, 14 averages
             each 2×2 block of pixels; ``digits`` are 8×8 and ``cifar10`` 32×32, whatever ``size`` is.
         n_train, n_test: how many images. Glyphs: any number, 10,000 each by default (an accuracy
-            of 97 % is then known to ±0.17 points). Others: the first so many of a fixed order.
+            of 97 % is then known to ±0.17 points). Others: the first ones of a fixed order.
         seed: which glyphs are drawn. It does not touch torch's global generator.
         root: the folder of torchvision's data sets; default is the variable ``COURSE_DATA``.
         download: let torchvision fetch a missing data set into ``root``. Never done unasked.
 
     Raises:
         ValueError: an unknown name, a size or a count that the data set cannot give.
+        TypeError: a seed that is no integer.
         FileNotFoundError: a torchvision data set that is not in ``root``; says what to do.
     """
+    known = ("glyphs", "digits", *TORCHVISION)
+    if name not in known:
+        raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
+    check_seed(seed)
+    counts = [10_000 if n is None else n for n in (n_train, n_test)]
+    check_counts(n_train=counts[0], n_test=counts[1])
+    if name in ("glyphs", "mnist", "fashion") and (type(size) is not int or size not in (14, 28)):
+        raise ValueError(f"size must be 14 or 28 for {name}, got {size!r}")
     if name == "glyphs":
-        if size not in (14, 28):
-            raise ValueError(f"size must be 14 or 28 for glyphs, got {size!r}")
-        counts = [10_000 if n is None else n for n in (n_train, n_test)]
-        for argument, n in zip(("n_train", "n_test"), counts, strict=True):
-            if n < 1:
-                raise ValueError(f"{argument} must be at least 1, got {n!r}")
         # Two generators, so that asking for more training images leaves the test set alone.
         train, test = (draw_glyphs(n, size, seed=2 * seed + i) for i, n in enumerate(counts))
         return train, test
     if name == "digits":
         train, test = _digits()
-    elif name in TORCHVISION:
-        train, test = (_torchvision(name, root, part, download) for part in (True, False))
-        if name != "cifar10":
-            if size not in (14, 28):
-                raise ValueError(f"size must be 14 or 28 for {name}, got {size!r}")
-            if size == 14:
-                train, test = (Split(F.avg_pool2d(s.x, 2), s.y) for s in (train, test))
     else:
-        raise ValueError(
-            f"name must be one of glyphs, digits, {', '.join(TORCHVISION)}, got {name!r}"
-        )
+        train, test = (_torchvision(name, root, part, download) for part in (True, False))
+        if name != "cifar10" and size == 14:
+            train, test = (Split(F.avg_pool2d(s.x, 2), s.y) for s in (train, test))
     return _first(train, n_train, "n_train"), _first(test, n_test, "n_test")
 
 
 def _first(split: Split, n: int | None, argument: str) -> Split:
-    if n is not None and not 1 <= n <= len(split.y):
-        raise ValueError(f"{argument} must be between 1 and {len(split.y)}, got {n!r}")
+    if n is not None and n > len(split.y):
+        raise ValueError(f"{argument} must be at most {len(split.y)}, got {n!r}")
     return Split(split.x[:n], split.y[:n])
 
 
@@ -103,7 +112,13 @@ def draw_glyphs(n: int, size: int = 14, *, seed: int = 0) -> Split:
 
     Returns:
         ``Split`` with ``x`` of shape (n, 1, size, size) and balanced labels in random order.
+
+    Raises:
+        ValueError: a count or a size that is no positive integer.
+        TypeError: a seed that is no integer.
     """
+    check_counts(n=n, size=size)
+    check_seed(seed)
     g = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:

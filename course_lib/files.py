@@ -9,10 +9,15 @@ import torch
 
 
 def write(path: str | Path, data: bytes) -> None:
-    """Write the bytes. A reader sees the old file or the new one, never half of one."""
+    """Write the bytes. A reader sees the old file or the new one, never half of one; also after an
+    interruption."""
     unfinished = Path(f"{path}.part")
-    unfinished.write_bytes(data)
-    os.replace(unfinished, path)
+    try:
+        unfinished.write_bytes(data)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def save(path: str | Path, state: Any) -> None:
@@ -26,11 +31,12 @@ def load(argument: str, path: str | Path, device: torch.device | str = "cpu") ->
     """Read what ``save`` wrote, onto a device. Nothing in the file is executed.
 
     Raises:
+        FileNotFoundError, PermissionError: there is no such file, or it may not be read.
         ValueError: the file is empty, cut off or of another kind; names ``argument`` and the path.
     """
     try:
         return torch.load(path, weights_only=True, map_location=device)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # torch raises half a dozen kinds, by where the file is cut
         raise ValueError(

@@ -6,6 +6,7 @@ Every builder takes ``width``, a factor on the hidden sizes, and ``seed``. The s
 same initial weights (on one torch version); torch's global generator is left as it was.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -13,6 +14,8 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from course_lib.data import check_seed
 
 
 def mlp(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Sequential:
@@ -22,10 +25,10 @@ def mlp(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Seque
         sizes: inputs, hidden units, outputs. The default reads 14×14 images: 25,100 weights.
 
     Shapes:
-        (batch, …) with ``sizes[0]`` numbers an example -> (batch, ``sizes[-1]``) logits.
+        (batch, …) with ``sizes[0]`` numbers per image -> (batch, ``sizes[-1]``) logits.
     """
-    if len(sizes) < 2 or any(n < 1 for n in sizes):
-        raise ValueError(f"sizes must hold at least two positive numbers, got {tuple(sizes)!r}")
+    if len(sizes) < 2 or any(type(n) is not int or n < 1 for n in sizes):
+        raise ValueError(f"sizes must hold at least two positive integers, got {tuple(sizes)!r}")
 
     def layers() -> OrderedDict[str, nn.Module]:
         found = OrderedDict[str, nn.Module](flatten=nn.Flatten())
@@ -65,7 +68,7 @@ def lenet5(*, width: float = 1.0, seed: int = 0) -> nn.Sequential:
 
 def small_cnn(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
     """Two 3×3 convolutions with max pooling and one linear layer, for ``size``×``size`` grey
-    images (any multiple of 2 from 4 on)."""
+    images (``size`` even and at least 4)."""
     _check_size(size)
     c1, c2 = _scaled(16, width), _scaled(32, width)
 
@@ -145,7 +148,7 @@ def inception(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequen
 
 
 def mobilenet(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
-    """Depthwise separable convolutions (Howard et al. 2017): three pairs of a 3×3 convolution a
+    """Depthwise separable convolutions (Howard et al. 2017): three pairs of a 3×3 convolution per
     channel and a 1×1 convolution across channels, for ``size``×``size`` grey images."""
     _check_size(size)
     c1, c2 = _scaled(16, width), _scaled(32, width)
@@ -210,13 +213,13 @@ def _conv_bn_relu(
 
 
 def _check_size(size: int) -> None:
-    if size < 4 or size % 2:
-        raise ValueError(f"size must be an even number from 4 on, got {size!r}")
+    if type(size) is not int or size < 4 or size % 2:
+        raise ValueError(f"size must be an even integer of at least 4, got {size!r}")
 
 
 def _scaled(n: int, width: float) -> int:
-    if not width > 0:
-        raise ValueError(f"width must be positive, got {width!r}")
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width < math.inf:
+        raise ValueError(f"width must be a positive number, got {width!r}")
     return max(1, round(n * width))
 
 
@@ -227,8 +230,9 @@ def seeded(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
     zero: torch's own start is six times smaller in variance, and under it a deep network
     that is pruned before training hardly trains at all.
     """
+    check_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not those of GPUs, as torch.manual_seed does
         model = build()
         for layer in model.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):

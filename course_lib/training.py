@@ -1,8 +1,12 @@
 """The one training loop: ``fit`` trains a network, or a stack of them (``ensemble.stack``), by a plan."""
 
 import dataclasses
+import inspect
+import itertools
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +17,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from course_lib import ensemble, files
-from course_lib.data import Split
+from course_lib.data import Split, check_counts, check_seed
 from course_lib.layers import check_finite
 
 Schedule = Callable[[float], float]  # fraction of the training that is done -> learning-rate factor
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, positions in the training set) -> () or (K,)
+Step = tuple[
+    int, Tensor, int
+]  # its number, its positions in the training set, the seed of its noise
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def linear_decay(t: float) -> float:
@@ -29,34 +37,46 @@ def sgd(
     model: nn.Module, *, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 0.0
 ) -> torch.optim.SGD:
     """The lessons' optimizer: SGD with momentum, in torch's fused form (fewer passes over memory)."""
+    _check_trainable(model)
+    # torch's fused form reads a weight with gaps in memory (a slice of another) as if it had none.
+    dense = all(
+        torch.empty_like(p, device="meta").stride() == p.stride() for p in model.parameters()
+    )
     return torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True
+        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=dense
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """How to train: all that ``fit`` has to know besides the network and the images.
 
     ``dataclasses.replace(plan, seed=1)`` is the same plan with another seed.
     """
 
-    epochs: int  # passes over the training set
-    schedule: Schedule = (
-        linear_decay  # learning-rate factor at the fraction 0 <= t < 1 that is done
-    )
-    batch_size: int = 100  # images per step; a smaller last minibatch is used, not dropped
+    # Passes over the training set.
+    epochs: int
+    # The learning-rate factor when the fraction t of the training is done, 0 <= t < 1.
+    schedule: Schedule = linear_decay
+    # Images per step. A smaller last minibatch is used, not dropped.
+    batch_size: int = 100
     # The minibatch's mean loss, () or (K,), from the logits and the positions of its images in the
     # training set, (B,): soft targets or weights are looked up by them. None: cross-entropy.
     loss: Loss | None = None
-    # A function that makes the optimizer, or one that stands already, with its hooks (masks.hold).
+    # A function that makes the optimizer, or an optimizer, with the hooks it has (masks.hold).
     optimizer: torch.optim.Optimizer | Callable[[nn.Module], torch.optim.Optimizer] = sgd
-    seed: int = 0  # of the minibatches' order, alike for all members of a stack, and of any noise
-    first: int = 0  # train only the steps first <= step < last, each with the minibatch and the
-    last: int | None = None  # rate that it has in the whole training; None: to the end
-    start: Mapping[str, Tensor] | None = None  # a state_dict to begin from; None: as the model is
-    valid: Split | None = None  # held-out images; their loss is measured after
-    every: int = 100  # so many steps, and the weights at its lowest are kept in the history
+    # Of the minibatches' order, which all members of a stack share, and of dropout and noise.
+    seed: int = 0
+    # Train only the steps first <= step < last, each with the minibatch, the learning rate and the
+    # noise that it has in the whole training. None: to the end.
+    first: int = 0
+    last: int | None = None
+    # A state_dict to begin from. None: the model as it is.
+    start: Mapping[str, Tensor] | None = None
+    # Held-out images. The loss on them is measured after every ``every`` steps, and the weights
+    # where it was lowest are kept in the history.
+    valid: Split | None = None
+    every: int = 100
 
 
 @dataclass
@@ -66,10 +86,11 @@ class History:
     loss: list[Tensor] = field(default_factory=list)  # mean training loss of the epoch
     accuracy: list[Tensor] = field(default_factory=list)  # % on ``test`` after it, if given
     seconds: float = 0.0
-    # With ``valid``: its loss after every so many steps, and the weights when it was lowest.
-    measured: list[int] = field(default_factory=list)  # the steps
+    # With ``valid``: the steps after which its loss was measured, the losses, and the weights when
+    # it was lowest, each member of a stack at its own step.
+    measured: list[int] = field(default_factory=list)
     valid_loss: list[Tensor] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)  # each member of a stack at its own step
+    best: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def early_stop(self) -> Tensor:
@@ -95,8 +116,9 @@ def fit(
 ) -> History:
     """Train a network, or a stack of them, in place by minibatch cross-entropy or another loss.
 
-    torch's global random numbers are left as they were: minibatches, dropout and noise follow from
-    the plan's seed.
+    Minibatches, dropout and noise follow from the plan's seed: torch's global random numbers are
+    left as they were. So are the modes of the model (it trains in training mode) and, also after an
+    interruption, the optimizer's learning rates.
 
     Args:
         model: (batch, …) -> (batch, classes) logits, or a stack: -> (K, batch, classes).
@@ -104,60 +126,75 @@ def fit(
         plan: how to train; its fields may also be given by name, ``fit(model, train, epochs=2)``.
         test: if given, accuracy on it after every epoch goes into the history.
         checkpoint: a file, rewritten after every epoch. If it exists, training goes on from there
-            and ends bit for bit where an uninterrupted run would have, given the same ``loss`` and
-            ``schedule``; those it cannot compare.
+            and ends bit for bit where an uninterrupted run would have, given the same ``loss``,
+            ``schedule`` and hooks; those it cannot compare.
 
     Returns:
         ``History`` (all epochs, those before an interruption included).
 
     Raises:
-        ValueError: a count below 1, images that are empty, not finite or do not fit the model, steps
-            outside the training, a ``loss`` of another shape or one that mixes the members of a
-            stack, a ``checkpoint`` that is damaged or of another run. The model is then as it was.
-        TypeError: a name that is no field of ``Plan``.
+        ValueError: a count below 1, images or labels that are empty, not finite or do not fit the
+            model, steps outside the training, nothing to train, a ``loss`` of another shape or one
+            that mixes the members of a stack, a ``checkpoint`` that is damaged or of another run.
+            The model and the optimizer are then as they were.
+        TypeError: a name that is no field of ``Plan``, a field of another type.
     """
     plan = _planned(plan, changes)
-    steps, last = _check_plan(model, train, plan)
-    made = plan.optimizer
-    optimizer = made if isinstance(made, torch.optim.Optimizer) else made(model)
-    with _own_noise(model, plan.seed):
-        history = _begin(model, train, plan, optimizer, checkpoint)
-        done = plan.first // steps + len(history.loss)
-        order = torch.Generator().manual_seed(plan.seed)
-        model.train()
+    with _own_noise(model), _mode(model, training=True):
+        check_plan(model, train, plan, test=test)
+        optimizer = _optimizer(model, plan)
+        run = {} if checkpoint is None else _run(model, train, plan, optimizer)
+        history = _begin(model, plan, optimizer, checkpoint, run)
+        per_epoch, last = _lengths(train, plan)
+        begin = max(plan.first, (plan.first // per_epoch + len(history.loss)) * per_epoch)
+        steps = _steps(train, plan, begin)
         # Shown only where it lasts: a bar for a one-second job would be noise.
-        ahead = max(plan.first, done * steps)
-        with tqdm(total=last, initial=ahead, desc="fit", delay=1, leave=False) as bar:
-            for epoch in range(-(-last // steps)):
-                shuffled = torch.randperm(len(train.y), generator=order).to(train.y.device)
-                if epoch < done:
-                    continue  # drawn all the same, so that the order goes on as it would have
+        with tqdm(steps, total=last, initial=begin, desc="fit", delay=1, leave=False) as bar:
+            for _, epoch in itertools.groupby(bar, key=lambda step: step[0] // per_epoch):
                 began = time.perf_counter()
-                _epoch(model, train, plan, optimizer, (epoch, shuffled), (history, bar))
+                _epoch(model, train, plan, optimizer, epoch, history)
                 if test is not None:
                     history.accuracy.append(evaluate(model, test))
                 history.seconds += time.perf_counter() - began
                 if checkpoint is not None:
-                    _save(checkpoint, model, optimizer, _settings(train, plan, optimizer), history)
+                    _save(checkpoint, model, optimizer, run, history)
     return history
 
 
-def _epoch(model, train, plan, optimizer, epoch_and_order, history_and_bar) -> None:
-    """One pass, or the piece of it that the plan asks for."""
-    (epoch, shuffled), (history, bar) = epoch_and_order, history_and_bar
-    batches = shuffled.split(plan.batch_size)
-    steps = len(batches)
-    last = plan.epochs * steps if plan.last is None else plan.last
+def _steps(train: Split, plan: Plan, begin: int) -> Iterator[Step]:
+    """What is left to do from step ``begin`` on: all depends on the plan's seed and the number of
+    the step alone, so that a training may stop and go on anywhere."""
+    order = torch.Generator().manual_seed(plan.seed)
+    noise = torch.Generator().manual_seed(plan.seed)
+    per_epoch, last = _lengths(train, plan)
+    for epoch in range(-(-last // per_epoch)):  # those before ``begin`` are drawn all the same
+        shuffled = torch.randperm(len(train.y), generator=order).to(train.y.device)
+        seeds = torch.randint(2**62, (per_epoch,), generator=noise).tolist()
+        batches = zip(itertools.count(epoch * per_epoch), shuffled.split(plan.batch_size), seeds)
+        yield from (step for step in batches if begin <= step[0] < last)
+
+
+def _epoch(
+    model: nn.Module,
+    train: Split,
+    plan: Plan,
+    optimizer: torch.optim.Optimizer,
+    steps: Iterable[Step],
+    history: History,
+) -> None:
+    """One pass over the images, or the piece of it that the plan asks for."""
     total, seen = 0.0, 0
-    with _rates_kept(optimizer) as set_rates:
-        for step in range(max(0, plan.first - epoch * steps), min(steps, last - epoch * steps)):
-            number, positions = epoch * steps + step, batches[step]
-            set_rates(plan.schedule(number / (plan.epochs * steps)))
+    length = plan.epochs * _lengths(train, plan)[0]
+    noise = _generators(model)
+    with _rates_kept(optimizer) as scale_rates:
+        for number, positions, seed in steps:
+            scale_rates(plan.schedule(number / length))
+            for generator in noise:
+                generator.manual_seed(seed)
             losses = _step(model, train, plan.loss, optimizer, positions, number == plan.first)
             total, seen = total + losses * len(positions), seen + len(positions)
             if plan.valid is not None and (number + 1) % plan.every == 0:
                 _watch(history, model, plan.valid, number + 1)
-            bar.update()
     history.loss.append(total / seen)
 
 
@@ -186,44 +223,39 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), y.repeat(k), reduction="none").view(k, b).mean(1)
 
 
-@torch.no_grad()
 def evaluate(model: nn.Module, test: Split, *, batch_size: int = 1000) -> Tensor:
-    """Accuracy in percent: shape () for a network, (K,) for a stack. The model's mode (training or
-    evaluation) is put back as it was."""
-    check_counts(batch_size=batch_size)
-    n = _check_split("test", test)
-    with evaluating(model):
-        right = sum(
-            (model(x).argmax(-1) == y).sum(-1)
-            for x, y in zip(test.x.split(batch_size), test.y.split(batch_size), strict=True)
-        )
-    return 100 * right / n
+    """Accuracy in percent: shape () for a network, (K,) for a stack. The model's modes (training or
+    evaluation) are put back as they were.
+
+    Raises:
+        ValueError: a ``test`` that is empty, not finite or does not fit the model.
+    """
+    right = sum(
+        (logits.argmax(-1) == y).sum(-1)
+        for logits, y in _answers("test", model, test, batch_size=batch_size)
+    )
+    return 100 * right / len(test.y)
 
 
-@torch.no_grad()
 def mean_loss(model: nn.Module, split: Split, *, batch_size: int = 1000) -> Tensor:
-    """Mean cross-entropy over ``split``: shape () for a network, (K,) for a stack. The model's mode
-    is put back as it was."""
-    check_counts(batch_size=batch_size)
-    n = _check_split("split", split)
-    with evaluating(model):
-        total = sum(
-            cross_entropy(model(x), y) * len(y)
-            for x, y in zip(split.x.split(batch_size), split.y.split(batch_size), strict=True)
-        )
-    return total / n
+    """Mean cross-entropy over ``split``: shape () for a network, (K,) for a stack. The model's modes
+    are put back as they were.
+
+    Raises:
+        ValueError: a ``split`` that is empty, not finite or does not fit the model.
+    """
+    total = 0.0
+    for logits, y in _answers("split", model, split, batch_size=batch_size):
+        _check_labels("split", y, logits.shape[-1])
+        total = total + cross_entropy(logits, y) * len(y)
+    return total / len(split.y)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode within the block; afterwards every module is in the mode it had."""
-    modes = [(module, module.training) for module in ensemble.all_modules(model)]
-    model.eval()
-    try:
+    with _mode(model, training=False):
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -231,11 +263,54 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def check_counts(**counts: int) -> None:
-    """Raise ValueError, naming the argument, unless every count is a positive integer."""
-    for argument, n in counts.items():
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"{argument} must be a positive integer, got {n!r}")
+# ---- what is refused, before anything moves
+
+
+def check_plan(model: nn.Module, train: Split, plan: Plan, *, test: Split | None = None) -> None:
+    """Raise ValueError or TypeError, naming the argument, for a training that ``fit`` would refuse."""
+    check_counts(epochs=plan.epochs, batch_size=plan.batch_size, every=plan.every)
+    check_seed(plan.seed)
+    _check_trainable(model)
+    _check_split("train", train)
+    check_state("start", model, plan.start)
+    per_epoch, last = _lengths(train, plan)
+    whole = plan.epochs * per_epoch
+    if (
+        not all(isinstance(n, int) for n in (plan.first, last))
+        or not 0 <= plan.first < last <= whole
+    ):
+        raise ValueError(
+            f"first and last must be 0 <= first < last <= {whole}, the steps of the "
+            f"training, got {plan.first!r} and {plan.last!r}"
+        )
+    for number in range(plan.first, last):
+        factor = plan.schedule(number / whole)
+        if not 0 <= factor < math.inf:
+            raise ValueError(f"schedule must be finite and at least 0, got {factor!r} at {number}")
+    classes = _check_fits("train", model, train, plan.batch_size)
+    if plan.loss is None:
+        _check_labels("train", train.y, classes)
+    for argument, split in (("test", test), ("valid", plan.valid)):
+        if split is not None:
+            _check_split(argument, split)
+            _check_labels(argument, split.y, _check_fits(argument, model, split, plan.batch_size))
+    _check_last_minibatch(model, train, plan)
+
+
+def check_state(argument: str, model: nn.Module, state: Mapping[str, Tensor] | None) -> None:
+    """Raise ValueError unless ``state``, if any, has the names, shapes and dtypes of the model's."""
+    if state is None:
+        return
+    have, got = (
+        {name: (tuple(v.shape), v.dtype) for name, v in values.items() if isinstance(v, Tensor)}
+        for values in (model.state_dict(), state)
+    )
+    if have != got:
+        odd = [name for name in {**have, **got} if have.get(name) != got.get(name)]
+        raise ValueError(
+            f"{argument} must be a state_dict of model, but {odd[0]!r} must be "
+            f"{have.get(odd[0], 'absent')}, got {got.get(odd[0], 'none')}"
+        )
 
 
 def _planned(plan: Plan | None, changes: dict[str, object]) -> Plan:
@@ -245,61 +320,131 @@ def _planned(plan: Plan | None, changes: dict[str, object]) -> Plan:
             raise TypeError(f"{name!r} is no field of Plan, which has {', '.join(known)}")
     if plan is None and "epochs" not in changes:
         raise ValueError("plan must say how many epochs, got none: fit(model, train, epochs=…)")
+    if plan is not None and not isinstance(plan, Plan):
+        raise TypeError(f"plan must be a training.Plan, got {plan!r}")
     return Plan(**changes) if plan is None else dataclasses.replace(plan, **changes)
 
 
-def _check_plan(model: nn.Module, train: Split, plan: Plan) -> tuple[int, int]:
-    """Steps per epoch and the step to stop before; everything is checked before anything moves."""
-    check_counts(epochs=plan.epochs, batch_size=plan.batch_size, every=plan.every)
-    steps = -(-_check_split("train", train) // plan.batch_size)
-    last = plan.epochs * steps if plan.last is None else plan.last
-    if not 0 <= plan.first < last <= plan.epochs * steps:
+def _lengths(train: Split, plan: Plan) -> tuple[int, int]:
+    """Steps per epoch, and the step to stop before."""
+    per_epoch = -(-len(train.y) // plan.batch_size)
+    return per_epoch, plan.epochs * per_epoch if plan.last is None else plan.last
+
+
+def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """The plan's optimizer, made if it is not there yet."""
+    made = plan.optimizer
+    optimizer = made if isinstance(made, torch.optim.Optimizer) else made(model)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must make a torch optimizer, got {type(optimizer).__name__}")
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(
-            f"first and last must be 0 <= first < last <= {plan.epochs * steps}, the steps of the "
-            f"training, got {plan.first!r} and {plan.last!r}"
+            f"optimizer must step without a closure, got {type(optimizer).__name__}, which needs one"
         )
-    check_state("start", model, plan.start)
-    try:
-        with torch.no_grad(), evaluating(model):
-            logits = model(train.x[:1])
-    except RuntimeError as error:
-        raise ValueError(
-            f"train must fit the model, which cannot be run on x of shape {tuple(train.x.shape)}: "
-            f"{error}"
-        ) from error
-    if plan.loss is None and int(train.y.max()) >= logits.shape[-1]:
-        raise ValueError(
-            f"train must have labels below {logits.shape[-1]}, the model's outputs, "
-            f"got {int(train.y.max())}"
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(p) in trained and p.requires_grad for p in model.parameters()):
+        raise ValueError("optimizer must train parameters of model, got those of another")
+    return optimizer
+
+
+def _check_trainable(model: nn.Module) -> None:
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("model must have a parameter that requires a gradient, got none")
+
+
+def _check_split(argument: str, split: Split) -> None:
+    if not isinstance(split, Split) or not all(isinstance(part, Tensor) for part in split):
+        raise TypeError(
+            f"{argument} must be a data.Split of two tensors, got {type(split).__name__}"
         )
-    return steps, last
-
-
-def check_state(argument: str, model: nn.Module, state: Mapping[str, Tensor] | None) -> None:
-    """Raise ValueError unless ``state``, if any, has the names and shapes of the model's."""
-    if state is None:
-        return
-    have = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    got = {name: tuple(value.shape) for name, value in state.items()}
-    if have != got:
-        raise ValueError(f"{argument} must be a state_dict of model, {have}, got {got}")
-
-
-def _check_split(argument: str, split: Split) -> int:
     x, y = split
-    if len(x) != len(y) or len(y) == 0:
+    if x.dim() == 0 or y.dim() == 0 or len(x) != len(y) or len(y) == 0:
         raise ValueError(
             f"{argument} must hold as many images as labels, at least one, "
             f"got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}"
         )
+    if x.device != y.device:
+        raise ValueError(f"{argument} must lie on one device, got {x.device} and {y.device}")
     check_finite(f"{argument}.x", x)
-    return len(y)
+
+
+def _check_labels(argument: str, y: Tensor, classes: int) -> None:
+    if y.dtype != torch.int64 or y.dim() != 1:
+        raise ValueError(
+            f"{argument} must have labels of shape (n,) and type torch.int64, "
+            f"got {tuple(y.shape)} and {y.dtype}"
+        )
+    low, high = (int(n) for n in y.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{argument} must have labels from 0 to {classes - 1}, the model's outputs, "
+            f"got {low} to {high}"
+        )
+
+
+def _check_fits(argument: str, model: nn.Module, split: Split, batch_size: int) -> int:
+    """The number of classes; ValueError unless the model can compute with the images."""
+    with torch.no_grad(), evaluating(model):
+        return _logits(argument, model, split.x[:batch_size]).shape[-1]
+
+
+def _logits(argument: str, model: nn.Module, x: Tensor) -> Tensor:
+    """The model's answers, (B, C) or (K, B, C), or one plain sentence."""
+    try:
+        logits = model(x)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        like = next(model.parameters(), x)
+        raise ValueError(
+            f"{argument} must hold images that fit the model ({like.dtype} on {like.device}), but it "
+            f"cannot compute with x of shape {tuple(x.shape)}, {x.dtype} on {x.device}"
+        ) from error
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or logits.dim() not in (2, 3) or logits.shape[-2] != len(x):
+        raise ValueError(
+            f"model must give logits of shape (batch, classes), or (K, batch, classes) of a stack, "
+            f"got {shape} for {len(x)} images"
+        )
+    return logits
+
+
+def _answers(
+    argument: str, model: nn.Module, split: Split, *, batch_size: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Logits and labels, minibatch by minibatch, in evaluation mode and without gradients."""
+    check_counts(batch_size=batch_size)
+    _check_split(argument, split)
+    batches = zip(split.x.split(batch_size), split.y.split(batch_size), strict=True)
+    with torch.no_grad(), evaluating(model):
+        return [(_logits(argument, model, x), y) for x, y in batches]
+
+
+def _check_last_minibatch(model: nn.Module, train: Split, plan: Plan) -> None:
+    """Batch norm over one number per channel is no norm: torch refuses it in the midst of training."""
+    n = len(train.y)
+    if 1 not in (n, plan.batch_size, n % plan.batch_size):
+        return
+    if not any(isinstance(m, BATCH_NORM) for m in ensemble.all_modules(model)):
+        return
+    buffers = {name: b.clone() for name, b in model.named_buffers()}  # running means stay
+    with torch.no_grad(), _mode(model, training=True):
+        try:
+            torch.func.functional_call(model, buffers, (train.x[:1],))
+        except ValueError as error:
+            raise ValueError(
+                f"batch_size must not leave a minibatch of one image, which batch norm cannot "
+                f"normalise, got {plan.batch_size} for {n} images"
+            ) from error
+
+
+# ---- what is put back
 
 
 def _watch(history: History, model: nn.Module, valid: Split, step: int) -> None:
     """Note the validation loss, and the weights of those that have never had a lower one."""
     now = mean_loss(model, valid)  # () or (K,)
-    better = now < torch.stack([*history.valid_loss, torch.full_like(now, torch.inf)]).amin(0)
+    before = torch.stack([torch.full_like(now, torch.inf), *history.valid_loss])
+    better = now < before.nan_to_num(nan=torch.inf).amin(0)
     history.measured.append(step)
     history.valid_loss.append(now)
     for name, value in model.state_dict().items():
@@ -309,27 +454,46 @@ def _watch(history: History, model: nn.Module, valid: Split, step: int) -> None:
 
 
 @contextmanager
+def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    before = [(module, module.training) for module in ensemble.all_modules(model)]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+@contextmanager
 def _rates_kept(optimizer: torch.optim.Optimizer) -> Iterator[Callable[[float], None]]:
     """Within the block rates can be scaled; afterwards, interrupted or not, they are as before."""
-    base = [group["lr"] for group in optimizer.param_groups]
+    base = [(group, group["lr"]) for group in optimizer.param_groups]
 
     def scale(factor: float) -> None:
-        for group, rate in zip(optimizer.param_groups, base, strict=True):
+        for group, rate in base:
             group["lr"] = rate * factor
 
     try:
         yield scale
     finally:
-        scale(1)
+        for group, rate in base:
+            group["lr"] = rate
 
 
 @contextmanager
-def _own_noise(model: nn.Module, seed: int) -> Iterator[None]:
+def _own_noise(model: nn.Module) -> Iterator[None]:
     """Random numbers of its own for dropout and noise; the caller's go on as if nothing had been."""
-    device = _device(model)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng([d for d in [_device(model)] if d.type == "cuda"]):
         yield
+
+
+def _generators(model: nn.Module) -> list[torch.Generator]:
+    """Where dropout and noise draw from."""
+    device = _device(model)
+    if device.type != "cuda":
+        return [torch.default_generator]
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return [torch.default_generator, torch.cuda.default_generators[index]]
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -339,65 +503,99 @@ def _device(model: nn.Module) -> torch.device:
 # ---- checkpoints
 
 
-def _settings(train: Split, plan: Plan, optimizer: torch.optim.Optimizer) -> dict[str, object]:
+def _run(
+    model: nn.Module, train: Split, plan: Plan, optimizer: torch.optim.Optimizer
+) -> dict[str, object]:
     """What has to be the same for a run to be the same, as far as it can be compared."""
-    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    return {
+    names = {id(p): name for name, p in model.named_parameters()}
+    run: dict[str, object] = {
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,
         "seed": plan.seed,
-        "n": len(train.y),
-        "steps": [plan.first, plan.last],
+        "first": plan.first,
+        "last": plan.last,
         "every": plan.every if plan.valid is not None else None,
-        "optimizer": [type(optimizer).__name__, groups],
+        "checksum of train": _checksum(train),
+        "checksum of valid": _checksum(plan.valid or ()),
+        "checksum of start": _checksum((plan.start or {}).values()),
+        "optimizer": type(optimizer).__name__,
     }
+    for i, group in enumerate(optimizer.param_groups):
+        run[f"parameters of group {i}"] = [names.get(id(p)) for p in group["params"]]
+        run |= {f"{name} of group {i}": v for name, v in group.items() if name != "params"}
+    return run
 
 
-def _begin(model, train, plan, optimizer, checkpoint) -> History:
+def _checksum(tensors: Iterable[Tensor]) -> int:
+    found = 0
+    for tensor in tensors:
+        found = zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy(), found)
+    return found
+
+
+def _begin(
+    model: nn.Module,
+    plan: Plan,
+    optimizer: torch.optim.Optimizer,
+    checkpoint: str | Path | None,
+    run: dict[str, object],
+) -> History:
     """Where the training begins: at the checkpoint, at the plan's start, or at the model as it is."""
-    settings, history = _settings(train, plan, optimizer), History()
+    history = History()
     if checkpoint is not None and Path(checkpoint).exists():
-        return _resume(checkpoint, model, optimizer, settings)
-    if plan.start is not None:
-        model.load_state_dict(plan.start)
-    if checkpoint is not None:  # the start too: who stops in the first epoch begins there again
-        _save(checkpoint, model, optimizer, settings, history)
+        history = _resume(checkpoint, model, optimizer, run)
+    else:
+        if checkpoint is not None and not Path(checkpoint).parent.is_dir():
+            raise ValueError(
+                f"checkpoint must lie in a folder that exists, got {str(checkpoint)!r}"
+            )
+        if plan.start is not None:
+            model.load_state_dict(plan.start)
+        if checkpoint is not None:  # who stops in the first epoch begins here again
+            _save(checkpoint, model, optimizer, run, history)
+    # Momentum lies in memory as its weight does: torch's fused form takes that for granted.
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            as_large = isinstance(value, Tensor) and value.shape == parameter.shape
+            if as_large and value.stride() != parameter.stride():
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     return history
 
 
-def _save(path, model, optimizer, settings, history) -> None:
-    device = _device(model)
-    noise = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        noise["cuda"] = torch.cuda.get_rng_state(device)
+def _save(
+    path: str | Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    run: dict[str, object],
+    history: History,
+) -> None:
     state = {
-        "settings": settings,
+        "run": run,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "history": vars(history),
-        "noise": noise,
     }
     files.save(path, state)
 
 
-def _resume(path, model, optimizer, settings) -> History:
+def _resume(
+    path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict[str, object]
+) -> History:
     """Compare, then load: a checkpoint of another run changes nothing."""
-    device = _device(model)
-    state = files.load("checkpoint", path, device)
-    wanted = {"settings", "model", "optimizer", "history", "noise"}
-    if not isinstance(state, dict) or state.keys() != wanted:
-        raise ValueError(f"checkpoint {str(path)!r} must be a file of fit, got another kind")
-    check_state(f"checkpoint {str(path)!r}", model, state["model"])
-    if state["settings"] != settings:
+    name = f"checkpoint {str(path)!r}"
+    state = files.load("checkpoint", path, _device(model))
+    fields = {f.name for f in dataclasses.fields(History)}
+    known = isinstance(state, dict) and state.keys() == {"run", "model", "optimizer", "history"}
+    if not known or state["history"].keys() != fields:
+        raise ValueError(f"{name} must be a file of fit, got another kind")
+    check_state(name, model, state["model"])
+    saved = state["run"]
+    odd = [key for key in {**saved, **run} if saved.get(key) != run.get(key)]
+    if odd:
         raise ValueError(
-            f"checkpoint {str(path)!r} belongs to a run with {state['settings']}, expected {settings}"
+            f"{name} belongs to a run with { {k: saved.get(k) for k in odd} }, "
+            f"expected { {k: run.get(k) for k in odd} }"
         )
-    sizes = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
-    if sizes != [len(group["params"]) for group in optimizer.param_groups]:
-        raise ValueError(f"checkpoint {str(path)!r} is of an optimizer with other parameter groups")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["noise"]["cpu"].cpu())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["noise"]["cuda"].cpu(), device)
     return History(**state["history"])

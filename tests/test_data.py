@@ -79,13 +79,35 @@ def test_digits_are_scikit_learns():
     [
         ({"name": "emnist"}, "name must be one of glyphs, digits, mnist.*'emnist'"),
         ({"size": 20}, "size must be 14 or 28.*20"),
-        ({"n_train": 0}, "n_train must be at least 1, got 0"),
-        ({"name": "digits", "n_test": 598}, "n_test must be between 1 and 597, got 598"),
+        ({"name": ["glyphs"]}, r"name must be one of .*\['glyphs'\]"),
+        ({"size": 14.0}, "size must be 14 or 28.*14.0"),
+        ({"name": "mnist", "size": 16}, "size must be 14 or 28 for mnist, got 16"),
+        ({"n_train": 0}, "n_train must be a positive integer, got 0"),
+        ({"n_test": 2.5}, "n_test must be a positive integer, got 2.5"),
+        ({"n_test": "9"}, "n_test must be a positive integer, got '9'"),
+        ({"name": "digits", "n_train": True}, "n_train must be a positive integer, got True"),
+        ({"name": "digits", "n_train": -3}, "n_train must be a positive integer, got -3"),
+        ({"name": "digits", "n_test": 598}, "n_test must be at most 597, got 598"),
     ],
 )
 def test_impossible_requests_name_the_argument(arguments, words):
     with pytest.raises(ValueError, match=words):
         data.load(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [((0,), "n must be a positive integer"), ((5, 14.0), "size must be a positive integer")],
+)
+def test_glyphs_that_cannot_be_drawn_are_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        data.draw_glyphs(*arguments)
+
+
+@pytest.mark.parametrize("name", ["glyphs", "digits"])
+def test_a_seed_is_an_integer(name):
+    with pytest.raises(TypeError, match="seed must be an integer, got None"):
+        data.load(name, seed=None)
 
 
 def test_a_missing_folder_says_what_to_do(monkeypatch):

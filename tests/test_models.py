@@ -102,14 +102,28 @@ def test_he_initialisation():
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: models.mlp((5,)), r"sizes must hold at least two positive numbers, got \(5,\)"),
+        (lambda: models.mlp((5,)), r"sizes must hold at least two positive integers, got \(5,\)"),
         (lambda: models.mlp((5, 0, 2)), "sizes must hold"),
-        (lambda: models.lenet5(width=0), "width must be positive, got 0"),
-        (lambda: models.small_cnn(size=7), "size must be an even number.*7"),
-        (lambda: models.inception(size=2), "size must be an even number.*2"),
-        (lambda: models.resnet(width=-1), "width must be positive, got -1"),
+        (lambda: models.mlp((5, 2.5, 2)), "sizes must hold.*2.5"),
+        (lambda: models.mlp(("5", 2)), "sizes must hold"),
+        (lambda: models.mlp((5, True)), "sizes must hold"),
+        (lambda: models.lenet5(width=0), "width must be a positive number, got 0"),
+        (lambda: models.small_cnn(size=7), "size must be an even integer of at least 4, got 7"),
+        (lambda: models.small_cnn(size=14.0), "size must be an even integer.*14.0"),
+        (lambda: models.vgg(size="14"), "size must be an even integer.*'14'"),
+        (lambda: models.inception(size=2), "size must be an even integer.*2"),
+        (lambda: models.resnet(width=-1), "width must be a positive number, got -1"),
+        (lambda: models.vgg(width=math.nan), "width must be a positive number, got nan"),
+        (lambda: models.mobilenet(width=math.inf), "width must be a positive number, got inf"),
+        (lambda: models.lenet_300_100(width="1"), "width must be a positive number, got '1'"),
     ],
 )
 def test_impossible_sizes(build, words):
     with pytest.raises(ValueError, match=words):
         build()
+
+
+@pytest.mark.parametrize("build", [models.mlp, models.lenet5, models.small_cnn, *WIRED])
+def test_a_seed_is_an_integer(build):
+    with pytest.raises(TypeError, match="seed must be an integer, got 1.5"):
+        build(seed=1.5)
