@@ -1,41 +1,29 @@
-r"""Deep Compression (Han, Mao & Dally 2016): share what pruning left, code it, and write the file.
+r"""The codes of Deep Compression: positions as distances, Huffman's code, and the file made of them.
 
-Three stages. *Pruning* is ``course_lib.pruning``'s. *Sharing*: k-means a layer, so that its weights
-take few values, which are then trained (``clusters``, ``apply``, ``hold``). *Coding*: positions as
-distances, and Huffman's code for distances and values (``relative``, ``code_lengths``, ``encode``).
-``save`` and ``load`` put the three into a file whose size on disk is the claim.
+``relative`` writes the positions of the weights that are left as distances, ``code_lengths`` and
+``encode`` code distances and values by Huffman's code, ``save`` and ``load`` put them into a file
+(module ``container``) whose size on disk is the claim.
 
-``Clusters`` is plain data like a mask: parameter name -> int64 tensor of the parameter's shape, the
-number of each weight's cluster, −1 where the weight is pruned. The centroids are the weights
-themselves, so the model stays an ordinary model.
+Each tensor of the file is written in the shortest of its forms; integers are little-endian::
 
-The file, in this order; whole numbers are little-endian::
-
-    4 bytes       DCF1
-    4             CRC-32 of everything that follows
-    4             CRC-32 of the names, shapes and types of the model's tensors
-    then for each tensor of the state_dict, in its order:
     1             its form: 0, or SPARSE and perhaps CODEBOOK, CODED_INDICES, CODED_VALUES
                   form 0 goes on with the tensor's bytes, nothing else; all others with
     1             b, the bits of a distance
     4             the number of entries: weights that are not zero, and fillers
-    2 and 4 k     k, and the k values of the codebook as float32    (CODEBOOK)
-    2^b           the length of each distance's code word, a byte each    (CODED_INDICES)
+    2 and s k     k, and the k values of the codebook, s bytes each    (CODEBOOK)
+    2^b           the length of each distance's code word, one byte each    (CODED_INDICES)
     …             distances, less one: b bits each, or code words
-    k             the length of each value's code word, a byte each    (CODED_VALUES)
-    …             values: float32, or codebook numbers of ⌈log2 k⌉ bits, or code words
+    k             the length of each value's code word, one byte each    (CODED_VALUES)
+    …             values: s bytes each, or codebook numbers of ⌈log2 k⌉ bits, or code words
 
-Checked against the paper's text: sections 2 to 4 with equations 1 to 3, figures 2 and 3, tables 1
-to 3. Two things the paper leaves open are ours: a layer's 2^bits codes include the zero of the
-fillers, and the first distance is counted from before the first position (in figure 2 from it).
+Source: Han, Mao & Dally 2016, sections 2 and 4, figure 2. One thing the paper leaves open is ours:
+the first distance is counted from before the first position (in figure 2 from it).
 """
 
 import heapq
 import itertools
-import os
 import struct
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -43,14 +31,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-Clusters = dict[str, Tensor]
+from course_lib import measure
+from course_lib.compression import container
 
-MAGIC = b"DCF1"
 SPARSE, CODEBOOK, CODED_INDICES, CODED_VALUES = 1, 2, 4, 8
-MOST_INDEX_BITS, LARGEST_CODEBOOK, LONGEST_CODE = 12, 4096, 32
+MOST_INDEX_BITS, LARGEST_ALPHABET, LONGEST_CODE = 31, 4096, 32
+WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}  # a float's bits, by its size in bytes
 
 
-# Coding
+# ---- distances
 
 
 def relative(positions: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -64,17 +53,22 @@ def relative(positions: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
     Args:
         positions: (n,) int64, rising, from 0 on.
-        bits: 0 to 12; with 0 every position has its entry.
+        bits: 0 to 31; with 0 every position has its entry.
 
     Returns:
         (m,) numbers d of all entries, and (n,) which of the entries are the weights; the other
         m − n are fillers.
 
     Raises:
-        ValueError: positions that do not rise from 0 on, bits outside 0 to 12.
+        ValueError: positions that do not rise from 0 on, bits outside 0 to 31.
     """
-    if not isinstance(bits, int) or not 0 <= bits <= MOST_INDEX_BITS:
-        raise ValueError(f"bits must be a whole number from 0 to {MOST_INDEX_BITS}, got {bits!r}")
+    if type(bits) is not int or not 0 <= bits <= MOST_INDEX_BITS:
+        raise ValueError(f"bits must be an integer from 0 to {MOST_INDEX_BITS}, got {bits!r}")
+    if positions.dim() != 1 or positions.dtype != torch.int64:
+        raise ValueError(
+            f"positions must be a row of torch.int64, got {positions.dtype} of shape "
+            f"{tuple(positions.shape)}"
+        )
     skipped = torch.diff(positions, prepend=positions.new_tensor([-1])) - 1  # zeros before each
     if (skipped < 0).any():
         raise ValueError(f"positions must rise, from 0 on, got {positions}")
@@ -90,6 +84,9 @@ def absolute(distances: Tensor) -> Tensor:
     return (distances + 1).cumsum(0) - 1
 
 
+# ---- Huffman's code
+
+
 def code_lengths(counts: Sequence[int]) -> list[int]:
     """The length in bits of each symbol's word in Huffman's code, 0 where its count is 0.
 
@@ -99,7 +96,7 @@ def code_lengths(counts: Sequence[int]) -> list[int]:
     Raises:
         ValueError: a count below 0, or none above.
     """
-    if any(n < 0 for n in counts) or not any(counts):
+    if not all(n >= 0 for n in counts) or not any(counts):
         raise ValueError(f"counts must be 0 or more, at least one of them more, got {counts!r}")
     lengths = [0] * len(counts)
     # (count, age, symbols below this node); of equal counts the older node goes first
@@ -137,11 +134,16 @@ def canonical(lengths: Sequence[int]) -> list[int]:
 
 
 def encode(symbols: np.ndarray, lengths: Sequence[int]) -> bytes:
-    """The symbols' code words one after another, padded with zero bits to whole bytes."""
+    """The symbols' code words one after another, padded with zero bits to whole bytes.
+
+    Raises:
+        ValueError: lengths of no complete prefix code, a symbol that has no code word.
+    """
     length, word = np.asarray(lengths), np.asarray(canonical(lengths))
+    used = np.unique(symbols)
+    if len(used) and (used[0] < 0 or used[-1] >= len(length) or not length[used].all()):
+        raise ValueError(f"symbols must have code words, got {used.tolist()[:20]} for {lengths}")
     n, word = length[symbols], word[symbols]
-    if len(n) and n.min() == 0:
-        raise ValueError("symbols must have code words, got one of length 0")
     start = n.cumsum() - n
     bits = np.zeros(n.sum(), dtype=np.uint8)
     for place in range(n.max(initial=0)):  # the word's first bit, then its second, …
@@ -154,8 +156,11 @@ def decode(data: bytes, lengths: Sequence[int], count: int) -> tuple[list[int], 
     """The first ``count`` symbols of ``data``, and how many bytes of it they took.
 
     Raises:
-        ValueError: lengths of no complete prefix code, data that end too early or are no words.
+        ValueError: lengths of no complete prefix code, data that end too early or are no words,
+            a count below 0.
     """
+    if type(count) is not int or count < 0:
+        raise ValueError(f"count must be 0 or a positive integer, got {count!r}")
     canonical(lengths)
     ranked = sorted((n, i) for i, n in enumerate(lengths) if n)  # in the order of the words
     of_length = np.bincount([n for n, _ in ranked], minlength=LONGEST_CODE + 1).tolist()
@@ -179,26 +184,25 @@ def decode(data: bytes, lengths: Sequence[int], count: int) -> tuple[list[int], 
     return symbols, -(-at // 8)
 
 
-# The file
+# ---- the file
 
 
 def save(model: nn.Module, path: str | Path, *, huffman: bool = True) -> int:
     """Write the parameters and buffers of ``model`` to a file, each tensor in the shortest of the
-    forms above, and return the file's size in bytes.
+    forms above and tied ones once, and return the file's size in bytes.
 
     The file holds no architecture: ``load`` reads it into a model of the same one, to the bit. (One
-    exception: in a tensor with zeros, −0.0, which masks leave behind, becomes 0.0, its equal.)
+    exception: −0.0, which masks leave behind, may become 0.0, its equal.)
 
     Args:
         huffman: False writes fixed-length codes instead, to see what Huffman's are worth.
 
     Raises:
-        TypeError: a state_dict that holds something else than tensors.
+        TypeError: a state_dict that holds something else than dense tensors.
+        ValueError, FileNotFoundError: ``path`` is a directory, or lies in none.
     """
     data = b"".join(piece for _, _, piece in _pieces(model, huffman))
-    unfinished = Path(f"{path}.part")
-    unfinished.write_bytes(data)
-    os.replace(unfinished, path)  # a reader sees the old file or the new one, never half of one
+    container.write(path, data)
     return len(data)
 
 
@@ -217,41 +221,25 @@ def sizes(model: nn.Module, *, huffman: bool = True) -> dict[str, dict[str, int]
 def load(path: str | Path, model: nn.Module) -> None:
     """Read a file of ``save`` into a model of the same architecture.
 
-    Nothing of the file is executed, no size in it is trusted: it may be no longer than the model's
-    tensors, and what it says is checked against them before anything is allocated. The model is
+    Nothing of the file is executed, no size in it is trusted (module ``container``). The model is
     changed only when the whole file has been read and found sound.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: a file that is damaged (its checksum differs, whichever bit is flipped), cut
             off, of another kind, or of another architecture. The model is then as it was.
     """
-    tensors = model.state_dict()
-    longest = 12 + sum(1 + t.numel() * t.element_size() for t in tensors.values())
-    with open(path, "rb") as file:
-        data = file.read(longest + 1)
-    if len(data) > longest:
-        raise ValueError(f"path {str(path)!r} must hold at most {longest} bytes for this model")
-    if len(data) < 12 or data[:4] != MAGIC:
-        raise ValueError(f"path {str(path)!r} must begin with {MAGIC!r}, got {data[:4]!r}")
-    checksum, architecture = struct.unpack("<II", data[4:12])
-    if checksum != zlib.crc32(data[8:]):
-        raise ValueError(f"path {str(path)!r} is damaged: its checksum differs")
-    if architecture != _architecture(tensors):
-        raise ValueError(f"path {str(path)!r} was written for another architecture")
-    rest = BytesIO(data[12:])
-    read = {name: _read_tensor(rest, tensor) for name, tensor in tensors.items()}
-    if rest.read(1):
-        raise ValueError(f"path {str(path)!r} goes on after its last tensor")
+    tensors = container.tensors(model)
+    file = container.read(path, tensors)
+    read: dict[str, Tensor] = {}
+    try:
+        for name, first in container.firsts(tensors).items():
+            read[name] = read[first] if first in read else _read_tensor(file, tensors[name])
+        if file.read(1):
+            raise ValueError("the file goes on after its last tensor")
+    except ValueError as error:
+        raise ValueError(f"path {str(path)!r} is damaged: {error}") from error
     model.load_state_dict(read)
-
-
-def _architecture(tensors: Mapping[str, Tensor]) -> int:
-    for name, t in tensors.items():
-        if not isinstance(t, Tensor):
-            raise TypeError(f"model must hold tensors, got {type(t).__name__} for {name!r}")
-    return zlib.crc32(
-        repr([(n, tuple(t.shape), str(t.dtype)) for n, t in tensors.items()]).encode()
-    )
 
 
 Piece = tuple[str, bytes]  # the part of the file it belongs to, and what is written
@@ -259,25 +247,30 @@ Piece = tuple[str, bytes]  # the part of the file it belongs to, and what is wri
 
 def _pieces(model: nn.Module, huffman: bool) -> list[tuple[str, str, bytes]]:
     """The file as (tensor, part, bytes)."""
-    tensors = model.state_dict()
-    body = struct.pack("<I", _architecture(tensors))
-    blocks = [(name, *piece) for name, t in tensors.items() for piece in _block(t, huffman)]
-    checksum = zlib.crc32(b"".join([body, *(data for _, _, data in blocks)]))
-    return [("", "header", MAGIC + struct.pack("<I", checksum) + body), *blocks]
+    tensors = container.tensors(model)
+    written = [
+        (name, *piece)
+        for name, first in container.firsts(tensors).items()
+        if name == first
+        for piece in _shortest(tensors[name], huffman)
+    ]
+    body = b"".join(data for _, _, data in written)
+    return [("", "header", container.header(tensors, body)), *written]
 
 
-def _block(tensor: Tensor, huffman: bool) -> list[Piece]:
+def _shortest(tensor: Tensor, huffman: bool) -> list[Piece]:
     """The shortest form of one tensor."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    plain = [("header", b"\0"), ("plain", flat.view(torch.uint8).numpy().tobytes())]
-    if flat.dtype != torch.float32:
+    data = measure.raw(tensor)
+    plain = [("header", b"\0"), ("plain", data)]
+    dtype = WORDS.get(tensor.element_size())
+    if not tensor.is_floating_point() or dtype is None or tensor.numel() >= 2**32:
         return plain
-    words = flat.numpy().view(np.uint32)  # the numbers' bits: exact, also for NaN
+    words = np.frombuffer(data, dtype)  # the numbers' bits: exact, also for NaN
     positions = torch.from_numpy(np.flatnonzero(words << 1))  # neither 0.0 nor −0.0
     forms = [plain]
     for index_bits in _widths(len(words), len(positions)):
         distances, at = relative(positions, index_bits)
-        values = np.zeros(len(distances), dtype=np.uint32)  # a filler's is 0.0
+        values = np.zeros(len(distances), dtype)  # a filler's is 0.0
         values[at] = words[positions]
         forms.append(_sparse(distances.numpy(), values, index_bits, huffman))
     return min(forms, key=_length)
@@ -292,11 +285,11 @@ def _widths(n: int, kept: int) -> list[int]:
 def _sparse(
     distances: np.ndarray, values: np.ndarray, index_bits: int, huffman: bool
 ) -> list[Piece]:
-    """One tensor by its entries: distances, and values as float32 or by a codebook."""
+    """One tensor by its entries: distances, and values as they are or by a codebook."""
     coded, indices = _stream("indices", distances, 2**index_bits, huffman)
     form, shared, written = SPARSE | CODED_INDICES * coded, [], [("values", values.tobytes())]
     codebook, numbers = np.unique(values, return_inverse=True)
-    if 0 < len(codebook) <= LARGEST_CODEBOOK:
+    if 0 < len(codebook) <= LARGEST_ALPHABET:
         coded, stream = _stream("values", numbers, len(codebook), huffman)
         table = [("codebook", struct.pack("<H", len(codebook)) + codebook.tobytes())]
         if _length(table + stream) < _length(written):
@@ -308,22 +301,20 @@ def _sparse(
 def _stream(
     part: str, symbols: np.ndarray, alphabet: int, huffman: bool
 ) -> tuple[bool, list[Piece]]:
-    """Symbols below ``alphabet`` in fixed-length codes, or in Huffman's (True) if that is shorter."""
-    fixed = _fixed_lengths(alphabet)
-    counts = np.bincount(symbols, minlength=alphabet)
-    if huffman and len(symbols):
+    """Symbols below ``alphabet`` in fixed-length codes, or in Huffman's (True) if that is shorter.
+
+    A table of code words holds the whole alphabet, so a large one has none: distances of more than
+    12 bits occur where few weights are left.
+    """
+    width = (alphabet - 1).bit_length()
+    if huffman and len(symbols) and alphabet <= LARGEST_ALPHABET:
+        counts = np.bincount(symbols, minlength=alphabet)
         lengths = code_lengths(counts.tolist())
         bits = int(counts @ np.asarray(lengths))
-        shorter = alphabet + -(-bits // 8) < -(-len(symbols) * fixed[0] // 8)
+        shorter = alphabet + -(-bits // 8) < -(-len(symbols) * width // 8)
         if shorter and max(lengths) <= LONGEST_CODE:
             return True, [("tables", bytes(lengths)), (part, encode(symbols, lengths))]
-    return False, [(part, encode(symbols, fixed) if alphabet > 1 else b"")]
-
-
-def _fixed_lengths(alphabet: int) -> list[int]:
-    """Fixed-length codes as a prefix code: all words of the width that the alphabet needs."""
-    width = (alphabet - 1).bit_length()
-    return [width] * 2**width
+    return False, [(part, container.pack(symbols, width))]
 
 
 def _length(pieces: Sequence[Piece]) -> int:
@@ -332,51 +323,51 @@ def _length(pieces: Sequence[Piece]) -> int:
 
 def _read_tensor(file: BytesIO, like: Tensor) -> Tensor:
     """The next tensor of the file, of the shape and type of ``like``."""
-    (form,) = _take(file, 1)
+    (form,) = container.take(file, 1)
+    size = like.element_size()
     if form == 0:
-        data = bytearray(_take(file, like.numel() * like.element_size()))
-        flat = torch.frombuffer(data, dtype=like.dtype) if data else torch.empty(0).to(like.dtype)
-        return flat.view(like.shape)
+        return _tensor(container.take(file, like.numel() * size), like)
     known = SPARSE | CODEBOOK | CODED_INDICES | CODED_VALUES
-    if like.dtype != torch.float32 or form & ~known or not form & SPARSE:
-        raise ValueError(f"the file holds a tensor of unknown form {form}")
-    index_bits, entries = struct.unpack("<BI", _take(file, 5))
+    if not like.is_floating_point() or size not in WORDS or form & ~known or not form & SPARSE:
+        raise ValueError(f"it holds a tensor of unknown form {form}")
+    index_bits, entries = struct.unpack("<BI", container.take(file, 5))
     if index_bits > MOST_INDEX_BITS or entries > like.numel():
-        raise ValueError(f"the file has {entries} entries of {index_bits} bits for {like.shape}")
+        raise ValueError(f"it has {entries} entries of {index_bits} bits for {like.shape}")
     codebook = None
     if form & CODEBOOK:
-        (k,) = struct.unpack("<H", _take(file, 2))
-        if not 1 <= k <= min(LARGEST_CODEBOOK, entries):
-            raise ValueError(f"the file has a codebook of {k} values for {entries} entries")
-        codebook = np.frombuffer(_take(file, 4 * k), dtype=np.uint32)
+        (k,) = struct.unpack("<H", container.take(file, 2))
+        if not 1 <= k <= min(LARGEST_ALPHABET, entries):
+            raise ValueError(f"it has a codebook of {k} values for {entries} entries")
+        codebook = np.frombuffer(container.take(file, size * k), WORDS[size])
     distances = _read_stream(file, entries, 2**index_bits, bool(form & CODED_INDICES))
-    positions = absolute(torch.tensor(distances, dtype=torch.int64)).numpy()
+    positions = absolute(torch.from_numpy(distances)).numpy()
     if entries and positions[-1] >= like.numel():
-        raise ValueError(f"the file has an entry at {positions[-1]} for {like.shape}")
+        raise ValueError(f"it has an entry at {positions[-1]} for {like.shape}")
+    words = np.zeros(like.numel(), WORDS[size])
     if codebook is None:
-        values = np.frombuffer(_take(file, 4 * entries), dtype=np.uint32)
+        words[positions] = np.frombuffer(container.take(file, size * entries), WORDS[size])
     else:
-        values = codebook[_read_stream(file, entries, len(codebook), bool(form & CODED_VALUES))]
-    words = np.zeros(like.numel(), dtype=np.uint32)
-    words[positions] = values
-    return torch.from_numpy(words.view(np.float32)).view(like.shape)
+        numbers = _read_stream(file, entries, len(codebook), bool(form & CODED_VALUES))
+        words[positions] = codebook[numbers]
+    return _tensor(words.tobytes(), like)
 
 
-def _read_stream(file: BytesIO, count: int, alphabet: int, coded: bool) -> list[int]:
-    """``count`` symbols below ``alphabet``."""
-    lengths = list(_take(file, alphabet)) if coded else _fixed_lengths(alphabet)
-    if lengths == [0]:
-        return [0] * count  # an alphabet of one needs no bits
-    start = file.tell()
-    symbols, used = decode(file.read(-(-count * max(lengths) // 8)), lengths, count)
-    file.seek(start + used)
-    if any(symbol >= alphabet for symbol in symbols):
-        raise ValueError(f"the file has a symbol beyond its alphabet of {alphabet}")
+def _tensor(data: bytes, like: Tensor) -> Tensor:
+    flat = torch.frombuffer(bytearray(data), dtype=like.dtype) if data else like.new_empty(0)
+    return flat.view(like.shape)
+
+
+def _read_stream(file: BytesIO, count: int, alphabet: int, coded: bool) -> np.ndarray:
+    """``count`` symbols below ``alphabet``, (count,) int64."""
+    if not coded:
+        symbols = container.unpack(file, count, (alphabet - 1).bit_length())
+    else:
+        if alphabet > LARGEST_ALPHABET:
+            raise ValueError(f"it has a table of {alphabet} code words")
+        lengths, start = list(container.take(file, alphabet)), file.tell()
+        found, used = decode(file.read(-(-count * max(lengths) // 8)), lengths, count)
+        file.seek(start + used)
+        symbols = np.array(found, dtype=np.int64)
+    if count and symbols.max() >= alphabet:
+        raise ValueError(f"it has a symbol beyond its alphabet of {alphabet}")
     return symbols
-
-
-def _take(file: BytesIO, n: int) -> bytes:
-    data = file.read(n)
-    if len(data) < n:
-        raise ValueError(f"the file ends {n - len(data)} bytes too early")
-    return data

@@ -8,13 +8,23 @@ Source: Han, Mao & Dally 2016, section 3. One thing the paper leaves open is our
 codes include the zero of pruned weights.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
+from course_lib import layers
+from course_lib.training import check_counts
+
 Clusters = dict[str, Tensor]
+
+# torch's optimizers whose step at one weight depends on other weights, or that want sparse gradients.
+_OTHERS = tuple(
+    getattr(torch.optim, name)
+    for name in ("LBFGS", "Adafactor", "Muon", "SparseAdam")
+    if hasattr(torch.optim, name)
+)
 
 
 def kmeans(values: Tensor, k: int, *, iterations: int = 300) -> tuple[Tensor, Tensor]:
@@ -34,19 +44,20 @@ def kmeans(values: Tensor, k: int, *, iterations: int = 300) -> tuple[Tensor, Te
         (of two equally near, the lower).
 
     Raises:
-        ValueError: no values, values that are not finite, ``k`` or ``iterations`` below 1.
+        ValueError: no values, values that are not real and finite, ``k`` or ``iterations`` that is no
+            positive integer.
     """
-    if values.dim() != 1 or len(values) == 0 or not values.isfinite().all():
+    if values.dim() != 1 or len(values) == 0 or values.is_complex():
         raise ValueError(
-            f"values must be a row of finite numbers, got shape {tuple(values.shape)}"
-            + (", not all of them finite" if values.numel() else "")
+            f"values must be a row of real numbers, at least one, got {values.dtype} of shape "
+            f"{tuple(values.shape)}"
         )
-    for argument, n in (("k", k), ("iterations", iterations)):
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"{argument} must be a whole number from 1 on, got {n!r}")
+    check_counts(k=k, iterations=iterations)
+    layers.check_finite("values", values)
     values = values.detach().double()
     low, high = values.aminmax()
-    centroids = low + (high - low) * torch.linspace(0, 1, k, dtype=torch.double)
+    steps = torch.linspace(0, 1, k, dtype=torch.double, device=values.device)
+    centroids = low + (high - low) * steps
     for _ in range(iterations):
         nearest = torch.bucketize(values, (centroids[1:] + centroids[:-1]) / 2)  # (n,)
         sums = torch.zeros_like(centroids).index_add_(0, nearest, values)
@@ -63,29 +74,29 @@ def clusters(model: nn.Module, bits: int | Mapping[str, int]) -> Clusters:
     that is left over is the zero. Layers do not share with each other. The model is not changed.
 
     Args:
-        bits: for every parameter of two or more dimensions (the weights of linear and convolution
-            layers), or name -> bits for the parameters named.
+        bits: for every weight of a linear or convolution layer, or name -> bits for the parameters
+            named.
 
     Raises:
-        ValueError: a name that is no parameter, bits outside 1 to 12, weights that are not finite.
+        ValueError: a name that is no parameter, or one from which a parametrisation or a hook
+            computes the weight; bits outside 1 to 12; weights that are not finite.
     """
-    parameters = dict(model.named_parameters())
     if not isinstance(bits, Mapping):
-        bits = {name: bits for name, p in parameters.items() if p.dim() >= 2}
+        bits = dict.fromkeys(layers.weights(model), bits)
+    parameters = _parameters("bits", model, list(bits))
     for name, b in bits.items():
-        if name not in parameters:
-            raise ValueError(f"bits names {name!r}, which model does not have: {list(parameters)}")
-        if not isinstance(b, int) or not 1 <= b <= 12:
-            raise ValueError(f"bits of {name!r} must be a whole number from 1 to 12, got {b!r}")
+        if type(b) is not int or not 1 <= b <= 12:
+            raise ValueError(f"bits of {name!r} must be an integer from 1 to 12, got {b!r}")
+        layers.check_finite(f"model's {name!r}", parameters[name])
     found = {}
     for name, b in bits.items():
-        weight = parameters[name].detach()
+        weight = parameters[name].detach().cpu()
         alive = weight != 0
         index = torch.full(weight.shape, -1)
         if alive.any():
-            nearest = kmeans(weight[alive].cpu(), 2**b - 1)[1]
+            nearest = kmeans(weight[alive], 2**b - 1)[1]
             index[alive] = nearest.unique(return_inverse=True)[1]  # without the empty ones
-        found[name] = index.to(weight.device)
+        found[name] = index.to(parameters[name].device)
     return found
 
 
@@ -93,107 +104,199 @@ def apply(model: nn.Module, clusters: Clusters) -> None:
     """Set each weight to the mean of its cluster, and pruned ones to zero, once.
 
     Raises:
-        ValueError, TypeError: clusters that do not fit the model, which is then as it was.
+        ValueError, TypeError: clusters that do not fit the model, weights that are not finite. The
+            model is then as it was.
     """
     parameters = _check(model, clusters)
     with torch.no_grad():
         for name, index in clusters.items():
-            weight, shared = parameters[name], index >= 0
+            weight, index = parameters[name].cpu().double(), index.cpu()
+            shared = index >= 0
             number = index[shared]  # (n,) of the n weights that are not pruned
-            sums = torch.zeros(int(index.max()) + 1, dtype=torch.double, device=index.device)
-            sums.index_add_(0, number, weight[shared].double())
+            sums = torch.zeros(_count(index), dtype=torch.double)
+            sums.index_add_(0, number, weight[shared])
             means = sums / torch.bincount(number, minlength=len(sums))
-            weight.zero_()
-            weight[shared] = means[number].to(weight.dtype)
+            values = torch.zeros_like(weight)
+            values[shared] = means[number]
+            parameters[name].copy_(values)
 
 
-@contextmanager
-def hold(optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters) -> Iterator[None]:
-    r"""Train centroids instead of weights, within the block: ``with hold(...): training.fit(...)``.
+class Handle(ExitStack):
+    """What removes several hooks: ``remove()``, or the end of a ``with`` block."""
 
-    Before every step the gradients of a cluster's weights are summed, and each of its weights gets
-    the sum, so that all of them move as the one centroid would:
+    remove = ExitStack.close
+
+
+def hold(optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters) -> Handle:
+    r"""Train centroids instead of weights from now on: each cluster moves as one.
+
+    During every step a weight's gradient is the sum of its cluster's gradients, so that all of the
+    cluster move as the one centroid would:
 
     .. math:: \frac{\partial \mathcal{L}}{\partial C_k}
               = \sum_{i,j} \frac{\partial \mathcal{L}}{\partial W_{ij}} \mathbb{1}(I_{ij} = k)
 
-    After the step one weight a cluster is copied to the others, lest rounding part them, and pruned
-    weights are zero. Parameters without clusters (biases) train as ever. A sum over a thousand
-    weights is large: SGD needs a learning rate that is smaller accordingly, Adam does not mind.
+    After the step one weight per cluster is copied to the others, lest rounding part them, and
+    pruned weights are zero. Parameters without clusters (biases) train as ever. A sum over a
+    thousand weights is large: SGD needs a learning rate that is smaller accordingly, Adam does not
+    mind.
+
+    This holds for optimizers that treat every weight by itself (SGD, Adam, RMSprop, …), with
+    ``step(closure)`` and a ``GradScaler`` too. Before and after the step ``.grad`` holds the
+    gradients of the weights, so ``clip_grad_norm_`` measures those, not the centroids'.
 
     Source: Han et al. 2016, equation 3 and figure 3.
 
+    Returns:
+        A handle; ``handle.remove()`` lets the weights go, and so does the end of
+        ``with hold(...):``. Remove it before holding the same weights anew.
+
     Raises:
         ValueError, TypeError: as ``apply``; also a clustered parameter the optimizer does not train.
+        NotImplementedError: an optimizer whose steps mix weights (LBFGS, Adafactor, Muon), SparseAdam.
     """
     parameters = _check(model, clusters)
+    if isinstance(optimizer, _OTHERS):
+        raise NotImplementedError(
+            "optimizer must treat every weight by itself and take dense gradients, "
+            f"got {type(optimizer).__name__}"
+        )
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name in clusters:
         if id(parameters[name]) not in trained:
             raise ValueError(f"clusters names {name!r}, which optimizer does not train")
     apply(model, clusters)
-    members = []  # a parameter, where its n shared weights are, their clusters, one of n for each
-    for name, index in clusters.items():
-        at = (index >= 0).nonzero(as_tuple=True)  # not flat: weights may lie in any memory format
-        number = index[at]  # (n,)
-        one = torch.zeros(int(index.max()) + 1, dtype=torch.long, device=index.device)
-        one[number] = torch.arange(len(number), device=index.device)
-        members.append((parameters[name], at, number, one))
+    held = [_Held(parameters[name], index) for name, index in clusters.items()]
 
-    @torch.no_grad()
-    def sum_gradients(*_: object) -> None:
-        for parameter, at, number, one in members:
-            if parameter.grad is None:
-                continue  # no step is taken there either
-            sums = parameter.grad.new_zeros(len(one)).index_add_(0, number, parameter.grad[at])
-            parameter.grad.zero_()[at] = sums[number]
+    def sum_gradients(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            for h in held:
+                h.sum_gradients()
+            return None
 
-    @torch.no_grad()
+        def summed() -> object:  # the gradients are there only after the closure has run
+            loss = closure()
+            for h in held:
+                h.sum_gradients()
+            return loss
+
+        if len(args) > 1:
+            return (args[0], summed, *args[2:]), kwargs
+        return args, {**kwargs, "closure": summed}
+
     def copy_centroids(*_: object) -> None:
-        for parameter, at, number, one in members:
-            centroids = parameter[at][one]
-            parameter.zero_()[at] = centroids[number]
+        for h in held:
+            h.copy_centroids()
 
-    handles = [
-        optimizer.register_step_pre_hook(sum_gradients),
-        optimizer.register_step_post_hook(copy_centroids),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    handle = Handle()
+    handle.callback(optimizer.register_step_pre_hook(sum_gradients).remove)
+    handle.callback(optimizer.register_step_post_hook(copy_centroids).remove)
+    return handle
+
+
+class _Held:
+    """One parameter whose weights move by clusters."""
+
+    def __init__(self, parameter: nn.Parameter, index: Tensor) -> None:
+        index = index.to(parameter.device)
+        self.parameter, self.gradient = parameter, None
+        self.at = (index >= 0).nonzero(as_tuple=True)  # not flat: any memory format will do
+        self.number = index[self.at]  # (n,) clusters of the n shared weights
+        one = torch.zeros(_count(index), dtype=torch.long, device=index.device)
+        self.one = one.index_copy_(0, self.number, torch.arange(len(self.number)).to(one))
+
+    @torch.no_grad()
+    def sum_gradients(self) -> None:
+        """Put the clusters' sums in the gradient's place."""
+        gradient = self.gradient = self.parameter.grad
+        if gradient is None:
+            return  # no step is taken there either
+        gradient = gradient.to_dense()
+        parts = layers.at_least_float32(gradient[self.at])
+        sums = parts.new_zeros(len(self.one)).index_add_(0, self.number, parts)
+        summed = torch.zeros_like(gradient)
+        summed[self.at] = sums[self.number].to(gradient.dtype)
+        self.parameter.grad = summed
+
+    @torch.no_grad()
+    def copy_centroids(self) -> None:
+        """Make the clusters' weights equal, the others zero; the gradient is the weights' again."""
+        centroids = self.parameter[self.at][self.one]
+        self.parameter.zero_()[self.at] = centroids[self.number]
+        if self.gradient is not None:
+            self.parameter.grad, self.gradient = self.gradient, None
 
 
 def stack(members: Sequence[Clusters]) -> Clusters:
-    """Clusters of K networks, name -> (*shape), for a ``ensemble.stack``, name -> (K, *shape); the
-    members share nothing with each other."""
+    """Clusters of K networks, name -> (*shape), for an ``ensemble.stack``, name -> (K, *shape); the
+    members share nothing with each other.
+
+    Raises:
+        ValueError: no members, or some that differ in names or shapes.
+    """
     if not members:
         raise ValueError("members must hold at least one network's clusters, got none")
+    shapes = [{name: tuple(index.shape) for name, index in m.items()} for m in members]
+    for k, other in enumerate(shapes):
+        if other != shapes[0]:
+            raise ValueError(
+                f"members[{k}] must have the names and shapes of members[0], {shapes[0]}, got {other}"
+            )
     found = {}
     for name in members[0]:
         parts, first = [], 0
         for member in members:
             parts.append(torch.where(member[name] >= 0, member[name] + first, -1))
-            first += int(member[name].max()) + 1
+            first += _count(member[name])
         found[name] = torch.stack(parts)
     return found
 
 
-def _check(model: nn.Module, clusters: Clusters) -> dict[str, nn.Parameter]:
-    """All of the clusters fit the model, or an error before anything is changed."""
-    parameters = dict(model.named_parameters())
-    for name, index in clusters.items():
+def _count(index: Tensor) -> int:
+    """How many clusters there are, those without a weight included."""
+    return int(index.max()) + 1 if index.numel() else 0
+
+
+def _parameters(argument: str, model: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
+    """The model's parameters, if all of the names are among them and each is a weight or bias that a
+    layer computes with, named once."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))  # a tied one by all its names
+    named: dict[int, str] = {}
+    for name in names:
         if name not in parameters:
             raise ValueError(
-                f"clusters names {name!r}, which model does not have: {list(parameters)}"
+                f"{argument} names {name!r}, which model does not have: {list(parameters)}"
             )
+        owner, _, leaf = name.rpartition(".")
+        if "parametrizations" in owner.split("."):
+            raise ValueError(
+                f"{argument} names {name!r}, from which a parametrisation computes the weight: "
+                "fold it first (parametrized.folded)"
+            )
+        layer = model.get_submodule(owner)
+        if isinstance(layer, layers.WEIGHTED) and leaf != "bias":
+            layers.check_plain(owner, layer)
+        first = named.setdefault(id(parameters[name]), name)
+        if first != name:
+            raise ValueError(
+                f"{argument} names {first!r} and {name!r}, which are one tied parameter"
+            )
+    return parameters
+
+
+def _check(model: nn.Module, clusters: Clusters) -> dict[str, nn.Parameter]:
+    """All of the clusters fit the model, or an error before anything is changed."""
+    parameters = _parameters("clusters", model, list(clusters))
+    for name, index in clusters.items():
         if not isinstance(index, Tensor) or index.dtype != torch.int64:
             found = index.dtype if isinstance(index, Tensor) else type(index).__name__
             raise TypeError(f"clusters[{name!r}] must be a torch.int64 tensor, got {found}")
-        if index.shape != parameters[name].shape or index.min() < -1:
+        n, shape = parameters[name].numel(), tuple(parameters[name].shape)
+        if index.shape != shape or n and not -1 <= index.min() <= index.max() < n:
             raise ValueError(
-                f"clusters[{name!r}] must have shape {tuple(parameters[name].shape)} and numbers "
-                f"from -1 on, got shape {tuple(index.shape)} and {int(index.min())}"
+                f"clusters[{name!r}] must have shape {shape} and numbers from -1 on, below {n}, got "
+                f"shape {tuple(index.shape)} and {index.unique()}"
             )
+        layers.check_finite(f"model's {name!r}", parameters[name])
     return parameters
