@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from course_lib.pruning import masks
-from course_lib.pruning.counting import check_sparsity, keep_top, whole_numbers
+from course_lib.pruning.counting import check_sparsity, keep_top_over, whole_numbers
 from course_lib.pruning.criteria import Scores
 from course_lib.pruning.masks import Masks
 from course_lib.training import check_counts
@@ -21,17 +21,19 @@ def per_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
 
     Args:
         scores: parameter name -> scores, higher = keep.
-        sparsity: the fraction removed of every layer, or one a layer by name.
+        sparsity: the fraction removed of every layer, or one per layer by name.
 
     Raises:
         ValueError: a sparsity outside [0, 1], a name too many or too few, NaN scores.
+        TypeError: scores or a sparsity that are not real numbers.
     """
-    shares = _shares(scores, sparsity)
-    found = {
-        name: keep_top(s.flatten(), s.numel() - round(shares[name] * s.numel())).view(s.shape)
-        for name, s in scores.items()
-    }
-    _warn_of_collapse({name: keep for name, keep in found.items() if shares[name] < 1})
+    _check_scores(scores)
+    sparsities = _by_layer(scores, sparsity)
+    found = {}
+    for name, s in scores.items():
+        n_keep = s.numel() - round(sparsities[name] * s.numel())
+        found |= keep_top_over({name: s}, n_keep)
+    _warn_of_collapse({name: keep for name, keep in found.items() if sparsities[name] < 1})
     return found
 
 
@@ -48,38 +50,35 @@ def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) ->
     Raises:
         ValueError: a sparsity outside [0, 1] or below that of ``within``, NaN scores, or
             ``within`` with other names or shapes than ``scores``.
+        TypeError: scores or a sparsity that are not real numbers, masks that are not bool.
     """
     _check_scores(scores)
     sparsity = check_sparsity("sparsity", sparsity)
-    flat = torch.cat([s.flatten() for s in scores.values()])
-    n_keep = len(flat) - round(sparsity * len(flat))
-    if within is None:
-        keep = keep_top(flat, n_keep)
-    else:
+    n = sum(s.numel() for s in scores.values())
+    n_keep = n - round(sparsity * n)
+    if within is not None:
         if within.keys() != scores.keys():
             raise ValueError(
                 f"within must name the layers of scores, {sorted(scores)}, got {sorted(within)}"
             )
         masks.check(within, scores, "within", "scores")
-        keep = torch.cat([within[name].flatten() for name in scores])
-        alive = int(keep.count_nonzero())
+        alive = sum(int(keep.count_nonzero()) for keep in within.values())
         if n_keep > alive:
             raise ValueError(
-                f"sparsity={sparsity!r} keeps {n_keep} of {len(flat)} weights, "
+                f"sparsity={sparsity!r} keeps {n_keep} of {n} weights, "
                 f"but within has only {alive} left"
             )
-        keep[keep.clone()] = keep_top(flat[keep], n_keep)
-    parts = keep.split([s.numel() for s in scores.values()])
-    found = {n: part.view(s.shape) for (n, s), part in zip(scores.items(), parts, strict=True)}
+    found = keep_top_over(scores, n_keep, within)
     if sparsity < 1:
         _warn_of_collapse(found)
     return found
 
 
 def _warn_of_collapse(found: Masks) -> None:
-    """Name the layers of which nothing is left; Python shows a warning once a line of the caller."""
+    """Name the layers of which nothing is left; Python warns once per line of the caller."""
     for name, keep in found.items():
-        if keep.numel() and not keep.any():
+        # NumPy's any stops at the first True; torch's reads them all.
+        if keep.numel() and not keep.numpy(force=True).any():
             warnings.warn(f"nothing is left of {name!r}: no signal passes it", stacklevel=3)
 
 
@@ -109,7 +108,7 @@ def iteratively(
 def erdos_renyi(
     shapes: Mapping[str, Sequence[int]], sparsity: float, *, kernel: bool = True
 ) -> dict[str, float]:
-    r"""Sparsities a layer by the Erdős–Rényi rule: small layers stay denser than large ones.
+    r"""Sparsities per layer by the Erdős–Rényi rule: small layers stay denser than large ones.
 
     The density of layer :math:`l` is :math:`\epsilon\, r_l`, capped at 1, where
 
@@ -166,13 +165,12 @@ def _check_scores(scores: Scores) -> None:
     if not sum(s.numel() for s in scores.values()):
         raise ValueError(f"scores must hold at least one weight, got {dict(scores)!r}")
     for name, s in scores.items():
-        if s.isnan().any():
-            raise ValueError(f"scores[{name!r}] must be numbers, got {int(s.isnan().sum())} NaN")
+        if s.dtype == torch.bool or s.is_complex():
+            raise TypeError(f"scores[{name!r}] must be real numbers, got {s.dtype}")
 
 
-def _shares(scores: Scores, sparsity: float | Mapping[str, float]) -> Mapping[str, float]:
-    """One checked sparsity a layer."""
-    _check_scores(scores)
+def _by_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> dict[str, float]:
+    """One checked sparsity per layer."""
     if not isinstance(sparsity, Mapping):
         sparsity = dict.fromkeys(scores, sparsity)
     if sparsity.keys() != scores.keys():

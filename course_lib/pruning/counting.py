@@ -6,10 +6,17 @@ entry (in the order of the layers, then row by row) stays.
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
+
+LARGE = 1_000_000  # from here on a sample brackets the cut first
+SAMPLE = 65_536
+
+Arrays = dict[str, np.ndarray]
 
 
 def keep_top(scores: Tensor, n_keep: int) -> Tensor:
@@ -17,33 +24,108 @@ def keep_top(scores: Tensor, n_keep: int) -> Tensor:
     n = len(scores)
     if n_keep in (0, n):
         return torch.full((n,), n_keep > 0, device=scores.device)
-    cut = _kth_smallest(scores, n - n_keep + 1)  # the lowest score that stays
+    cut = scores.kthvalue(n - n_keep + 1).values  # the lowest score that stays
     keep = scores > cut
     tied = (scores == cut).nonzero().squeeze(1)
     keep[tied[: n_keep - int(keep.count_nonzero())]] = True
     return keep
 
 
-def _kth_smallest(x: Tensor, k: int) -> Tensor:
-    """The k-th smallest (from 1) of (n,) numbers, exactly.
+def keep_top_over(
+    scores: Mapping[str, Tensor], n_keep: int, within: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """``keep_top`` over all layers together, without joining them: name -> mask.
 
-    On millions of numbers a sample first brackets the answer, so that only the few numbers inside
-    the bracket have to be ordered (Floyd & Rivest 1975). A sample that misses costs time, nothing
-    else.
+    A sample gives two bounds that the cut very probably lies between. One pass then finds what is
+    above both, and only the few scores between them have to be ordered (Floyd & Rivest 1975). If
+    the sample misled, the bounds take in everything: that costs time, nothing else. All of it
+    happens on the CPU, in NumPy, whose comparisons are twice as fast as torch's there.
+
+    Args:
+        within: earlier masks of all layers; what they removed stays removed.
+
+    Raises:
+        ValueError: NaN among the scores.
     """
-    n = len(x)
-    if n >= 1_000_000:
-        sample = x[:: n // 65_536].sort().values
-        rank, slack = k * len(sample) // n, 4 * math.isqrt(len(sample))
-        low, high = sample[max(0, rank - slack)], sample[min(len(sample) - 1, rank + slack)]
-        below = int((x < low).count_nonzero())
-        inside = x[(x >= low) & (x <= high)]
-        if below < k <= below + len(inside):
-            return inside.kthvalue(k - below).values
-    return x.kthvalue(k).values
+    flat, alive = _arrays(scores), None if within is None else _arrays(within)
+    for bounds in (_bounds(flat, alive, n_keep), _limits(flat)):
+        keep, places, above = _split(flat, alive, bounds)
+        between = sum(len(at) for at in places.values())
+        if above <= n_keep <= above + between:
+            break
+    values = np.concatenate([flat[name][at] for name, at in places.items()])
+    chosen = keep_top(torch.from_numpy(values), n_keep - above).numpy()
+    for name, at in places.items():
+        keep[name][at], chosen = chosen[: len(at)], chosen[len(at) :]
+    return {
+        name: torch.from_numpy(keep[name]).view(s.shape).to(s.device) for name, s in scores.items()
+    }
 
 
-def whole_numbers(parts: Mapping[str, float], total: int) -> dict[str, int]:
+def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
+    """Each tensor row by row, (n,), all of one type that NumPy has; views where nothing changes."""
+    dtype = next(iter(tensors.values())).dtype
+    for x in tensors.values():
+        dtype = torch.promote_types(dtype, x.dtype)
+    if dtype.is_floating_point and dtype.itemsize < 4:
+        dtype = torch.float32  # holds every half-precision number
+    return {
+        name: x.detach().to("cpu", dtype).contiguous().view(-1).numpy()
+        for name, x in tensors.items()
+    }
+
+
+def _limits(flat: Arrays) -> tuple[np.generic, np.generic]:
+    """Bounds that no score is outside of."""
+    dtype = next(iter(flat.values())).dtype
+    if dtype.kind == "f":
+        return dtype.type(-np.inf), dtype.type(np.inf)
+    return dtype.type(np.iinfo(dtype).min), dtype.type(np.iinfo(dtype).max)
+
+
+def _bounds(flat: Arrays, alive: Arrays | None, n_keep: int) -> tuple[np.generic, np.generic]:
+    """Two scores between which the cut very probably lies, from a sample."""
+    low, high = _limits(flat)
+    n = sum(len(x) for x in flat.values())
+    if n < LARGE:
+        return low, high
+    step = n // SAMPLE
+    every = {name: x[::step] for name, x in flat.items()}
+    if alive is not None:
+        every = {name: x[alive[name][::step]] for name, x in every.items()}
+        n = sum(np.count_nonzero(x) for x in alive.values())
+    sample = np.concatenate(list(every.values()))
+    stay = n_keep / max(n, 1)
+    # Four standard deviations of the rank that the cut has in a random sample.
+    slack = 2 + math.ceil(4 * math.sqrt(len(sample) * stay * (1 - stay)))
+    rank = round((1 - stay) * len(sample))
+    if rank - slack >= 0:
+        low = np.partition(sample, rank - slack)[rank - slack]
+    if rank + slack < len(sample):
+        high = np.partition(sample, rank + slack)[rank + slack]
+    return low, high
+
+
+def _split(
+    flat: Arrays, alive: Arrays | None, bounds: tuple[np.generic, np.generic]
+) -> tuple[Arrays, Arrays, int]:
+    """Masks of the scores above the bounds, the places of those between, and how many are above."""
+    low, high = bounds
+    keep, places, above = {}, {}, 0
+    for name, x in flat.items():
+        keep[name] = x > high
+        between = np.flatnonzero((x < low) == keep[name])  # neither; NaN, too, is neither
+        if unknown := np.count_nonzero(np.isnan(x[between])):
+            raise ValueError(f"scores[{name!r}] must be numbers, got {unknown} NaN")
+        if alive is not None:
+            keep[name] &= alive[name]
+            between = between[alive[name][between]]
+        places[name] = between
+        above += int(np.count_nonzero(keep[name]))
+    return keep, places, above
+
+
+def whole_numbers(parts: Mapping[str, float | Fraction], total: int) -> dict[str, int]:
     """Round parts to whole numbers that add up to ``total``: those with the largest remainders go
     up."""
     down = {name: math.floor(part) for name, part in parts.items()}
