@@ -15,7 +15,7 @@ C (early stopping), E (random sparsity) and G.1 (rates, validation set), read in
 back to a step k > 0 instead: Frankle et al. 2019, "Stabilizing the Lottery Ticket Hypothesis", and
 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (abstracts read).
 
-Everything works on an ordinary network and on a ``ensemble.stack`` of many.
+Everything works on an ordinary network and on an ``ensemble.stack`` of many.
 """
 
 import copy
@@ -34,7 +34,7 @@ from course_lib.pruning.masks import Masks
 
 
 class Search(NamedTuple):
-    """What ``find`` leaves behind."""
+    """What ``find_tickets`` leaves behind."""
 
     start: dict[str, Tensor]  # the state that every round goes back to: θ_0, or θ_k
     rounds: list[pipeline.Round]  # round 0 is the dense network
@@ -117,14 +117,18 @@ def find_tickets(
     Raises:
         ValueError, TypeError: as ``pipeline.iterate`` and ``training.fit``; the model is as it was.
     """
+    pipeline.check_rounds(model, train, plan, pruning, test=test)
     first = pipeline.next_masks(model, pruning)  # refuses now what would fail after the training
-    dense = dataclasses.replace(plan, optimizer=pipeline.fresh_optimizer(plan)(model))
+    dense = dataclasses.replace(plan, optimizer=plan.optimizer(model))
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     if plan.first:
         early = dataclasses.replace(dense, first=0, last=plan.first, valid=None)
         training.fit(model, train, early, checkpoint=_file(folder, "start"))
+    elif plan.start is not None:
+        model.load_state_dict(plan.start)
     start = training.snapshot(model)
+    dense = dataclasses.replace(dense, start=start)  # a folder of another start is refused
     history = training.fit(model, train, dense, checkpoint=_file(folder, "dense"))
     accuracy = None if test is None else training.evaluate(model, test)
     again = dataclasses.replace(plan, start=start)
@@ -135,7 +139,7 @@ def find_tickets(
 
 def ticket(model: nn.Module, keep: Mapping[str, Tensor]) -> nn.Module:
     r"""A copy of the network, or stack, under a mask, ready to be trained alone:
-    :math:`f(x; m \odot \theta)`. With the initial weights and a mask of ``find``, a ticket.
+    :math:`f(x; m \odot \theta)`. With the initial weights and a mask of ``find_tickets``, a ticket.
 
     Raises:
         ValueError, TypeError: as ``masks.apply``.
@@ -172,7 +176,11 @@ def random_mask(model: nn.Module, keep: Masks, *, seed: int) -> Masks:
     Args:
         model: whose masks they are: a network, or a stack, with one count per member.
         keep: the masks to copy the counts from.
+
+    Raises:
+        ValueError, TypeError: masks that do not fit ``model``, as ``masks.apply``.
     """
+    masks.check(keep, dict(model.named_parameters()), "keep")
     generator = torch.Generator().manual_seed(seed)
     rows = ensemble.by_member(model, keep)
     return {n: shuffled(rows[n], generator).view_as(mask) for n, mask in keep.items()}

@@ -17,11 +17,13 @@ Checked: the abstract, which defines all three in these words, and the authors' 
 checked: the body of the paper, so neither its symbols nor that its fixed rate is the schedule's
 last one. Their checkpoints hold the momentum too; here every retraining starts without.
 
-Everything works on an ordinary network and on a ``ensemble.stack``, whose members are scored and
+Everything works on an ordinary network and on an ``ensemble.stack``, whose members are scored and
 pruned one by one and trained together.
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -70,20 +72,22 @@ def segment(schedule: Schedule, start: float, end: float = 1.0) -> Schedule:
 
 
 def fine_tuning(plan: Plan, epochs: int, *, rate: float) -> Plan:
-    """Go on from the final weights at a small fixed learning rate.
+    """The plan to go on from the final weights at a small fixed learning rate.
 
     Args:
         plan: of the original training.
         rate: as a factor on the optimizer's learning rate. Han et al. 2015, section 4, retrain
             LeNet at 1/10 and AlexNet at 1/100 of the original one.
     """
-    if not rate > 0:
-        raise ValueError(f"rate must be positive, got {rate!r}")
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate must be a positive number, got {rate!r}")
+    training.check_counts(epochs=epochs)
     return dataclasses.replace(plan, epochs=epochs, schedule=lambda t: rate)
 
 
 def rate_rewinding(plan: Plan, epochs: int) -> Plan:
-    """Go on from the final weights, and replay the learning rates of the last ``epochs`` epochs.
+    """The plan to go on from the final weights, and to replay the learning rates of the last
+    ``epochs`` epochs.
 
     Args:
         plan: of the original training, of T = ``plan.epochs`` epochs.
@@ -99,8 +103,9 @@ def rate_rewinding(plan: Plan, epochs: int) -> Plan:
 
 
 def weight_rewinding(plan: Plan, epochs: int, weights: Mapping[str, Tensor]) -> Plan:
-    """Put the weights that are left back to what they were ``epochs`` before the end, and train
-    from there as the first time. With ``epochs = plan.epochs`` that is the start of all training.
+    """The plan to put the weights that are left back to what they were ``epochs`` before the end,
+    and to train from there as the first time. With ``epochs = plan.epochs`` that is the start of all
+    training.
 
     Args:
         plan: as in ``rate_rewinding``.
@@ -120,9 +125,9 @@ def iterate(
 ) -> list[Round]:
     """Prune and retrain a trained network, or a stack, in place, ``pruning.rounds`` times.
 
-    The cost is ``rounds * plan.epochs`` epochs, whatever the schedule: with ``schedules.one_shot(s)``
-    everything goes in the first round and the others only train, with ``lambda step: 0.0`` nothing
-    goes at all. These are the controls of the same budget.
+    The cost is ``rounds * plan.epochs`` epochs, whatever the sparsities: with
+    ``schedules.one_shot(s)`` everything goes in the first round and the others only train, with
+    ``lambda step: 0.0`` nothing goes at all. These are the controls of the same budget.
 
     Args:
         plan: how to train after each pruning. Its ``optimizer`` makes a fresh one for each round, and
@@ -134,15 +139,13 @@ def iterate(
             bit for bit where it would have. Needs a ``score`` that repeats itself.
 
     Raises:
-        ValueError: a number of rounds below 1, a sparsity that falls or leaves [0, 1], as many scores
-            as the stack has no members, a ``plan.start`` that does not fit, or a ``folder`` of
-            another run. In all but the last case the model is as it was.
-        TypeError: an optimizer that stands already.
+        ValueError: a number of rounds below 1, a sparsity that falls or leaves [0, 1], a number of
+            scores other than the stack's members, a plan that ``training.fit`` refuses, or a
+            ``folder`` that is damaged or of another run. In all but the last case the model is as
+            it was.
+        TypeError: an optimizer instead of a function that makes one.
     """
-    _check_sparsities(pruning)
-    _one_each(pruning.score, model)
-    training.check_state("start", model, plan.start)
-    fresh_optimizer(plan)
+    check_rounds(model, train, plan, pruning, test=test)
     keep, done = None, []
     for number in range(1, pruning.rounds + 1):
         keep = next_masks(model, pruning, number, keep)
@@ -173,30 +176,39 @@ def train_held(
         plan, test, checkpoint: as in ``training.fit``.
 
     Raises:
-        ValueError, TypeError: as ``masks.hold`` and ``training.fit``.
+        ValueError, TypeError: as ``masks.hold`` and ``training.fit``; the model is as it was.
     """
     training.check_state("start", model, plan.start)
     made = plan.optimizer
     optimizer = made if isinstance(made, torch.optim.Optimizer) else made(model)
+    before = training.snapshot(model)
     if plan.start is not None:
         model.load_state_dict(plan.start)
-    handle = masks.hold(optimizer, model, keep)
-    own = dataclasses.replace(plan, optimizer=optimizer, start=None)
+    handle = None
     try:
+        handle = masks.hold(optimizer, model, keep)
+        start = None if plan.start is None else training.snapshot(model)  # under the masks
+        own = dataclasses.replace(plan, optimizer=optimizer, start=start)
         return training.fit(model, train, own, test=test, checkpoint=checkpoint)
+    except Exception:  # refused: masks that do not fit, a checkpoint of another run
+        model.load_state_dict(before)
+        raise
     finally:  # also when interrupted: the optimizer may be the caller's
-        handle.remove()
+        if handle is not None:
+            handle.remove()
 
 
-def fresh_optimizer(plan: Plan) -> Callable[[nn.Module], torch.optim.Optimizer]:
-    """What makes an optimizer for each round.
-
-    Raises:
-        TypeError: the plan has an optimizer that stands already.
-    """
+def check_rounds(
+    model: nn.Module, train: Split, plan: Plan, pruning: Pruning, *, test: Split | None = None
+) -> None:
+    """Raise ValueError or TypeError for rounds that ``iterate`` would refuse."""
+    _check_sparsities(pruning)
+    _one_each(pruning.score, model)
     if isinstance(plan.optimizer, torch.optim.Optimizer):
-        raise TypeError("plan.optimizer must make a fresh optimizer per round, got one that stands")
-    return plan.optimizer
+        raise TypeError(
+            "plan.optimizer must be a function that makes one per round, got an optimizer"
+        )
+    training.check_plan(model, train, plan, test=test)
 
 
 def next_masks(
@@ -206,18 +218,21 @@ def next_masks(
 
     Args:
         number: of the round, from 1 on.
-        within: masks of the round before.
+        within: masks of the round before. What they remove stays removed.
     """
-    found = []
+    sparsity, found = pruning.sparsity(number), []
     before = ensemble.by_member(model, within or {})
-    for k, net in enumerate(ensemble.members(model)):
-        scores = _one_each(pruning.score, model)[k](net)
+    for k, (net, score) in enumerate(
+        zip(ensemble.members(model), _one_each(pruning.score, model), strict=True)
+    ):
+        earlier = {name: mask[k] for name, mask in before.items()}
+        scores = score(net)
         gone = {
-            name: s.masked_fill(~before[name][k], -torch.inf)
-            for name, s in scores.items()
-            if name in before
+            name: scores[name].masked_fill(~mask, -torch.inf)
+            for name, mask in earlier.items()
+            if name in scores
         }
-        found.append(pruning.allocate(scores | gone, pruning.sparsity(number)))
+        found.append(earlier | pruning.allocate(scores | gone, sparsity))
     return ensemble.joined(model, found)
 
 
@@ -236,9 +251,12 @@ def _check_sparsities(pruning: Pruning) -> None:
     found = [pruning.sparsity(number) for number in range(1, pruning.rounds + 1)]
     by_layer = [s if isinstance(s, Mapping) else {"all": s} for s in found]
     for name in by_layer[0]:
-        line = [s[name] for s in by_layer]
-        if line != sorted(line) or not (0 <= line[0] and line[-1] <= 1):
-            raise ValueError(f"sparsity must rise within [0, 1], got {found}")
+        line = [s.get(name, -1.0) for s in by_layer]  # a layer that is missing in one round
+        rises = all(a <= b for a, b in itertools.pairwise([0, *line, 1]))
+        if not rises or any(s.keys() != by_layer[0].keys() for s in by_layer):
+            raise ValueError(
+                f"sparsity must rise within [0, 1] and name the same layers, got {found}"
+            )
 
 
 def _same_masks(path: Path, keep: Masks) -> None:
@@ -248,7 +266,6 @@ def _same_masks(path: Path, keep: Masks) -> None:
         files.save(path, keep)
         return
     kept = files.load("folder", path)
-    if kept.keys() != keep.keys() or any(
-        not torch.equal(kept[n].to(m.device), m) for n, m in keep.items()
-    ):
+    same = isinstance(kept, dict) and kept.keys() == keep.keys()
+    if not same or not all(torch.equal(kept[name], mask.cpu()) for name, mask in keep.items()):
         raise ValueError(f"folder {str(path.parent)!r} belongs to another run: {path.name} differs")

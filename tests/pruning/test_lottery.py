@@ -1,6 +1,7 @@
 """Tickets: the paper's counts and order of events; controls that differ in one thing; resuming."""
 
 import copy
+import dataclasses
 import itertools
 import statistics
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from course_lib import ensemble, models, training
-from course_lib.pruning import lottery, masks, pipeline
+from course_lib.pruning import lottery, masks
 
 LAYERS = ["fc1.weight", "fc2.weight", "fc3.weight"]
 SIZES = {"fc1.weight": 1024, "fc2.weight": 192, "fc3.weight": 120}
@@ -17,6 +18,11 @@ SIZES = {"fc1.weight": 1024, "fc2.weight": 192, "fc3.weight": 120}
 
 def net(seed=0):
     return models.mlp((64, 16, 12, 10), seed=seed)
+
+
+def paper(rounds, shares=None):
+    """How the paper prunes."""
+    return lottery.by_shares(shares or lottery.layer_shares(net()), rounds=rounds)
 
 
 def same(a, b):
@@ -85,11 +91,12 @@ def test_rounds_are_those_of_a_loop_written_by_hand(digits, rewind):
     model, finished = net(), []
 
     def noting(model):
-        finished.append(pipeline.snapshot(model))  # a round's optimizer is made before it trains
+        finished.append(training.snapshot(model))  # a round's optimizer is made before it trains
         return training.sgd(model)
 
-    search = lottery.find_tickets(model, train, rounds=3, epochs=2, rewind=rewind, optimizer=noting)
-    finished = [*finished[2:], pipeline.snapshot(model)]
+    plan = training.Plan(epochs=2, first=rewind, optimizer=noting)
+    search = lottery.find_tickets(model, train, plan, paper(3))
+    finished = [*finished[2:], training.snapshot(model)]
     for name, value in search.start.items():
         torch.testing.assert_close(value, start[name], rtol=1e-4, atol=1e-6)
     assert len(search.rounds) == 4
@@ -104,7 +111,7 @@ def test_rounds_are_those_of_a_loop_written_by_hand(digits, rewind):
 def test_masks_are_nested_exact_and_not_off_by_one(digits):
     """Google's and Facebook's code compare with `<= sorted[k]`, which removes k + 1."""
     train, _ = digits
-    search = lottery.find_tickets(net(), train, rounds=6, epochs=1)
+    search = lottery.find_tickets(net(), train, training.Plan(epochs=1), paper(6))
     assert all(m.all() for m in search.rounds[0].masks.values())
     for r, (before, after) in enumerate(itertools.pairwise(search.rounds), start=1):
         for name, share in (("fc1.weight", 0.2), ("fc2.weight", 0.2), ("fc3.weight", 0.1)):
@@ -120,13 +127,10 @@ def test_a_ticket_is_the_start_under_the_mask_to_the_last_bit(digits, stacked):
     start = ensemble.stack([net(0), net(1)]) if stacked else net()
     rate = itertools.chain([0.1, 0.1], itertools.repeat(0.0))
     model = copy.deepcopy(start)
-    search = lottery.find_tickets(
-        model,
-        train,
-        rounds=2,
-        epochs=1,
-        optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=next(rate)),
+    plan = training.Plan(
+        epochs=1, optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=next(rate))
     )
+    search = lottery.find_tickets(model, train, plan, paper(2))
     assert same(model, lottery.ticket(start, search.rounds[2].masks))
     for name, w in model.named_parameters():
         keep = search.rounds[2].masks.get(name, torch.ones_like(w))
@@ -142,15 +146,8 @@ def test_a_search_that_removes_nothing_repeats_the_dense_training_from_step_k_on
     training.fit(model, train, epochs=3, optimizer=plain(model), seed=1)
     for k in (0, 1, 6, 11):  # of 18 steps, six an epoch
         again = net()
-        search = lottery.find_tickets(
-            again,
-            train,
-            rounds=1,
-            epochs=3,
-            shares=dict.fromkeys(LAYERS, 0.0),
-            rewind=k,
-            optimizer=plain,
-        )
+        plan = training.Plan(epochs=3, first=k, optimizer=plain)
+        search = lottery.find_tickets(again, train, plan, paper(1, dict.fromkeys(LAYERS, 0.0)))
         dense = net()
         training.fit(dense, train, epochs=3, optimizer=plain(dense))
         early = net()
@@ -167,10 +164,10 @@ def test_a_search_that_removes_nothing_repeats_the_dense_training_from_step_k_on
 def test_a_stack_is_its_members_one_by_one(digits):
     train, test = digits
     nets = [net(seed) for seed in range(3)]
-    how = {"rounds": 3, "epochs": 2, "rewind": 3, "test": test, "valid": test, "every": 5}
-    together = lottery.find_tickets(ensemble.stack(nets), train, **how)
+    plan = training.Plan(epochs=2, first=3, valid=test, every=5)
+    together = lottery.find_tickets(ensemble.stack(nets), train, plan, paper(3), test=test)
     for k, one in enumerate(nets):
-        alone = lottery.find_tickets(one, train, **how)
+        alone = lottery.find_tickets(one, train, plan, paper(3), test=test)
         for ours, theirs in zip(alone.rounds, together.rounds, strict=True):
             assert all(torch.equal(m, theirs.masks[n][k]) for n, m in ours.masks.items())
             assert abs(float(ours.accuracy - theirs.accuracy[k])) < 1  # float order: a few images
@@ -180,13 +177,14 @@ def test_a_stack_is_its_members_one_by_one(digits):
 @pytest.mark.parametrize("stop", [1, 4, 9, 13, 27, 35])
 def test_an_interrupted_search_goes_on_bit_for_bit(digits, tmp_path, stopping_at, stop):
     train, test = digits
-    how = {"rounds": 3, "epochs": 2, "rewind": 3, "test": test, "valid": test, "every": 4}
+    plan = training.Plan(epochs=2, first=3, valid=test, every=4)
+    stopped = dataclasses.replace(plan, optimizer=stopping_at(stop))
     whole = net()
-    expected = lottery.find_tickets(whole, train, **how)
+    expected = lottery.find_tickets(whole, train, plan, paper(3), test=test)
     with pytest.raises(KeyboardInterrupt):
-        lottery.find_tickets(net(), train, folder=tmp_path, optimizer=stopping_at(stop), **how)
+        lottery.find_tickets(net(), train, stopped, paper(3), test=test, folder=tmp_path)
     resumed = net()
-    got = lottery.find_tickets(resumed, train, folder=tmp_path, **how)
+    got = lottery.find_tickets(resumed, train, plan, paper(3), test=test, folder=tmp_path)
     assert same(resumed, whole)
     assert all(torch.equal(v, expected.start[n]) for n, v in got.start.items())
     for ours, theirs in zip(got.rounds, expected.rounds, strict=True):
@@ -233,9 +231,10 @@ def test_reinitialised_weights_know_nothing_of_the_old_ones():
 def test_a_random_mask_has_the_counts_and_not_the_places(digits, stacked):
     train, _ = digits
     model = ensemble.stack([net(0), net(1)]) if stacked else net()
-    keep = lottery.find_tickets(model, train, rounds=5, epochs=1).rounds[-1].masks
+    plan = training.Plan(epochs=1)
+    keep = lottery.find_tickets(model, train, plan, paper(5)).rounds[-1].masks
     given = {n: m.clone() for n, m in keep.items()}
-    other = lottery.random_mask(keep, seed=0, stacked=stacked)
+    other = lottery.random_mask(model, keep, seed=0)
     assert all(torch.equal(m, given[n]) for n, m in keep.items())
     for name, m in keep.items():
         assert other[name].dtype == torch.bool
@@ -245,7 +244,7 @@ def test_a_random_mask_has_the_counts_and_not_the_places(digits, stacked):
         assert all(a.sum() == b.sum() for a, b in pairs)
     if stacked:
         assert not torch.equal(other["fc1.weight"][0], other["fc1.weight"][1])
-    again = lottery.random_mask(keep, seed=0, stacked=stacked)
+    again = lottery.random_mask(model, keep, seed=0)
     assert all(torch.equal(m, again[n]) for n, m in other.items())
 
 
@@ -254,27 +253,66 @@ def test_random_places_are_uniform():
     deviations but once in 40,000 times."""
     keep = torch.zeros(2000, 5, 8, dtype=torch.bool)
     keep[:, :2, :5] = True
-    taken = lottery.random_mask({"w": keep}, seed=0, stacked=True)["w"].sum(0)
+    stack = ensemble.stack([models.mlp((8, 5))] * 2000)
+    taken = lottery.random_mask(stack, {"fc1.weight": keep}, seed=0)["fc1.weight"].sum(0)
     assert int(taken.sum()) == 20_000
     assert (taken - 500).abs().max() < 97
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("changes", "pruning", "words"),
     [
-        ({"rewind": 12}, "rewind must be a step from 0 to 11, got 12"),
-        ({"rewind": -1}, "rewind must be a step from 0 to 11, got -1"),
-        ({"shares": {"fc1.weight": 0.2}}, "shares must name the layers .*fc3.weight"),
-        ({"rounds": 0}, "rounds must be a whole number from 1 on, got 0"),
-        ({"shares": dict.fromkeys(LAYERS, 1.2)}, "shares.*at least 0 and below 1, got 1.2"),
+        ({"first": 12}, paper(2), "first and last must be 0 <= first < last <= 12.*got 12"),
+        ({"first": -1}, paper(2), "first and last must be 0 <= first < last <= 12.*got -1"),
+        ({}, paper(2, {"fc1.weight": 0.2}), "must name the layers .*fc3.weight"),
+        ({}, paper(2)._replace(rounds=0), "rounds must be a positive integer, got 0"),
+        ({}, paper(2)._replace(sparsity=lambda r: 1 / r), "sparsity must rise"),
+        ({"start": {}}, paper(2), "start must be a state_dict of model"),
     ],
 )
-def test_bad_input_changes_nothing(digits, wrong, words):
+def test_bad_input_changes_nothing(digits, tmp_path, changes, pruning, words):
     train, _ = digits
     model = net()
     with pytest.raises(ValueError, match=words):
-        lottery.find_tickets(model, train, **{"rounds": 2, "epochs": 2, **wrong})
+        plan = training.Plan(epochs=2, **changes)
+        lottery.find_tickets(model, train, plan, pruning, folder=tmp_path)
     assert same(model, net())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rewind", [0, 4])
+def test_a_plan_may_name_the_start(digits, rewind):
+    train, _ = digits
+    plan = training.Plan(epochs=2, first=rewind)
+    there, elsewhere = net(1), net(0)
+    expected = lottery.find_tickets(there, train, plan, paper(1))
+    plan = dataclasses.replace(plan, start=training.snapshot(net(1)))
+    search = lottery.find_tickets(elsewhere, train, plan, paper(1))
+    assert all(torch.equal(v, expected.start[n]) for n, v in search.start.items())
+    assert same(there, elsewhere)
+
+
+def test_a_search_goes_on_from_the_same_start_or_not_at_all(digits, tmp_path, stopping_at):
+    """The cell is run again with the network that the interruption has left half trained."""
+    train, _ = digits
+    model = net()
+    plan = training.Plan(epochs=2)
+    stopped = dataclasses.replace(plan, optimizer=stopping_at(3))
+    with pytest.raises(KeyboardInterrupt):
+        lottery.find_tickets(model, train, stopped, paper(1), folder=tmp_path)
+    with pytest.raises(ValueError, match="dense.pt.*belongs to a run with .*start"):
+        lottery.find_tickets(model, train, plan, paper(1), folder=tmp_path)
+
+
+@pytest.mark.parametrize("share", [1.0, -0.1, float("nan")])
+def test_shares_of_a_round_are_checked(share):
+    with pytest.raises(ValueError, match=r"shares\['fc2.weight'\] must be at least 0 and below 1"):
+        lottery.by_shares({"fc1.weight": 0.2, "fc2.weight": share}, rounds=1)
+
+
+def test_random_masks_fit_the_model():
+    with pytest.raises(ValueError, match=r"keep\['fc1.weight'\] must have shape"):
+        lottery.random_mask(net(), {"fc1.weight": torch.ones(3, dtype=torch.bool)}, seed=0)
 
 
 @pytest.mark.parametrize(

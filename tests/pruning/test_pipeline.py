@@ -1,6 +1,7 @@
 """Rounds: exact, nested, in the stated order; rewinding that gives back what was; resuming."""
 
 import copy
+import dataclasses
 import itertools
 
 import pytest
@@ -17,6 +18,9 @@ from course_lib.pruning import (
     schedules,
 )
 
+PLAN = training.Plan(epochs=4)  # of the original trainings
+SLOW = pipeline.fine_tuning(PLAN, 1, rate=0.01)
+
 
 def net(seed=0):
     return models.mlp((64, 16, 12, 10), seed=seed)
@@ -26,7 +30,7 @@ def trained(train, seed=0):
     """A network, its state after 2 of 4 epochs, both on the same schedule."""
     model = net(seed)
     training.fit(model, train, epochs=2, schedule=pipeline.segment(training.linear_decay, 0, 0.5))
-    early = pipeline.snapshot(model)
+    early = training.snapshot(model)
     training.fit(
         model, train, epochs=2, schedule=pipeline.segment(training.linear_decay, 0.5), seed=1
     )
@@ -71,14 +75,14 @@ def by_hand(model, train, *, rounds, final, epochs, rate, weights=None):
 
 
 WAYS = {
-    "fine-tuning": (lambda early: pipeline.fine_tuning(3, rate=0.02), lambda t: 0.02, False),
+    "fine-tuning": (lambda early: pipeline.fine_tuning(PLAN, 3, rate=0.02), lambda t: 0.02, False),
     "rate rewinding": (
-        lambda early: pipeline.rate_rewinding(3, of=4),
+        lambda early: pipeline.rate_rewinding(PLAN, 3),
         lambda t: 1 - (0.25 + 0.75 * t),
         False,
     ),
     "weight rewinding": (
-        lambda early: pipeline.weight_rewinding(2, of=4, weights=early),
+        lambda early: pipeline.weight_rewinding(PLAN, 2, early),
         lambda t: 0.5 - 0.5 * t,
         True,
     ),
@@ -90,24 +94,17 @@ def test_rounds_are_those_of_a_loop_written_by_hand(digits, way):
     train, _ = digits
     model, early = trained(train)
     make, rate, rewinds = WAYS[way]
-    retrain = make(early)
+    plan = make(early)
     expected = by_hand(
         model,
         train,
         rounds=3,
         final=0.9,
-        epochs=retrain.epochs,
+        epochs=plan.epochs,
         rate=rate,
         weights=early if rewinds else None,
     )
-    done = pipeline.iterate(
-        model,
-        train,
-        score=criteria.magnitude,
-        schedule=schedules.geometric(0.9, 3),
-        rounds=3,
-        retrain=retrain,
-    )
+    done = pipeline.iterate(model, train, plan, pipeline.Pruning(schedules.geometric(0.9, 3), 3))
     assert masks.sparsity(done[-1].masks) == round(0.9 * 1336) / 1336
     for name, w in model.named_parameters():
         assert torch.equal(w == 0, expected[name] == 0)
@@ -118,14 +115,8 @@ def test_rewinding_an_unpruned_network_gives_it_back_to_the_last_bit(digits):
     train, _ = digits
     model, early = trained(train)
     before = copy.deepcopy(model)
-    pipeline.iterate(
-        model,
-        train,
-        score=criteria.magnitude,
-        schedule=lambda step: 0.0,
-        rounds=1,
-        retrain=pipeline.weight_rewinding(2, of=4, weights=early),
-    )
+    rewind = pipeline.weight_rewinding(PLAN, 2, early)
+    pipeline.iterate(model, train, rewind, pipeline.Pruning(lambda step: 0.0, 1))
     assert same(model, before)
 
 
@@ -133,16 +124,12 @@ def test_weights_start_where_the_way_says(digits):
     """At learning rate zero nothing moves: what is left is what training started from."""
     train, _ = digits
     model, early = trained(train)
-    final = pipeline.snapshot(model)
+    final = training.snapshot(model)
     for weights, start in ((None, final), (early, early)):
         pruned = copy.deepcopy(model)
+        plan = training.Plan(epochs=1, schedule=lambda t: 0.0, start=weights)
         (after,) = pipeline.iterate(
-            pruned,
-            train,
-            score=criteria.magnitude,
-            schedule=schedules.one_shot(0.5),
-            rounds=1,
-            retrain=pipeline.Retrain(1, lambda t: 0.0, weights),
+            pruned, train, plan, pipeline.Pruning(schedules.one_shot(0.5), 1)
         )
         assert after.accuracy is None
         for name, w in pruned.named_parameters():
@@ -158,15 +145,12 @@ def test_a_stack_is_its_members_one_by_one(digits):
         lambda n: criteria.random(n, seed=1),
         lambda n: criteria.random(n, seed=2),
     ]
-    arguments = {
-        "schedule": schedules.geometric(0.8, 2),
-        "rounds": 2,
-        "retrain": pipeline.rate_rewinding(2, of=4),
-    }
+    plan = pipeline.rate_rewinding(PLAN, 2)
+    half = schedules.geometric(0.8, 2)
     stacked = ensemble.stack(nets)
-    together = pipeline.iterate(stacked, train, score=scores, test=test, **arguments)
+    together = pipeline.iterate(stacked, train, plan, pipeline.Pruning(half, 2, scores), test=test)
     for k, (one, score) in enumerate(zip(nets, scores, strict=True)):
-        alone = pipeline.iterate(one, train, score=score, test=test, **arguments)
+        alone = pipeline.iterate(one, train, plan, pipeline.Pruning(half, 2, score), test=test)
         for ours, theirs in zip(alone, together, strict=True):
             for name, keep in ours.masks.items():
                 assert torch.equal(keep, theirs.masks[name][k])
@@ -176,24 +160,21 @@ def test_a_stack_is_its_members_one_by_one(digits):
             torch.testing.assert_close(w, member.get_parameter(name), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("allocate", [allocate.globally, allocate.per_layer])
-def test_masks_are_nested_and_exact_also_when_scores_change_their_mind(digits, allocate):
+@pytest.mark.parametrize("dealt", [allocate.globally, allocate.per_layer])
+def test_masks_are_nested_and_exact_also_when_scores_change_their_mind(digits, dealt):
     train, _ = digits
     seeds = itertools.count()
-    done = pipeline.iterate(
-        net(),
-        train,
+
+    def fickle(net):
         # below zero, so that a dead weight scored 0 would come first
-        score=lambda n: {k: -s for k, s in criteria.random(n, seed=next(seeds)).items()},
-        schedule=schedules.linear(0.9, 4),
-        rounds=5,
-        retrain=pipeline.fine_tuning(1, rate=0.01),
-        allocate=allocate,
-    )
+        return {k: -s for k, s in criteria.random(net, seed=next(seeds)).items()}
+
+    pruning = pipeline.Pruning(schedules.linear(0.9, 4), 5, fickle, dealt)
+    done = pipeline.iterate(net(), train, SLOW, pruning)
     for step, after in enumerate(done, start=1):
         for name, keep in after.masks.items():
             share = min(step, 4) / 4 * 0.9
-            if allocate is allocate.per_layer:
+            if dealt is allocate.per_layer:
                 assert int((~keep).sum()) == round(share * keep.numel())
             if step > 1:
                 assert (keep <= done[step - 2].masks[name]).all()
@@ -205,14 +186,7 @@ def test_masks_are_nested_and_exact_also_when_scores_change_their_mind(digits, a
 def test_a_dead_weight_that_scores_zero_is_not_counted_twice(digits):
     """The classic mistake: 20 % of all weights, zeros included, are the same 20 % every round."""
     train, _ = digits
-    done = pipeline.iterate(
-        net(),
-        train,
-        score=criteria.magnitude,
-        schedule=lambda step: 1 - 0.8**step,
-        rounds=3,
-        retrain=pipeline.fine_tuning(1, rate=0.01),
-    )
+    done = pipeline.iterate(net(), train, SLOW, pipeline.Pruning(lambda step: 1 - 0.8**step, 3))
     left = [sum(int(m.sum()) for m in r.masks.values()) for r in done]
     assert left == [1336 - round((1 - 0.8**step) * 1336) for step in (1, 2, 3)]
 
@@ -221,20 +195,16 @@ def test_a_dead_weight_that_scores_zero_is_not_counted_twice(digits):
 def test_an_interrupted_run_goes_on_bit_for_bit(digits, tmp_path, stopping_at, stop):
     train, test = digits
     start, early = trained(train)
-    arguments = {
-        "score": criteria.magnitude,
-        "schedule": schedules.geometric(0.9, 3),
-        "rounds": 3,
-        "retrain": pipeline.weight_rewinding(2, of=4, weights=early),
-        "test": test,
-    }
+    plan = pipeline.weight_rewinding(PLAN, 2, early)
+    stopped = dataclasses.replace(plan, optimizer=stopping_at(stop))
+    pruning = pipeline.Pruning(schedules.geometric(0.9, 3), 3)
     whole = copy.deepcopy(start)
-    expected = pipeline.iterate(whole, train, **arguments)
+    expected = pipeline.iterate(whole, train, plan, pruning, test=test)
     model = copy.deepcopy(start)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.iterate(model, train, folder=tmp_path, optimizer=stopping_at(stop), **arguments)
+        pipeline.iterate(model, train, stopped, pruning, test=test, folder=tmp_path)
     resumed = copy.deepcopy(start)
-    got = pipeline.iterate(resumed, train, folder=tmp_path, **arguments)
+    got = pipeline.iterate(resumed, train, plan, pruning, test=test, folder=tmp_path)
     assert same(resumed, whole)
     for ours, theirs in zip(got, expected, strict=True):
         assert torch.equal(ours.accuracy, theirs.accuracy)
@@ -243,14 +213,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(digits, tmp_path, stopping_at, s
 
 def test_the_folder_of_another_run_is_refused(digits, tmp_path):
     train, _ = digits
-    arguments = {"rounds": 1, "retrain": pipeline.fine_tuning(1, rate=0.1), "folder": tmp_path}
-    pipeline.iterate(
-        net(), train, score=criteria.magnitude, schedule=schedules.one_shot(0.5), **arguments
-    )
+    half, more = (pipeline.Pruning(schedules.one_shot(s), 1) for s in (0.5, 0.6))
+    pipeline.iterate(net(), train, SLOW, half, folder=tmp_path)
     with pytest.raises(ValueError, match=r"folder .* belongs to another run: masks-1.pt differs"):
-        pipeline.iterate(
-            net(), train, score=criteria.magnitude, schedule=schedules.one_shot(0.6), **arguments
-        )
+        pipeline.iterate(net(), train, SLOW, more, folder=tmp_path)
 
 
 def test_pruning_before_training_keeps_the_first_weights(digits):
@@ -258,29 +224,22 @@ def test_pruning_before_training_keeps_the_first_weights(digits):
     model = net()
     keep = allocate.globally(criteria.random(model, seed=0), 0.8)
     optimizer = training.sgd(model)
-    pipeline.train_held(
-        model, train, keep, pipeline.Retrain(2, training.linear_decay), optimizer=optimizer
-    )
+    pipeline.train_held(model, train, keep, training.Plan(epochs=2, optimizer=optimizer))
     assert all((model.get_parameter(n)[~m] == 0).all() for n, m in keep.items())
     assert all(
         (model.get_parameter(n)[m] != net().get_parameter(n)[m]).any() for n, m in keep.items()
     )
-    assert not optimizer._optimizer_step_post_hooks  # let go
+    training.fit(model, train, epochs=1, optimizer=optimizer)  # let go
+    assert any((model.get_parameter(n)[~m] != 0).any() for n, m in keep.items())
 
 
 def test_batch_norm_is_rewound_too(digits):
     train, _ = digits
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
-    early = pipeline.snapshot(model)
+    early = training.snapshot(model)
     training.fit(model, train, epochs=1)
-    pipeline.iterate(
-        model,
-        train,
-        score=criteria.magnitude,
-        schedule=lambda step: 0.0,
-        rounds=1,
-        retrain=pipeline.weight_rewinding(1, of=1, weights=early),
-    )
+    rewind = pipeline.weight_rewinding(training.Plan(epochs=1), 1, early)
+    pipeline.iterate(model, train, rewind, pipeline.Pruning(lambda step: 0.0, 1))
     fresh = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
     fresh.load_state_dict(early)
     training.fit(fresh, train, epochs=1, seed=1)
@@ -290,21 +249,25 @@ def test_batch_norm_is_rewound_too(digits):
 def test_part_of_a_schedule():
     steps = [1.0, 1.0, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]  # eight epochs
     schedule = lambda t: steps[int(t * 8)]
-    replay = pipeline.rate_rewinding(4, of=8, schedule=schedule).schedule
-    assert [replay(i / 4) for i in range(4)] == steps[-4:]
+    whole = training.Plan(epochs=8, schedule=schedule, batch_size=7, seed=3)
+    replay = pipeline.rate_rewinding(whole, 4)
+    assert [replay.schedule(i / 4) for i in range(4)] == steps[-4:]
+    assert (replay.epochs, replay.batch_size, replay.seed) == (4, 7, 3)
     first = pipeline.segment(schedule, 0, 0.5)
     assert [first(i / 4) for i in range(4)] == steps[:4]
-    assert pipeline.rate_rewinding(8, of=8, schedule=schedule).schedule(0) == steps[0]
-    assert pipeline.fine_tuning(4, rate=0.02).schedule(0.7) == 0.02
+    assert pipeline.rate_rewinding(whole, 8).schedule(0) == steps[0]
+    small = pipeline.fine_tuning(whole, 4, rate=0.02)
+    assert small.schedule(0.7) == 0.02 and small.epochs == 4
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: pipeline.rate_rewinding(5, of=4), "epochs must be at most of=4.*got 5"),
-        (lambda: pipeline.rate_rewinding(0, of=4), "epochs must be a whole number.*got 0"),
-        (lambda: pipeline.rate_rewinding(1, of=1.5), "of must be a whole number.*got 1.5"),
-        (lambda: pipeline.fine_tuning(1, rate=0), "rate must be positive, got 0"),
+        (lambda: pipeline.rate_rewinding(PLAN, 5), "epochs must be at most 4.*got 5"),
+        (lambda: pipeline.rate_rewinding(PLAN, 0), "epochs must be a positive integer, got 0"),
+        (lambda: pipeline.weight_rewinding(PLAN, 1.5, {}), "epochs must be a positive integer"),
+        (lambda: pipeline.fine_tuning(PLAN, 1, rate=0), "rate must be a positive number, got 0"),
+        (lambda: pipeline.fine_tuning(PLAN, 0, rate=1), "epochs must be a positive integer, got 0"),
         (lambda: pipeline.segment(training.linear_decay, 0.5, 0.5), "start and end.*0.5 and 0.5"),
     ],
 )
@@ -313,50 +276,121 @@ def test_ways_that_make_no_sense_are_refused(call, words):
         call()
 
 
+PRUNING = pipeline.Pruning(schedules.one_shot(0.5), 2)
+
+
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("plan", "pruning", "words"),
     [
-        ({"rounds": 0}, "rounds must be a whole number from 1 on, got 0"),
+        (SLOW, PRUNING._replace(rounds=0), "rounds must be a positive integer, got 0"),
         (
-            {"schedule": lambda step: 1 / step},
-            r"schedule must rise within \[0, 1\], got \[1.0, 0.5",
+            SLOW,
+            PRUNING._replace(sparsity=lambda step: 1 / step),
+            r"sparsity must rise within \[0, 1\].*got \[1.0, 0.5",
         ),
-        ({"schedule": lambda step: 0.6 * step}, r"schedule must rise within \[0, 1\]"),
-        ({"score": [criteria.magnitude] * 2}, "score must be one function, or one for each of 1"),
+        (SLOW, PRUNING._replace(sparsity=lambda step: 0.6 * step), r"sparsity must rise within"),
+        (SLOW, PRUNING._replace(sparsity=lambda step: float("nan")), r"sparsity must rise within"),
         (
-            {"retrain": pipeline.weight_rewinding(1, of=1, weights={"fc1.weight": torch.ones(2)})},
-            "weights must be a state_dict of model",
+            SLOW,
+            PRUNING._replace(sparsity=lambda step: {f"fc{step}.weight": 0.1}),
+            "sparsity must rise within .* and name the same layers",
         ),
+        (
+            SLOW,
+            PRUNING._replace(score=[criteria.magnitude] * 2),
+            "score must be one function, or one for each of 1",
+        ),
+        (
+            dataclasses.replace(SLOW, start={"fc1.weight": torch.ones(2)}),
+            PRUNING,
+            "start must be a state_dict of model",
+        ),
+        (dataclasses.replace(SLOW, batch_size=0), PRUNING, "batch_size must be a positive integer"),
     ],
 )
-def test_bad_input_changes_nothing(digits, wrong, words):
+def test_bad_input_changes_nothing(digits, tmp_path, plan, pruning, words):
     train, _ = digits
     model = net()
-    arguments = {
-        "score": criteria.magnitude,
-        "schedule": schedules.one_shot(0.5),
-        "rounds": 2,
-        "retrain": pipeline.fine_tuning(1, rate=0.1),
-        **wrong,
-    }
     with pytest.raises(ValueError, match=words):
-        pipeline.iterate(model, train, **arguments)
+        pipeline.iterate(model, train, plan, pruning, folder=tmp_path)
+    assert same(model, net())
+    assert not list(tmp_path.iterdir())
+
+
+def test_rounds_need_a_fresh_optimizer_each(digits):
+    train, _ = digits
+    model = net()
+    plan = dataclasses.replace(SLOW, optimizer=training.sgd(model))
+    with pytest.raises(TypeError, match="plan.optimizer must be a function"):
+        pipeline.iterate(model, train, plan, PRUNING)
     assert same(model, net())
 
 
-def test_a_schedule_may_name_the_layers(digits):
+def test_a_refused_training_under_masks_leaves_the_network_whole(digits, tmp_path):
+    train, _ = digits
+    keep = allocate.globally(criteria.magnitude(net()), 0.5)
+    file = tmp_path / "c.pt"
+    pipeline.train_held(net(), train, keep, SLOW, checkpoint=file)
+    model, early = net(), training.snapshot(net(1))
+    optimizer = training.sgd(model)
+    other = dataclasses.replace(SLOW, seed=1, optimizer=optimizer, start=early)
+    with pytest.raises(ValueError, match="belongs to a run with"):
+        pipeline.train_held(model, train, keep, other, checkpoint=file)
+    with pytest.raises(TypeError, match="bool"):
+        pipeline.train_held(model, train, {n: m.float() for n, m in keep.items()}, other)
+    assert same(model, net())
+    training.fit(model, train, epochs=1, optimizer=optimizer)
+    assert all((model.get_parameter(n)[~m] != 0).any() for n, m in keep.items())  # let go
+
+
+@pytest.mark.parametrize("damage", [b"", b"hello", slice(0, 200), "foreign"])
+def test_damaged_files_of_rounds_are_named(digits, tmp_path, damage):
+    train, _ = digits
+    pipeline.iterate(net(), train, SLOW, PRUNING, folder=tmp_path)
+    for file, words in (
+        ("masks-2.pt", r"folder .*masks-2.pt"),
+        ("round-1.pt", "checkpoint .*round-1"),
+    ):
+        path = tmp_path / file
+        whole = path.read_bytes()
+        if damage == "foreign":
+            torch.save([1, 2], path)
+        else:
+            path.write_bytes(whole[damage] if isinstance(damage, slice) else damage)
+        with pytest.raises(ValueError, match=words):
+            pipeline.iterate(net(), train, SLOW, PRUNING, folder=tmp_path)
+        path.write_bytes(whole)
+    pipeline.iterate(net(), train, SLOW, PRUNING, folder=tmp_path)
+
+
+def test_a_layer_that_a_later_score_leaves_out_stays_pruned(digits):
+    train, _ = digits
+    turns = itertools.count()
+
+    def one_layer(net):
+        name = f"fc{1 + next(turns)}.weight"
+        return {name: criteria.magnitude(net)[name]}
+
+    done = pipeline.iterate(net(), train, SLOW, PRUNING._replace(score=one_layer))
+    assert torch.equal(done[1].masks["fc1.weight"], done[0].masks["fc1.weight"])
+    assert done[1].masks.keys() == {"fc1.weight", "fc2.weight"}
+
+
+def test_sparsities_may_name_the_layers(digits):
     train, _ = digits
     line = {"fc1.weight": 0.3, "fc2.weight": 0.2, "fc3.weight": 0.1}
-    arguments = {"score": criteria.magnitude, "rounds": 2, "allocate": allocate.per_layer}
-    arguments["retrain"] = pipeline.fine_tuning(1, rate=0.1)
-    done = pipeline.iterate(
-        net(), train, schedule=lambda step: {n: s * step for n, s in line.items()}, **arguments
-    )
+
+    def rising(step):
+        return {name: share * step for name, share in line.items()}
+
+    def falling(step):
+        return line | {"fc3.weight": 1 / step}
+
+    pruning = pipeline.Pruning(rising, 2, allocate=allocate.per_layer)
+    done = pipeline.iterate(net(), train, SLOW, pruning)
     for step, after in enumerate(done, start=1):
         for name, m in after.masks.items():
             assert int((~m).sum()) == round(line[name] * step * m.numel())
     assert len(done[0].history.loss) == 1
-    with pytest.raises(ValueError, match="schedule must rise"):
-        pipeline.iterate(
-            net(), train, schedule=lambda step: line | {"fc3.weight": 1 / step}, **arguments
-        )
+    with pytest.raises(ValueError, match="sparsity must rise"):
+        pipeline.iterate(net(), train, SLOW, pruning._replace(sparsity=falling))
