@@ -64,7 +64,7 @@ def macs(
     x: Tensor,
     *,
     skip_zeros: bool = False,
-    kinds: type | tuple[type, ...] = layers.WEIGHTED,
+    kinds: type | tuple[type, ...] | None = None,
 ) -> int:
     """Multiply–accumulates of the linear and convolution layers for one example of ``x``.
 
@@ -75,7 +75,8 @@ def macs(
         x: a batch, (batch, …); its first example is run.
         skip_zeros: count only multiplications by a weight that is not zero. That is what the
             network *requires*; a dense kernel performs the others too.
-        kinds: count the layers of these classes only.
+        kinds: count the layers of these classes only; None: all, a ``sparse_copy``'s included, which
+            multiplies by the weights that it stores.
 
     Raises:
         ValueError: ``x`` is empty or does not fit the model.
@@ -90,14 +91,16 @@ def macs(
 
     def count(layer: nn.Module, args: tuple, kwargs: dict, out: Tensor) -> None:
         nonlocal total
-        weight = layer.weight
+        rows, weight = layer.weight.shape[0], layer.weight
+        weight = weight.values() if weight.layout == torch.sparse_csr else weight
         # Every weight is used once at each position: of the output (1, out, …) or (1, …, out) as a
         # rule, of the input (1, in, …) where the convolution is transposed, weight (in, out, …).
         transposed = isinstance(layer, layers.TRANSPOSED)
         at = (args[0] if args else kwargs["input"]) if transposed else out
-        positions = at.numel() // max(1, weight.shape[0])
+        positions = at.numel() // max(1, rows)
         total += positions * int(weight.count_nonzero() if skip_zeros else weight.numel())
 
+    kinds = (*layers.WEIGHTED, SparseLinear) if kinds is None else kinds
     counted = [m for m in model.modules() if isinstance(m, kinds)]
     hooks = [m.register_forward_hook(count, with_kwargs=True) for m in counted]
     try:
@@ -337,7 +340,7 @@ class SparseLinear(nn.Module):
 
     def __init__(self, dense: nn.Linear) -> None:
         super().__init__()
-        self.register_buffer("weight", dense.weight.detach().to_sparse_csr())
+        self.register_buffer("weight", _csr(dense.weight.detach()))
         self.register_buffer("bias", None if dense.bias is None else dense.bias.detach().clone())
         self.train(dense.training)
 
@@ -346,3 +349,11 @@ class SparseLinear(nn.Module):
         out = (self.weight @ rows.t()).t()  # (out, in) sparse @ (in, n) -> (n, out)
         out = out if self.bias is None else out + self.bias
         return out.reshape(*x.shape[:-1], -1)  # (…, out)
+
+
+def _csr(weight: Tensor) -> Tensor:
+    """A matrix (rows, columns) as CSR with int32 indices, as ``csr_bytes`` counts it; torch's own
+    conversion makes int64 ones."""
+    wide = weight.to_sparse_csr()
+    offsets, columns = wide.crow_indices().int(), wide.col_indices().int()
+    return torch.sparse_csr_tensor(offsets, columns, wide.values(), wide.shape)

@@ -148,7 +148,7 @@ class Scaled(nn.Module):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("other", [(1.0, torch.ones(4)), (3.0, torch.zeros(4))])
+@pytest.mark.parametrize("other", [(1.0, torch.arange(4.0)), (3.0, torch.zeros(4))])
 def test_settings_that_are_no_parameters_stay_each_networks_own(other, frozen):
     nets = [Scaled(1.0, torch.zeros(4)), Scaled(1.0, torch.zeros(4)), Scaled(*other)]
     nets[0].linear.bias.requires_grad_(not frozen)

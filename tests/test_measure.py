@@ -130,6 +130,15 @@ def test_macs_of_one_kind_of_layer():
     assert linear + measure.macs(net, x, kinds=nn.Conv2d) == measure.macs(net, x)
 
 
+def test_a_sparse_copy_stores_and_multiplies_what_is_left():
+    dense = models.mlp()
+    x, net = torch.zeros(1, 1, 14, 14), pruned(dense, 0.9)
+    csr = measure.sparse_copy(net)
+    assert measure.bytes_dense(csr) == measure.bytes_sparse(net)
+    assert measure.macs(csr, x) == measure.macs(csr, x, skip_zeros=True) == 2510
+    assert measure.macs(net, x, skip_zeros=True) == 2510 and measure.macs(net, x) == 25100
+
+
 def test_latency_is_the_median_of_turns(monkeypatch):
     turns = []
 
