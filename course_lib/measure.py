@@ -348,7 +348,7 @@ class SparseLinear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])  # (…, in) -> (n, in)
         out = (self.weight @ rows.t()).t()  # (out, in) sparse @ (in, n) -> (n, out)
         out = out if self.bias is None else out + self.bias
-        return out.reshape(*x.shape[:-1], -1)  # (…, out)
+        return out.reshape(*x.shape[:-1], out.shape[1])  # (…, out)
 
 
 def _csr(weight: Tensor) -> Tensor:
@@ -356,4 +356,6 @@ def _csr(weight: Tensor) -> Tensor:
     conversion makes int64 ones."""
     wide = weight.to_sparse_csr()
     offsets, columns = wide.crow_indices().int(), wide.col_indices().int()
-    return torch.sparse_csr_tensor(offsets, columns, wide.values(), wide.shape)
+    return torch.sparse_csr_tensor(
+        offsets, columns, wide.values(), wide.shape, check_invariants=True
+    )

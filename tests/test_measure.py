@@ -8,9 +8,10 @@ import pytest
 import scipy.sparse
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_lib import measure, models
+from course_lib import measure, models, parametrized
 from course_lib.pruning import allocate, criteria, masks
 
 
@@ -51,6 +52,181 @@ def test_macs_are_half_of_torchs_flops(model, image):
 
 def test_macs_of_tokens():
     assert measure.macs(nn.Linear(3, 4), torch.zeros(2, 7, 3)) == 7 * 12
+    flattened = nn.Sequential(nn.Flatten(0, 1), nn.Linear(3, 4))  # 7 rows, of one example
+    assert measure.macs(flattened, torch.zeros(2, 7, 3)) == 7 * 12
+
+
+def products(layer, x):
+    """Brute force: the pairs of an input number and a weight of its channel, which a transposed
+    convolution multiplies (those whose product is cropped at the edges too)."""
+    weights = np.ndindex(*layer.weight.shape)  # (in, out / groups, …)
+    return sum(w[0] == i[0] for w in weights for i in np.ndindex(*x.shape[1:]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "expected"),
+    [
+        (nn.ConvTranspose2d(3, 1, 2, stride=2), (1, 3, 2, 2), 48),
+        (nn.ConvTranspose2d(32, 1, 3), (1, 32, 1, 1), 288),
+        (nn.ConvTranspose2d(4, 6, 3, groups=2, bias=False), (1, 4, 3, 5), 4 * 3 * 9 * 15),
+        (nn.ConvTranspose1d(2, 3, 4, stride=3, dilation=2), (1, 2, 5), 2 * 3 * 4 * 5),
+        (nn.ConvTranspose3d(2, 1, 2), (1, 2, 2, 2, 2), 2 * 8 * 8),
+    ],
+)
+def test_macs_of_transposed_convolutions(layer, shape, expected):
+    x = torch.zeros(shape)
+    assert measure.macs(layer, x) == products(layer, x) == expected
+    if layer.groups == 1:
+        with FlopCounterMode(display=False) as counter:
+            layer(x)
+        assert counter.get_total_flops() == 2 * expected
+    with torch.no_grad():
+        layer.weight[0] = 0
+    part = expected * (layer.in_channels - 1) // layer.in_channels
+    assert measure.macs(layer, x, skip_zeros=True) == part
+
+
+class Calls(nn.Module):
+    """A layer called twice, one by keyword, one not at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.named, self.never = nn.Linear(3, 3), nn.Linear(3, 2), nn.Linear(3, 100)
+        self.up = nn.ConvTranspose1d(1, 2, 3)
+
+    def forward(self, x):
+        return self.up(input=self.named(input=self.twice(self.twice(x))).unsqueeze(1))
+
+
+def test_macs_count_every_call():
+    assert measure.macs(Calls(), torch.zeros(4, 3)) == 2 * 9 + 6 + 1 * 2 * 3 * 2
+    twice = nn.Linear(3, 3)
+    assert measure.macs(nn.Sequential(twice, twice), torch.zeros(1, 3)) == 18
+
+
+def computed(kind):
+    """A layer of 12 weights that are computed from others; 6 of them are zero."""
+    layer = nn.Linear(4, 3)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)[:, :2] = 0.0
+    if kind == "parametrised":
+        return parametrized.attach(nn.Sequential(layer), torch.relu)
+    if kind == "weight norm":
+        parametrizations.weight_norm(layer)
+    else:
+        prune.custom_from_mask(layer, "weight", layer.weight != 0)
+        with torch.no_grad():
+            layer.weight_orig.fill_(1.0)
+    return nn.Sequential(layer)
+
+
+@pytest.mark.parametrize("kind", ["parametrised", "weight norm", "pruned by torch"])
+def test_weights_that_are_computed(kind):
+    """They count as the layer computes with them; what a file of them holds is not theirs."""
+    model = computed(kind)
+    assert measure.macs(model, torch.zeros(1, 4), skip_zeros=True) == 6
+    assert measure.sparsity(model) == 0.5
+    assert measure.count_weights(model) == 12
+    with pytest.raises(ValueError, match="'0'"):
+        measure.bytes_sparse(model)
+
+
+class Tied(nn.Module):
+    def __init__(self, *, apart=False):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        if not apart:
+            self.second.weight = self.first.weight
+        with torch.no_grad():
+            self.first.weight.fill_(0.0)[0] = 1.0
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def test_tied_weights_count_once_and_multiply_twice():
+    model = Tied()
+    assert measure.count_parameters(model) == measure.count_weights(model) == 16
+    assert measure.sparsity(model) == 0.75
+    assert measure.bytes_dense(model) == 64
+    assert measure.bytes_sparse(model) == 4 * 8 + 4 * 5
+    assert measure.macs(model, torch.zeros(1, 4)) == 32
+    assert measure.bytes_file(model) < measure.bytes_file(Tied(apart=True))
+    apart = Tied(apart=True)
+    assert measure.count_weights(apart) == 32 and measure.bytes_dense(apart) == 128
+    assert measure.sparsity(apart) < 0.75
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_bytes_of_other_types(dtype):
+    net = pruned(models.mlp((20, 10, 2)), 0.5)
+    size = torch.empty(0, dtype=dtype).element_size()
+    assert measure.bytes_dense(net.to(dtype)) == size * (20 * 10 + 10 + 10 * 2 + 2)
+    assert measure.bytes_sparse(net) == 110 * (size + 4) + 4 * (11 + 3) + 12 * size
+    assert 0 < measure.bytes_file(net) < 1000
+    assert measure.macs(net, torch.zeros(1, 20, dtype=dtype), skip_zeros=True) == 110
+
+
+def test_any_state_has_its_bytes():
+    """Channels last, scalars, complex numbers and empty tensors: what numpy would write."""
+    model = nn.Conv2d(3, 4, 3, bias=False).to(memory_format=torch.channels_last)
+    model.register_buffer("scalar", torch.tensor(2))
+    model.register_buffer("spectrum", torch.tensor([1 + 2j]).conj())
+    model.register_buffer("empty", torch.zeros(0, 3))
+    assert measure.bytes_dense(model) == 4 * 108 + 8 + 8
+    for t in model.state_dict().values():
+        assert measure.raw(t) == np.ascontiguousarray(t.resolve_conj().numpy()).tobytes()
+    assert measure.bytes_file(model) > 400
+
+
+def test_measuring_changes_nothing():
+    """Batch norm's statistics, modes of all kinds, hooks, and the state."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(), nn.Linear(3, 3))
+    model[1].eval()
+    before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    measure.macs(model, torch.randn(4, 1, 5, 5))
+    for count in (measure.bytes_dense, measure.bytes_sparse, measure.bytes_file, measure.sparsity):
+        count(model)
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+    assert [m.training for m in model.modules()] == modes
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_a_compiled_network_is_the_network():
+    net, x = pruned(models.mlp((20, 10, 2)), 0.5), torch.zeros(3, 20)
+    compiled = torch.compile(net, backend="eager")
+    compiled(x)
+    for count in (
+        measure.count_weights,
+        measure.sparsity,
+        measure.bytes_dense,
+        measure.bytes_sparse,
+        lambda model: measure.macs(model, x, skip_zeros=True),
+    ):
+        assert count(compiled) == count(net)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.zeros(0, 4), "at least one example, got \\(0, 4\\)"),
+        (torch.tensor(1.0), "at least one example"),
+        ([1.0], "got list"),
+        (torch.zeros(2, 5), "x must fit the model, .* shape \\(1, 5\\)"),
+        (torch.zeros(2, 4, dtype=torch.long), "x must fit the model"),
+    ],
+)
+def test_inputs_that_do_not_fit(x, words):
+    model = nn.Sequential(nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=words):
+        measure.macs(model, x)
+    assert model.training and not model[0]._forward_hooks
+
+
+def test_attention_is_refused_by_name():
+    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
+    with pytest.raises(NotImplementedError, match=r"0\.self_attn"):
+        measure.macs(model, torch.zeros(1, 3, 8))
 
 
 def test_macs_without_zeros():
@@ -97,8 +273,80 @@ def test_sparse_copy_computes_the_same():
     torch.testing.assert_close(measure.sparse_copy(net)(x), net(x), rtol=1e-4, atol=1e-5)
     bare = nn.Sequential(nn.Linear(3, 2, bias=False))
     torch.testing.assert_close(measure.sparse_copy(bare)(x[0, 0, :, :3]), bare(x[0, 0, :, :3]))
-    with pytest.raises(TypeError, match="model must be an nn.Sequential without convolutions"):
-        measure.sparse_copy(models.small_cnn())
+    for conv in (models.small_cnn(), nn.Sequential(nn.Sequential(nn.Conv1d(1, 1, 1)))):
+        with pytest.raises(TypeError, match="model must be an nn.Sequential without convolutions"):
+            measure.sparse_copy(conv)
+
+
+def linears(model):
+    return [type(m).__name__ for m in model.modules() if "Linear" in type(m).__name__]
+
+
+def test_sparse_copies_of_nested_networks():
+    twice = nn.Linear(6, 6)
+    net = nn.Sequential(
+        nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), twice),
+        nn.Dropout(),
+        nn.ModuleDict({"unused": nn.ReLU()})["unused"],
+        twice,
+        nn.Sequential(nn.Sequential(nn.Linear(6, 2, bias=False))),
+    )
+    net[0][1].eval()
+    before, modes = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()]
+    found = measure.sparse_copy(net)
+    assert linears(found) == ["SparseLinear"] * 3 and linears(net) == ["Linear"] * 3
+    assert found[0][2] is found[3]  # still one layer, used twice
+    assert [m.training for m in found.modules()] == modes == [m.training for m in net.modules()]
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(found.eval()(x), copy.deepcopy(net).eval()(x))
+    found.train()(x)  # the batch norm of the copy moves, not the caller's
+    with torch.no_grad():
+        found[3].bias.fill_(9)
+        found[3].weight.values().fill_(9)
+    assert all(torch.equal(v, before[n]) for n, v in net.state_dict().items())
+
+
+def test_sparse_layers_take_any_batch():
+    net = pruned(nn.Sequential(nn.Linear(5, 3)), 0.6)
+    for dtype, shape in (
+        (torch.float32, (2, 7, 5)),
+        (torch.float64, (5,)),
+        (torch.float32, (0, 5)),
+    ):
+        dense = copy.deepcopy(net).to(dtype)
+        x = torch.randn(shape, dtype=dtype)
+        torch.testing.assert_close(measure.sparse_copy(dense)(x), dense(x))
+
+
+def test_a_sparse_copy_of_computed_weights():
+    model = computed("parametrised")
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(measure.sparse_copy(model)(x), model(x))
+    with pytest.raises(ValueError, match="'0'"):
+        measure.sparse_copy(computed("pruned by torch"))
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (nn.Linear(2, 2), "must be an nn.Sequential"),
+        (nn.Sequential(Doubled(2, 2)), "'0' is a Doubled"),
+        (
+            nn.Sequential(nn.Flatten(), Tied()),
+            "'1.first' must stand in an nn.Sequential, not in a Tied",
+        ),
+        (nn.Sequential(nn.Linear(2, 2)).half(), "'0' has torch.float16"),
+        (nn.Sequential(nn.Linear(2, 2)).bfloat16(), "'0' has torch.bfloat16"),
+    ],
+)
+def test_what_has_no_sparse_copy_is_refused_by_name(model, words):
+    with pytest.raises(TypeError, match=words):
+        measure.sparse_copy(model)
 
 
 def test_hans_12_8_watts():
@@ -199,8 +447,22 @@ def test_bad_input():
         measure.sparsity(nn.ReLU())
     with pytest.raises(ValueError, match="memory must be DRAM, SRAM or register, got 'disk'"):
         measure.energy(1, 1, memory="disk")
-    with pytest.raises(ValueError, match="must not be negative and bits be positive"):
-        measure.energy(1, 1, bits=0)
+    for wrong in (
+        {"bits": 0},
+        {"bits": np.nan},
+        {"weights": np.nan},
+        {"macs": -1},
+        {"macs": np.inf},
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+            measure.energy(**{"weights": 1, "macs": 1, **wrong})
+    for wrong in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="per_second must be finite"):
+            measure.bandwidth(nn.Linear(1, 1), per_second=wrong)
+    empty = nn.Linear(1, 2)
+    empty.weight = nn.Parameter(torch.zeros(2, 0))
+    with pytest.raises(ValueError, match="at least one weight"):
+        measure.sparsity(empty)
     with pytest.raises(ValueError, match="models must hold at least one model"):
         measure.latency({}, torch.zeros(1))
     with pytest.raises(ValueError, match="rounds must be a positive integer, got 0"):
