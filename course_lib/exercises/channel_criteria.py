@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.common import draw, hunt, kind, pick
-from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property, show
+from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property, show
 
 Score = Callable[[Tensor, Tensor], Tensor]  # activation, gradient (batch, channels, h, w) -> (c,)
 

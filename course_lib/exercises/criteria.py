@@ -21,7 +21,7 @@ from course_lib.exercises.common import (
     pick,
     wrong_count,
 )
-from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property
+from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property
 
 
 def _magnitude_cases() -> Iterator[tuple[Tensor, float]]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.common import draw, hunt, kind
-from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property
+from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property
 
 
 def _positions() -> Iterator[tuple[list[int], int]]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib.exercises.common import draw, hunt, kind, pick
-from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property, show
+from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property, show
 
 
 def _softening_cases() -> Iterator[tuple[Tensor, float]]:

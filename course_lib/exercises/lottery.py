@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.common import draw, gone_after, hunt, lowest_removed, not_a_mask
-from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property, show
+from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property, show
 
 NextTicket = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from course_lib.exercises.common import hunt, kind
-from course_lib.grading.checks import REFUSES, Exercise, Property
+from course_lib.exercises.exercise import REFUSES, Exercise, Property
 
 SECTION = "lesson Motivation, section “Definition → code”"
 DRAM, MULTIPLY, ADD = 640e-12, 3.7e-12, 0.9e-12  # joules; reading is for 32 bits

@@ -21,7 +21,7 @@ from course_lib.exercises.common import (
     pick,
     wrong_count,
 )
-from course_lib.grading.checks import UNCHANGED, Exercise, Property, show
+from course_lib.exercises.exercise import UNCHANGED, Exercise, Property, show
 
 
 def _global_cases() -> Iterator[tuple[dict[str, Tensor], float]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.common import draw, hunt, kind, pick
-from course_lib.grading.checks import REFUSES, UNCHANGED, Exercise, Property
+from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property
 
 _SECTION = "lesson Quantization, section “Definition → code”"
 

@@ -1,7 +1,7 @@
 """The check runner: try a function on many inputs and explain the first property that fails.
 
 Inputs come small first, so the counterexample that is shown is about the smallest there is.
-An exercise is data (`Exercise`, `Property`); the exercises themselves are in `exercises`.
+An exercise is data (`exercises.exercise`).
 """
 
 import contextlib
@@ -9,9 +9,8 @@ import copy
 import html
 import io
 import random
-import reprlib
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,63 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from course_lib.exercises.exercise import REFUSES, RUNS, UNCHANGED, Exercise, Property, show
+
 CLOSING = "Public checks only; grading uses other inputs."
 LONGEST_TEXT = 2000  # characters of any text that comes from the student's code
-LONGEST_TENSOR = 24  # entries; a larger tensor is described, not printed
-
-
-@dataclass(frozen=True)
-class Property:
-    """One thing a right answer does.
-
-    `demand(returned, *inputs)` is None where it holds, else what it asks for on this input, in
-    words. It may assume the properties that stand before it, so the type of `returned` comes first.
-    """
-
-    says: str
-    demand: Callable[..., str | None]
-    hint: str
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """An exercise: `cases()` yields tuples of inputs, an ordinary one first, then by size.
-
-    `refuses(*inputs)` is true for the inputs that must end in a ValueError.
-    """
-
-    name: str
-    signature: str
-    section: str
-    cases: Callable[[], Iterable[tuple]]
-    properties: tuple[Property, ...]
-    refuses: Callable[..., bool] = lambda *inputs: False
-
-    @property
-    def function(self) -> str:
-        """The function's name, from its signature."""
-        return self.signature.split("(")[0]
-
-
-# Three properties that are not about the returned value: `_demand` knows them.
-RUNS = Property(
-    "runs on every input",
-    lambda *_: None,
-    "Call your function in a cell of its own, with the input above or one like it: there you see "
-    "the whole traceback.",
-)
-REFUSES = Property(
-    "raises a ValueError where there is no answer",
-    lambda *_: None,
-    "Before you compute anything, ask whether an answer exists; if not, "
-    "raise ValueError(...) with a message that says why.",
-)
-UNCHANGED = Property(
-    "leaves its input as it was",
-    lambda *_: None,
-    "Look for an assignment into the input (x[...] = ...) or for a method that ends in an "
-    "underscore (abs_, mul_): both change the caller's tensor. Work on a copy (x.clone()).",
-)
 
 
 @dataclass
@@ -247,20 +193,6 @@ def _error_in_words(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)[1:]  # the first frame is `_call`
     own = [frame for frame in frames if frame.filename == frames[0].filename]
     return f"{words}\nin line {own[-1].lineno} of your code: {own[-1].line}" if own else words
-
-
-def show(value: Any) -> str:
-    """A value as it could be typed into a cell; a large one, or a function, is described."""
-    if isinstance(value, Tensor):
-        plain_data = value.layout is torch.strided and value.device.type == "cpu"
-        if plain_data and value.numel() <= LONGEST_TENSOR:
-            return f"torch.tensor({value.tolist()})"
-        return f"<{value.dtype} tensor of shape {tuple(value.shape)}>"
-    if type(value) is dict:
-        return "{" + ", ".join(f"{show(key)}: {show(item)}" for key, item in value.items()) + "}"
-    if callable(value) and value.__doc__:
-        return f"<{value.__doc__}>"
-    return reprlib.repr(value)
 
 
 def plain(text: str) -> str:
