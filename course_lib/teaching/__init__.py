@@ -3,9 +3,13 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 from IPython.display import Markdown
+
+from course_lib.teaching.bill import bill, table
+
+__all__ = ["bill", "setup", "source", "table"]
 
 
 def setup() -> None:
@@ -41,9 +45,3 @@ def source(function: Callable) -> Markdown:
         lines = code.splitlines(keepends=True)
         code = "".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
     return Markdown(f"```python\n{code.rstrip()}\n```")
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
-    """A table on the page; the first column is read from the left, numbers from the right."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return Markdown("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))

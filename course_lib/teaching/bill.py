@@ -1,0 +1,112 @@
+"""The bill: what networks cost beside what they are worth, as a table on the page."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from IPython.display import Markdown
+from torch import Tensor, nn
+
+from course_lib import ensemble, measure
+from course_lib.teaching import claims
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
+    """A table on the page; the first column is read from the left, numbers from the right."""
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    return Markdown("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
+
+
+def bill(
+    networks: Mapping[str, nn.Module | Sequence[nn.Module]],
+    batch: Tensor | Sequence[Tensor],
+    *,
+    accuracy: Mapping[str, float | Sequence[float]] | None = None,
+    extra: Mapping[str, Mapping[str, object]] | None = None,
+    rounds: int = 21,
+) -> Markdown:
+    """What networks cost, each as it stands: a row per network.
+
+    ==================  ============================================================================
+    column              what it says
+    ==================  ============================================================================
+    accuracy, %         mean ± standard deviation over seeds
+    bytes               of all parameters and buffers, as they lie in memory; in brackets with its
+                        weights as CSR instead, where that would be fewer
+    multiplications     that a forward pass of one image performs; in brackets those that it needs,
+                        by weights that are not zero, where they are fewer
+    ms, n images        median of a forward pass of the whole batch, and quartiles: networks whose
+                        quartiles overlap have not been shown to differ
+    ==================  ============================================================================
+
+    Args:
+        networks: name -> network, or one network per seed (a list, a stack), of which the first is
+            measured. ``measure.sparse_copy`` makes one that leaves its zeros out.
+        batch: images, (n, …); a list of batches gives a column of milliseconds each.
+        accuracy: name -> percent, or one value per seed; it may hold more names than ``networks``.
+        extra: header -> name -> cell: more columns, or cells in place of the measured ones, where a
+            network is stored or multiplied in a way that its tensors do not show.
+        rounds: turns of each network on the clock (``measure.latency``).
+
+    Raises:
+        ValueError: no networks or no images, a network without accuracy, a cell of no network.
+    """
+    first = {name: _first(name, given) for name, given in networks.items()}
+    batches = [batch] if isinstance(batch, Tensor) else list(batch)
+    if not first or not batches:
+        raise ValueError(
+            f"networks and batch must not be empty, got {list(networks)} and {batch!r}"
+        )
+    columns: dict[str, dict[str, object]] = {}
+    if accuracy is not None:
+        if missing := [name for name in first if name not in accuracy]:
+            raise ValueError(
+                f"accuracy must have an entry for every network, got none for {missing}"
+            )
+        columns["accuracy, %"] = {name: _accuracy(accuracy[name]) for name in first}
+    columns["bytes"] = {name: _bytes(net) for name, net in first.items()}
+    columns["multiplications"] = {name: _macs(net, batches[0]) for name, net in first.items()}
+    alone = {id(net): net for net in first.values()}  # a network in two rows is measured once
+    for x in batches:
+        seconds = measure.latency(alone, x, rounds=rounds)
+        header = f"ms, {len(x)} image{'s' if len(x) > 1 else ''}"
+        columns[header] = {name: _milliseconds(seconds[id(net)]) for name, net in first.items()}
+    for header, cells in (extra or {}).items():
+        if unknown := [name for name in cells if name not in first]:
+            raise ValueError(f"extra[{header!r}] names {unknown}, which are not among networks")
+        columns[header] = columns.get(header, {}) | dict(cells)
+    rows = [(name, *(cells.get(name, "") for cells in columns.values())) for name in first]
+    return table(["network", *columns], rows)
+
+
+def _first(name: str, given: nn.Module | Sequence[nn.Module]) -> nn.Module:
+    networks = ensemble.members(given) if isinstance(given, nn.Module) else list(given)
+    if not networks:
+        raise ValueError(f"networks[{name!r}] must hold at least one network, got none")
+    return networks[0]
+
+
+def _accuracy(values: float | Sequence[float]) -> str:
+    of_seeds = np.asarray(values, dtype=float).ravel()
+    return f"{of_seeds[0]:.1f}" if len(of_seeds) == 1 else claims.mean_sd(of_seeds)
+
+
+def _bytes(net: nn.Module) -> str:
+    stored = measure.bytes_dense(net)
+    try:
+        as_csr = measure.bytes_sparse(net)
+    except ValueError:  # it has no weights of linear or convolution layers, or computes them
+        return f"{stored:,}"
+    return f"{stored:,}" if as_csr >= stored else f"{stored:,} (as CSR {as_csr:,})"
+
+
+def _macs(net: nn.Module, x: Tensor) -> str:
+    performed = measure.macs(net, x)
+    needed = measure.macs(net, x, skip_zeros=True)
+    if performed == 0:  # none that can be counted, as in a network of bits
+        return ""
+    return f"{performed:,}" if needed == performed else f"{performed:,} (needs {needed:,})"
+
+
+def _milliseconds(seconds: measure.Seconds) -> str:
+    median, q1, q3 = (f"{1000 * s:.3g}" for s in seconds)
+    return f"{median} ({q1}–{q3})"
