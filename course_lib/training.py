@@ -200,17 +200,22 @@ def _epoch(
 
 def _step(model, train, loss, optimizer, positions, check) -> Tensor:
     """One optimizer step; the minibatch's mean losses, () or (K,), before it."""
-    logits, y = model(train.x[positions]), train.y[positions]
-    losses = cross_entropy(logits, y) if loss is None else loss(logits, positions)
-    if losses.shape != logits.shape[:-2]:
-        raise ValueError(
-            f"loss must return shape {tuple(logits.shape[:-2])}, one mean per network, "
-            f"got {tuple(losses.shape)}"
-        )
-    if check and loss is not None:
-        ensemble.check_separate(model, losses)
+    x, y = train.x[positions], train.y[positions]
     optimizer.zero_grad()
-    losses.sum().backward()  # the members' gradients do not mix
+    losses = ensemble.backward(model, x, y) if loss is None else None
+    if losses is None:  # not a stack of plain MLPs, where all is done by now
+        logits = model(x)
+        losses = cross_entropy(logits, y) if loss is None else loss(logits, positions)
+        if losses.shape != logits.shape[:-2]:
+            raise ValueError(
+                f"loss must return shape {tuple(logits.shape[:-2])}, one mean per network, "
+                f"got {tuple(losses.shape)}"
+            )
+        if not losses.requires_grad:
+            raise ValueError("loss must depend on a parameter of model that is not frozen")
+        if check and loss is not None:
+            ensemble.check_separate(model, losses)
+        losses.sum().backward()  # the members' gradients do not mix
     optimizer.step()
     return losses.detach()
 
@@ -219,8 +224,8 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Mean cross-entropy of each network: (B, C) logits -> (), (K, B, C) -> (K,)."""
     if logits.dim() == 2:
         return F.cross_entropy(logits, y)
-    k, b, _ = logits.shape
-    return F.cross_entropy(logits.flatten(0, 1), y.repeat(k), reduction="none").view(k, b).mean(1)
+    targets = y.expand(len(logits), -1)  # (K, B)
+    return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(1)
 
 
 def evaluate(model: nn.Module, test: Split, *, batch_size: int = 1000) -> Tensor:

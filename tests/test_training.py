@@ -1,12 +1,10 @@
-"""Training: the ensemble against the single network, interruption, evaluation."""
+"""Training: interruption, validation, evaluation. (tests/test_ensemble.py: stacks.)"""
 
-import copy
 from itertools import chain
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from course_lib import data, ensemble, models, training
 from course_lib.data import Split
@@ -27,102 +25,6 @@ def build_mlp(seed):
 
 def build_cnn(seed):
     return models.small_cnn(width=0.2, seed=seed).double()
-
-
-@pytest.mark.parametrize("build", [build_mlp, build_cnn])
-def test_member_k_is_the_network_trained_alone(toy, build):
-    train, test = toy
-    nets = [build(seed) for seed in range(4)]
-    stack = ensemble.stack(nets)
-    together = training.fit(stack, train, epochs=3, seed=5, test=test)
-    members = ensemble.unstack(stack)
-    for k, net in enumerate(nets):
-        alone = training.fit(net, train, epochs=3, seed=5, test=test)
-        for name, p in net.named_parameters():
-            torch.testing.assert_close(members[k].get_parameter(name), p, rtol=1e-8, atol=1e-10)
-        assert together.loss[-1][k] == pytest.approx(alone.loss[-1].item(), abs=1e-9)
-        assert together.accuracy[-1][k] == alone.accuracy[-1]
-    assert len(together.loss) == len(together.accuracy) == 3
-
-
-def test_masked_member_is_the_masked_network_trained_alone(toy):
-    train, _ = toy
-    nets = [build_mlp(seed) for seed in range(3)]
-    kept = [allocate.globally(criteria.random(n, seed=s), 0.6) for s, n in enumerate(nets)]
-    stack = ensemble.stack(nets)
-    optimizer = training.sgd(stack, weight_decay=1e-3)
-    masks.hold(optimizer, stack, masks.stack(kept))
-    training.fit(stack, train, epochs=2, optimizer=optimizer)
-    for net, keep, member in zip(nets, kept, ensemble.unstack(stack), strict=True):
-        optimizer = training.sgd(net, weight_decay=1e-3)
-        masks.hold(optimizer, net, keep)
-        training.fit(net, train, epochs=2, optimizer=optimizer)
-        for name, p in net.named_parameters():
-            torch.testing.assert_close(member.get_parameter(name), p, rtol=1e-8, atol=1e-10)
-        assert (member.fc1.weight[~keep["fc1.weight"]] == 0).all()
-
-
-def test_single_precision_agrees_before_chaos_sets_in():
-    train, _ = data.load("glyphs", n_train=200, n_test=1)
-    nets = [models.mlp(seed=seed) for seed in range(3)]
-    stack = ensemble.stack(nets)
-    training.fit(stack, train, epochs=2)
-    training.fit(nets[1], train, epochs=2)
-    for name, p in nets[1].named_parameters():
-        got = ensemble.unstack(stack)[1].get_parameter(name)
-        torch.testing.assert_close(got, p, rtol=1e-3, atol=1e-5)
-
-
-def test_a_stack_is_a_module_with_the_networks_names(toy):
-    nets = [build_mlp(seed) for seed in range(3)]
-    stack = ensemble.stack(nets)
-    shapes = {n: tuple(p.shape) for n, p in stack.named_parameters()}
-    assert shapes == {n: (3, *p.shape) for n, p in nets[0].named_parameters()}
-    assert len(stack) == 3
-    twin = copy.deepcopy(stack)
-    twin.load_state_dict(stack.state_dict())
-    x = toy[1].x[:7]
-    expected = torch.stack([net(x) for net in nets])
-    torch.testing.assert_close(twin(x), expected)
-    torch.testing.assert_close(
-        ensemble.stack([n.float() for n in nets]).double()(x), expected, atol=1e-5, rtol=1e-5
-    )
-
-
-def test_stacking_copies():
-    nets = [models.mlp((4, 3, 2), seed=s) for s in range(2)]
-    before = nets[0].fc1.weight.clone()
-    stack = ensemble.stack(nets)
-    with torch.no_grad():
-        stack.fc1.weight.zero_()
-    member = ensemble.unstack(stack)[0]
-    assert torch.equal(nets[0].fc1.weight, before)
-    with torch.no_grad():
-        stack.fc1.weight.fill_(1)
-    assert (member.fc1.weight == 0).all()
-
-
-def test_layers_without_bias_stack():
-    def bare(seed):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(6, 5, bias=False), nn.Tanh(), nn.Linear(5, 3))
-
-    nets = [bare(s) for s in range(3)]
-    x = torch.randn(4, 6)
-    torch.testing.assert_close(ensemble.stack(nets)(x), torch.stack([n(x) for n in nets]))
-
-
-@pytest.mark.parametrize(
-    ("nets", "words"),
-    [
-        ([], "models must hold at least one network"),
-        ([models.mlp((4, 3)), models.mlp((4, 2))], r"models\[1\] must have the parameters"),
-        ([nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))], "models must have no buffers"),
-    ],
-)
-def test_what_does_not_stack(nets, words):
-    with pytest.raises(ValueError, match=words):
-        ensemble.stack(nets)
 
 
 def test_training_learns():
@@ -194,7 +96,7 @@ def test_interrupted_training_ends_where_it_would_have(tmp_path, toy, hold):
 
 
 def test_loss_is_told_which_images_it_is_given(toy):
-    """Cross-entropy, looked up by the positions, is the default to the last bit."""
+    """Cross-entropy, looked up by the positions, is the default."""
     train, _ = toy
     nets = [build_mlp(seed) for seed in range(3)]
     expected, stack = ensemble.stack(nets), ensemble.stack(nets)
@@ -207,8 +109,9 @@ def test_loss_is_told_which_images_it_is_given(toy):
         return training.cross_entropy(logits, train.y[batch])
 
     again = training.fit(stack, train, epochs=2, loss=loss)
-    assert torch.equal(stack.fc1.weight, expected.fc1.weight)
-    assert torch.equal(torch.stack(again.loss), torch.stack(history.loss))
+    for name, p in expected.named_parameters():  # by hand: another order of the same sums
+        torch.testing.assert_close(stack.get_parameter(name), p, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(torch.stack(again.loss), torch.stack(history.loss))
     assert sorted(torch.cat(seen[:4]).tolist()) == list(range(330))
 
 
@@ -353,30 +256,3 @@ def test_two_pieces_of_a_training_are_the_training(toy, cut, tmp_path):
 def test_steps_outside_the_training_are_refused(toy, first, last):
     with pytest.raises(ValueError, match="first and last must be 0 <= first < last <= 12"):
         training.fit(build_mlp(0), toy[0], epochs=3, first=first, last=last)
-
-
-class Shaped(nn.Module):
-    """A parametrisation that mixes a tensor's entries: wrong if it saw the stack's first dimension."""
-
-    def forward(self, x):
-        return x - x.mean(0, keepdim=True) + x.abs().amax(-1, keepdim=True)
-
-
-def test_a_stack_applies_parametrisations_member_by_member():
-    train, _ = data.load("glyphs", n_train=200, n_test=1)
-    nets = [models.mlp((196, 12, 10), seed=seed) for seed in range(3)]
-    for net in nets:
-        parametrize.register_parametrization(net.fc1, "weight", Shaped())
-        parametrize.register_parametrization(net.fc2, "bias", Shaped())
-    stack = ensemble.stack(nets)
-    training.fit(stack, train, epochs=2)
-    for net, member in zip(nets, ensemble.unstack(stack), strict=True):
-        training.fit(net, train, epochs=2)
-        assert torch.allclose(net(train.x), member(train.x), atol=1e-4)
-
-
-def test_a_stack_refuses_hooks_which_it_would_not_call():
-    net = models.mlp()
-    net.fc1.register_forward_pre_hook(lambda *_: None)
-    with pytest.raises(ValueError, match="no forward hooks"):
-        ensemble.stack([models.mlp(), net])
