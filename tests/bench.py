@@ -53,6 +53,7 @@ from course_lib.pruning import (
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS, IMAGES, BATCH = 10, 5000, 100
 SIZES = (196, 100, 50, 10)  # the lessons' MLP
+THREADS = torch.get_num_threads()  # as many as torch takes by itself
 
 
 def take_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -182,27 +183,30 @@ def tickets() -> None:
     train, _ = data.load("glyphs", n_train=2000, n_test=1)
     nets = [models.mlp(SIZES, seed=seed) for seed in range(5)]
     rounds, epochs = 4, 2
-    shares = lottery.layer_shares(nets[0], 0.5)
-    again = pipeline.Retrain(epochs, lambda t: 1.0)
+    plan = training.Plan(epochs=epochs)
+    again = training.Plan(epochs=epochs, schedule=lambda t: 1.0)
+    halving = lottery.by_shares(lottery.layer_shares(nets[0], 0.5), rounds=rounds)
 
     def search(start: torch.nn.Module) -> list[masks.Masks]:
-        found = lottery.find_tickets(start, train, rounds=rounds, epochs=epochs, shares=shares)
+        found = lottery.find_tickets(start, train, plan, halving)
         return [r.masks for r in found.rounds[1:]]
 
     def stacked() -> None:
         found = search(ensemble.stack(nets))
         members, keep = [], []
         for r, kept in enumerate(found):
-            for k, net in enumerate(nets):
-                own = {name: m[k] for name, m in kept.items()}
+            for net, own in zip(nets, masks.unstack(kept), strict=True):
                 members += [lottery.reinitialise(net, seed=r), net]
-                keep += [own, lottery.random_mask(own, seed=r)]
+                keep += [own, lottery.random_mask(net, own, seed=r)]
         pipeline.train_held(ensemble.stack(members), train, masks.stack(keep), again)
 
     def one_by_one() -> None:
         for net in nets:
             for r, own in enumerate(search(lottery.ticket(net, {}))):
-                new, other = lottery.reinitialise(net, seed=r), lottery.random_mask(own, seed=r)
+                new, other = (
+                    lottery.reinitialise(net, seed=r),
+                    lottery.random_mask(net, own, seed=r),
+                )
                 pipeline.train_held(new, train, own, again)
                 pipeline.train_held(lottery.ticket(net, {}), train, other, again)
 
@@ -216,7 +220,8 @@ def tickets() -> None:
 
 
 def pruning() -> None:
-    """One global ranking over ResNet-50's 25.5 million weights, ours beside torch's."""
+    """One global ranking over ResNet-50's 25.5 million weights, ours beside torch's, and beside one
+    read of the weights."""
     from torchvision.models import resnet50
 
     torch.set_num_threads(1)
@@ -242,6 +247,29 @@ def pruning() -> None:
             f"\nresnet50 to {masks.sparsity(keep):.0%}: allocate.globally(criteria.magnitude(model)) is "
             f"{statistics.median(ratios):.1f}× as fast as torch.nn.utils.prune.global_unstructured "
             f"(goal 5×; masks {'equal' if same else 'DIFFER'})"
+        )
+    _beside_one_read(net)
+
+
+def _beside_one_read(net: torch.nn.Module) -> None:
+    """The exact global mask in units of one read of the weights, with 1 thread and torch's default.
+    A copy is printed too: scores are as many numbers as the weights, and must at least be written."""
+    weights = [p.detach() for p in net.parameters() if p.dim() > 1]
+    contestants = {
+        "read": lambda: [w.sum() for w in weights],
+        "copy": lambda: [w.clone() for w in weights],
+        "magnitude": lambda: criteria.magnitude(net),
+        "mask": lambda: allocate.globally(criteria.magnitude(net), 0.9),
+    }
+    for threads in (1, THREADS):
+        torch.set_num_threads(threads)
+        taken = take_turns(contestants, rounds=15)
+        middle = {name: statistics.median(seconds) for name, seconds in taken.items()}
+        print(
+            f"  {threads} thread(s): one read {1000 * middle['read']:.1f} ms; the exact mask at 90 % "
+            f"takes {middle['mask'] / middle['read']:.1f} reads (goal 6), of which its scores "
+            f"{middle['magnitude'] / middle['read']:.1f}; a copy takes "
+            f"{middle['copy'] / middle['read']:.1f}"
         )
 
 
@@ -355,11 +383,11 @@ def sparse() -> None:
     train, _ = data.load("glyphs", n_train=4 * IMAGES, n_test=1)
     nets = [models.mlp(SIZES, seed=seed) for seed in range(SEEDS)]
     keep = [allocate.per_layer(criteria.random(net, seed=0), 0.95) for net in nets]
-    steps = {
-        "SET": lambda: sparse_training.set_step,
-        "DSR": lambda: sparse_training.dsr_step(100),
-        "SNFS": lambda: sparse_training.snfs_step,
-        "RigL": lambda: sparse_training.rigl_step,
+    methods = {
+        "SET": lambda: sparse_training.SET,
+        "DSR": lambda: sparse_training.dsr(100),
+        "SNFS": lambda: sparse_training.SNFS,
+        "RigL": lambda: sparse_training.RIGL,
     }
 
     def trained(method: str | None, every: int) -> Callable[[], None]:
@@ -373,16 +401,15 @@ def sparse() -> None:
                     optimizer,
                     stack,
                     held,
-                    [steps[method]() for _ in nets],
-                    every=every,
-                    fraction=lambda t: 0.3,
+                    [methods[method]() for _ in nets],
+                    fraction=lambda t: 0.3 if t % every == 0 else 0,
                 )
             training.fit(stack, train, epochs=1, batch_size=BATCH, optimizer=optimizer)
 
         return run
 
     arms = {"dense": trained(None, 1), "mask held": trained("held", 1)}
-    arms |= {f"{name}, every {n}": trained(name, n) for n in (25, 100) for name in steps}
+    arms |= {f"{name}, every {n}": trained(name, n) for n in (25, 100) for name in methods}
     taken = take_turns(arms, rounds=5)
     count = len(train.y) // BATCH
     print(f"\n{SEEDS} MLPs {SIZES} at 95 %, {count} steps, one thread:")

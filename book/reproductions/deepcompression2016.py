@@ -8,6 +8,7 @@ read back bit-identical.
 """
 
 import copy
+import dataclasses
 import json
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from course_lib import data, measure, models, training
 from course_lib.compression import coding, sharing
-from course_lib.pruning import criteria, pipeline, schedules
+from course_lib.pruning import pipeline, schedules
 
 
 class Setting(NamedTuple):
@@ -125,20 +126,14 @@ def run(setting: Setting, seed: int, train: data.Split, test: data.Split) -> dic
 
     net = setting.build(seed=seed)
     net.to(memory_format=torch.channels_last)  # its convolutions are faster so
-    training.fit(net, train, epochs=setting.trained, optimizer=sgd(net), seed=seed)
+    plan = training.Plan(epochs=setting.trained, optimizer=sgd, seed=seed)
+    training.fit(net, train, plan)
     found: dict[str, object] = {"seed": seed, "error dense": error(net, test)}
     control = copy.deepcopy(net)
+    again = dataclasses.replace(pipeline.rate_rewinding(plan, setting.epochs), seed=100 * seed)
     for arm, sparsity in ((net, setting.sparsity), (control, 0.0)):
-        rounds = pipeline.iterate(
-            arm,
-            train,
-            score=criteria.magnitude,
-            schedule=schedules.geometric(sparsity, setting.rounds),
-            rounds=setting.rounds,
-            retrain=pipeline.rate_rewinding(setting.epochs, of=setting.trained),
-            optimizer=sgd,
-            seed=100 * seed,
-        )
+        gradual = schedules.geometric(sparsity, setting.rounds)
+        rounds = pipeline.iterate(arm, train, again, pipeline.Pruning(gradual, setting.rounds))
         if arm is net:
             found["kept"] = {n: int(m.sum()) for n, m in rounds[-1].masks.items()}
     tune(control, train, seed, {})

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from course_lib import data, ensemble, measure, models, training
-from course_lib.pruning import allocate, criteria, pipeline, schedules
+from course_lib.pruning import allocate, pipeline, schedules
 from course_lib.pruning.criteria import Scores
 from course_lib.pruning.masks import Masks
 
@@ -38,7 +38,7 @@ VALIDATION = {  # as ``choose`` prints them: weight decay, layers -> errors in %
     "5e-4, one ranking of all layers": [1.87, 1.73],
 }
 DIFFERENCES = [
-    "One ranking of all layers' weights, down to 1/12; the paper sets a threshold a layer, a "
+    "One ranking of all layers' weights, down to 1/12; the paper sets a threshold per layer, a "
     + "multiple of the standard deviation, and its layers keep 8, 9 and 26 %.",
     "4 rounds of 3 epochs; the paper does not say how many rounds, or how long.",
     "Weight decay 5e-4, chosen on validation images; the paper's strength of L2 is not given.",
@@ -70,17 +70,13 @@ def prune(
     allocate: Callable[[Scores, float], Masks] = allocate.globally,
 ) -> Masks:
     """Prune a trained network, or a stack, in rounds, in place; with ``final=0`` it trains on."""
-    done = pipeline.iterate(
-        net,
-        images,
-        score=criteria.magnitude,
-        schedule=schedules.geometric(final, ROUNDS),
-        rounds=ROUNDS,
-        retrain=pipeline.fine_tuning(EPOCHS, rate=0.1),
-        allocate=allocate,
+    plan = training.Plan(
+        epochs=TRAINED,
         optimizer=lambda m: training.sgd(m, lr=0.1, weight_decay=weight_decay),
         seed=seed,
     )
+    pruning = pipeline.Pruning(schedules.geometric(final, ROUNDS), ROUNDS, allocate=allocate)
+    done = pipeline.iterate(net, images, pipeline.fine_tuning(plan, EPOCHS, rate=0.1), pruning)
     return done[-1].masks
 
 
@@ -94,7 +90,7 @@ def run(seed: int, images: data.Split, test: data.Split) -> dict[str, object]:
     net = models.lenet_300_100(seed=seed)
     train(net, images, seed)
     found: dict[str, object] = {"dense": errors(net, test)[0]}
-    trained = pipeline.snapshot(net)
+    trained = training.snapshot(net)
     prune(net, images, 100 * seed, final=0.0)
     found["dense, same epochs"] = errors(net, test)[0]
     net.load_state_dict(trained)
@@ -117,7 +113,7 @@ def choose(seeds: tuple[int, ...] = (100, 101)) -> None:
         nets = ensemble.stack([models.lenet_300_100(seed=seed) for seed in seeds])
         train(nets, images, seeds[0], weight_decay)
         print(weight_decay, "dense", errors(nets, held_out), flush=True)
-        trained = pipeline.snapshot(nets)
+        trained = training.snapshot(nets)
         for share in (allocate.globally, paper_shares):
             nets.load_state_dict(trained)
             prune(nets, images, seeds[0], weight_decay=weight_decay, allocate=share)

@@ -14,6 +14,7 @@ so that a short run sees all of it. An interrupted run goes on where it was if `
 a folder.
 """
 
+import copy
 import os
 import sys
 import time
@@ -74,19 +75,19 @@ def main(seeds: int, epochs: int, n: int) -> None:
         data.Split(images.x[i], images.y[i]) for i in (order[:VALID], order[VALID : VALID + n])
     )
     starts = ensemble.stack([glorot(seed) for seed in range(seeds)])
-    how = {"epochs": epochs, "schedule": constant, "batch_size": BATCH, "every": EVERY}
-
-    net = ensemble.stack(ensemble.unstack(starts))
-    search = lottery.find_tickets(
-        net,
-        train,
-        rounds=ROUNDS,
+    plan = training.Plan(
+        epochs=epochs,
+        schedule=constant,
+        batch_size=BATCH,
         optimizer=adam,
-        test=test,
         valid=valid,
-        folder=os.environ.get("LOTTERY_FOLDER"),
-        **how,
+        every=EVERY,
     )
+    pruning = lottery.by_shares(lottery.layer_shares(starts), rounds=ROUNDS)
+    folder = os.environ.get("LOTTERY_FOLDER")
+
+    net = copy.deepcopy(starts)
+    search = lottery.find_tickets(net, train, plan, pruning, test=test, folder=folder)
     found: dict[str, dict[str, list[float]]] = {}
     for r in (0, *MEASURED):
         name = f"ticket, {MEASURED[r]} % remaining" if r else "dense"
@@ -97,25 +98,16 @@ def main(seeds: int, epochs: int, n: int) -> None:
     for r, percent in MEASURED.items():
         kept = search.rounds[r].masks
         others = lottery.reinitialise(starts, seed=r)
-        shuffled = lottery.random_mask(kept, seed=r, stacked=True)
+        shuffled = lottery.random_mask(starts, kept, seed=r)
         for name, group, mask in (
             ("re-initialised", others, kept),
             ("random mask", starts, shuffled),
         ):
             names.append(f"{name}, {percent} % remaining")
             members += ensemble.unstack(group)
-            keep += [{n: m[k] for n, m in mask.items()} for k in range(seeds)]
+            keep += masks.unstack(mask)
     controls = ensemble.stack(members)
-    history = pipeline.train_held(
-        controls,
-        train,
-        masks.stack(keep),
-        pipeline.Retrain(epochs, constant),
-        optimizer=adam(controls),
-        batch_size=BATCH,
-        valid=valid,
-        every=EVERY,
-    )
+    history = pipeline.train_held(controls, train, masks.stack(keep), plan)
     every = measured(controls, history, training.evaluate(controls, test), test)
     for i, name in enumerate(names):
         part = slice(i * seeds, (i + 1) * seeds)

@@ -69,9 +69,8 @@ def run(seed: int, train: data.Split, test: data.Split) -> tuple[dict[str, float
     keep = candidates(start, train, seed)
     nets = ensemble.stack([start] * len(keep))
     optimizer = training.sgd(nets, lr=0.1, weight_decay=5e-4)
-    whole = pipeline.Retrain(EPOCHS, training.linear_decay)
-    held = masks.stack(list(keep.values()))
-    pipeline.train_held(nets, train, held, whole, optimizer=optimizer, batch_size=BATCH, seed=seed)
+    plan = training.Plan(epochs=EPOCHS, batch_size=BATCH, optimizer=optimizer, seed=seed)
+    pipeline.train_held(nets, train, masks.stack(list(keep.values())), plan)
     errors = (100 - training.evaluate(nets, test)).tolist()
     named = {name: round(e, 2) for name, e in zip(keep, errors, strict=True)}
     return named, keep[f"SNIP, {SPARSITIES[-1]:.0%}"]
