@@ -2,9 +2,11 @@
 
 ::
 
-    arms = {"dense": Arm(models.mlp), "half": Arm(models.mlp, half_of_the_weights)}
+    nets = [models.mlp(seed=seed) for seed in range(5)]
+    keep = [allocate.globally(criteria.magnitude(net), 0.9) for net in nets]
+    arms = {"dense": Arm(nets), "pruned": Arm(nets, keep)}
     runs = experiments.run(arms, train, test, Plan(epochs=2))
-    runs.accuracy["half"]  # in percent, one value per seed
+    runs.accuracy["pruned"]  # in percent, one value per seed
 
 All networks see the same minibatches, so differences between arms are paired by seed. Networks of
 one architecture are trained together as a stack (``ensemble.stack``): that is faster, and each

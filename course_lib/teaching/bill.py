@@ -1,5 +1,6 @@
 """The bill: what networks cost beside what they are worth, as a table on the page."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -108,5 +109,7 @@ def _macs(net: nn.Module, x: Tensor) -> str:
 
 
 def _milliseconds(seconds: measure.Seconds) -> str:
-    median, q1, q3 = (f"{1000 * s:.3g}" for s in seconds)
+    """Median and quartiles, with as many decimals as show three digits of the median."""
+    decimals = max(0, 2 - math.floor(math.log10(1000 * seconds.median)))
+    median, q1, q3 = (f"{1000 * s:.{decimals}f}" for s in seconds)
     return f"{median} ({q1}–{q3})"

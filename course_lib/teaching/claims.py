@@ -1,9 +1,9 @@
 """Claims: sentences that a notebook computes, shows with their uncertainty, and insists on.
 
-A lesson says "A beats B" by calling ``greater``; the cell shows the difference with its confidence
-interval, and raises when the data stop supporting the sentence. "No difference" is a claim too:
-``equal`` says within which margin. Each claim travels in the cell's output as data, with its seeds
-and versions, and the book collects them on one page.
+A lesson says "A beats B" by calling ``greater``. The cell then shows the difference with its
+confidence interval, and raises an error when the data do not support the sentence. "No difference"
+is a claim too: ``equal`` says within which margin. The cell's output holds each claim as data, with
+its seeds and versions, and the book collects all claims on one page.
 """
 
 import math
@@ -47,17 +47,20 @@ class Claim:
 def greater(
     statement: str, a: Sequence[float], b: Sequence[float], *, by: float = 0.0, unit: str = "points"
 ) -> Claim:
-    """Claim that a exceeds b by more than ``by``, seed by seed.
+    """Claim that ``a`` is greater than ``b`` by more than ``by``, on average over the seeds.
+
+    The differences are paired: seed 0 of ``a`` with seed 0 of ``b``, and so on. The claim stands if
+    the whole 95 % confidence interval of their mean lies above ``by``. If the true mean difference
+    is ``by``, that happens in one of forty experiments, by chance.
 
     Args:
         statement: the sentence, without numbers; they are added.
-        a, b: one value a seed, for the seeds 0, 1, 2, …, at least five of them.
-        by: what the whole 95 % interval of the mean difference must lie above. By chance alone that
-            happens in one of forty experiments without a difference.
+        a, b: one value per seed, for the seeds 0, 1, 2, …, at least five of them.
+        by: the margin, in ``unit``.
 
     Raises:
         AssertionError: the data do not support the sentence.
-        ValueError: fewer than five seeds, or unpaired values.
+        ValueError: fewer than five seeds, unpaired values, or values that are not finite.
     """
     claim = _difference(statement, a, b, unit)
     if not claim.mean - claim.half_width > by:
@@ -68,8 +71,15 @@ def greater(
 def equal(
     statement: str, a: Sequence[float], b: Sequence[float], *, within: float, unit: str = "points"
 ) -> Claim:
-    """Claim that a and b differ by less than ``within``: the whole 95 % interval of the mean
-    difference lies inside ± ``within``. (Not having found a difference would not be enough.)
+    """Claim that ``a`` and ``b`` differ by less than ``within``, on average over the seeds.
+
+    The claim stands if the whole 95 % confidence interval of the mean paired difference lies between
+    −``within`` and +``within``. To find no difference is not enough: with few seeds the interval is
+    wide, and a large difference would be missed.
+
+    Args:
+        statement, a, b: as in ``greater``.
+        within: the margin, in ``unit``.
 
     Raises:
         AssertionError: the data do not support the sentence.
@@ -85,7 +95,7 @@ def _difference(statement: str, a: Sequence[float], b: Sequence[float], unit: st
     a, b = (np.asarray(v, dtype=float) for v in (a, b))
     if a.ndim != 1 or a.shape != b.shape or len(a) < MIN_SEEDS:
         raise ValueError(
-            f"a and b must hold one value a seed for the same {MIN_SEEDS} or more seeds, "
+            f"a and b must hold one value per seed for the same {MIN_SEEDS} or more seeds, "
             f"got shapes {a.shape} and {b.shape}"
         )
     if not np.isfinite([a, b]).all():
@@ -102,8 +112,24 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}" if abs(value) < 10 else f"{value:+.1f}"
 
 
+def mean(values: Sequence[float]) -> float:
+    """Mean over seeds.
+
+    Raises:
+        ValueError: no values.
+    """
+    of_seeds = np.asarray(values, dtype=float)
+    if len(of_seeds) < 1:
+        raise ValueError("values must hold at least one seed, got none")
+    return float(of_seeds.mean())
+
+
 def mean_sd(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation over seeds, as tables and sentences print it."""
+    """Mean ± sample standard deviation over seeds, as tables and sentences print it.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
     v = np.asarray(values, dtype=float)
     if len(v) < 2:
         raise ValueError(f"values must hold at least two seeds, got {len(v)}")

@@ -86,7 +86,7 @@ def seed_curves(
     ylabel: str = "test accuracy, %",
     reference: tuple[str, float] | None = None,
 ) -> Figure:
-    """One line a series, mean and standard deviation over seeds at each point.
+    """One line per series: mean and standard deviation over seeds at each point.
 
     Args:
         x: the points, as fractions; drawn evenly spaced, written as percentages.
@@ -111,6 +111,9 @@ def show(figure: Figure, alt: str) -> HTML:
 
     Args:
         alt: what the figure shows, as a full sentence, for those who hear the page.
+
+    Raises:
+        ValueError: ``alt`` does not end in a full stop.
     """
     if not alt.strip().endswith("."):
         raise ValueError(f"alt must be a full sentence that ends in a full stop, got {alt!r}")

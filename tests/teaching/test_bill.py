@@ -56,12 +56,18 @@ def test_a_dense_a_masked_and_a_sparse_network(clock):
     csr = 8 * 1255 + 4 * (101 + 51 + 11) + 4 * 160  # values and columns, row offsets, biases
     assert header == ["network", "accuracy, %", "bytes", "multiplications", "ms, 64 images"]
     assert list(rows["dense"].values()) == [
-        "dense", "98.0 ± 1.0", "101,040", "25,100", "1 (0.9–1.23)",
+        "dense", "98.0 ± 1.0", "101,040", "25,100", "1.00 (0.90–1.23)",
     ]  # fmt: skip
     assert list(rows["masked"].values()) == [
-        "masked", "96.3", f"101,040 (as CSR {csr:,})", "25,100 (needs 1,255)", "2 (1.8–2.47)",
+        "masked", "96.3", f"101,040 (as CSR {csr:,})", "25,100 (needs 1,255)", "2.00 (1.80–2.47)",
     ]  # fmt: skip
-    assert list(rows["as CSR"].values()) == ["as CSR", "96.3", f"{csr:,}", "1,255", "3 (2.7–3.7)"]
+    assert list(rows["as CSR"].values()) == [
+        "as CSR",
+        "96.3",
+        f"{csr:,}",
+        "1,255",
+        "3.00 (2.70–3.70)",
+    ]
     assert [rounds for _, _, rounds in clock] == [5]
 
 
@@ -97,6 +103,21 @@ def test_several_batches_give_several_columns(clock):
     header, _ = read(teaching.bill({"a": models.mlp()}, [BATCH[:1], BATCH]))
     assert header[-2:] == ["ms, 1 image", "ms, 64 images"]
     assert [n for _, n, _ in clock] == [1, 64]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        ((0.0000123, 0.000012, 0.00002), "0.0123 (0.0120–0.0200)"),
+        ((0.0123, 0.01, 0.2), "12.3 (10.0–200.0)"),
+        ((1.2345, 1.1, 1.3), "1234 (1100–1300)"),
+    ],
+)
+def test_milliseconds_show_three_digits(monkeypatch, seconds, text):
+    found = measure.Seconds(*seconds)
+    monkeypatch.setattr(measure, "latency", lambda nets, x, rounds: dict.fromkeys(nets, found))
+    _, rows = read(teaching.bill({"a": models.mlp()}, BATCH))
+    assert rows["a"]["ms, 64 images"] == text
 
 
 def test_extra_cells_come_last_or_replace_what_was_measured(clock):

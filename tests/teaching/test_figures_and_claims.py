@@ -119,6 +119,12 @@ def test_claims_escape_their_statement():
     assert "<script>" not in html and "&lt;script&gt;" in html
 
 
+def test_mean():
+    assert claims.mean([1, 2.0, 6]) == claims.mean(torch.tensor([1, 2, 6])) == 3.0
+    with pytest.raises(ValueError, match="at least one seed"):
+        claims.mean([])
+
+
 def test_mean_sd():
     assert claims.mean_sd([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
     with pytest.raises(ValueError, match="at least two seeds"):
