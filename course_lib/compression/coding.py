@@ -303,8 +303,8 @@ def _stream(
 ) -> tuple[bool, list[Piece]]:
     """Symbols below ``alphabet`` in fixed-length codes, or in Huffman's (True) if that is shorter.
 
-    A table of code words holds the whole alphabet, so a large one has none: distances of more than
-    12 bits occur where few weights are left.
+    A table of code words lists the whole alphabet, so a large alphabet has none: distances of more
+    than 12 bits are written where few weights are left.
     """
     width = (alphabet - 1).bit_length()
     if huffman and len(symbols) and alphabet <= LARGEST_ALPHABET:

@@ -1,4 +1,4 @@
-"""The compressed file as bytes: header, checksum, architecture, and pieces that are read safely.
+"""The compressed file as bytes: its header, and pieces that are written and read safely.
 
 ``coding`` fills it. Integers are little-endian::
 
@@ -57,7 +57,8 @@ def firsts(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> bytes:
-    """Four bytes that differ, but for one chance in 2^32, where names, shapes, types or ties do.
+    """Four bytes computed from the names, shapes, types and ties; two architectures have the same
+    four with a chance of one in 2^32.
 
     A compiled network (``torch.compile``) is the network that was compiled.
     """
