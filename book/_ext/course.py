@@ -35,6 +35,15 @@ def copy_mathjax(app: Sphinx) -> None:
     app.config.mathjax_path = "mathjax/tex-chtml.js"
 
 
+def copy_front_end(app: Sphinx) -> None:
+    """Put the widgets' style and script beside the pages, which share them."""
+    for name in ("page.css", "page.js"):
+        source = Path(app.srcdir) / "course_lib/teaching/page" / name
+        copy_asset(str(source), str(Path(app.outdir) / "_static"))
+    app.add_css_file("page.css")
+    app.add_js_file("page.js", defer="defer")
+
+
 def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Leave out the live-code loader that Jupyter Book adds to each page: it points at a CDN."""
     context["script_files"] = [
@@ -43,6 +52,12 @@ def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doc
         if "thebe" not in str(getattr(script, "filename", script))
         and "THEBE" not in str(getattr(script, "attributes", ""))
     ]
+
+
+def share_front_end(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Take style and script out of each output: the pages share page.css and page.js."""
+    own = r"<(style|script) data-course-page>.*?</\1>\n?"
+    context["body"] = re.sub(own, "", context.get("body", ""), flags=re.DOTALL)
 
 
 def course_metadata(env, docname: str) -> dict | None:
@@ -280,7 +295,9 @@ def table_row(items: tuple) -> nodes.row:
 def setup(app: Sphinx) -> dict:
     """Register everything above with Sphinx."""
     app.connect("builder-inited", copy_mathjax)
+    app.connect("builder-inited", copy_front_end)
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", share_front_end)
     app.add_transform(Strip)
     app.add_transform(Gates)
     app.add_node(TableNode)

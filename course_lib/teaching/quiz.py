@@ -1,17 +1,18 @@
 """Questions on a lesson page: the quiz, and the prediction that comes before an experiment.
 
-Both are plain HTML. A quiz option is a native disclosure whose body is its own feedback, so it
-works on the page, in JupyterLab, with the keyboard, with a screen reader and without JavaScript.
+A quiz option is a native disclosure whose body is its own feedback, so it works on the page, in
+JupyterLab, with the keyboard, with a screen reader and without JavaScript. A prediction can be
+chosen everywhere too; the script repeats it, and opens what it unlocks.
 """
 
 import hashlib
 import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from IPython.display import HTML
+
+from course_lib.teaching import page
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Question:
     """A multiple-choice question in which every option knows its own feedback.
 
     Args:
-        text: the question; `backticks` become code, everything else is shown as typed.
+        text: the question; what stands between backticks becomes code, everything else is shown as typed.
         options: (option, feedback) pairs, at least two. Feedback to a wrong option names the
             misconception behind it.
         answer: position of the right option, from 0.
@@ -38,107 +39,97 @@ class Question:
         """Refuse a question that a page could not show."""
         for number, option in enumerate(self.options):
             if not isinstance(option, tuple | list) or len(option) != 2:
-                raise TypeError(f"options[{number}] is {option!r}, expected (option, feedback)")
-            _check_text(f"feedback of options[{number}]", option[1])
+                raise TypeError(f"options[{number}] must be (option, feedback), got {option!r}")
+            page.check_text(f"feedback of options[{number}]", option[1])
         _check_choice(self.text, [option for option, _ in self.options])
         if isinstance(self.answer, bool) or not isinstance(self.answer, int):
-            raise TypeError(f"answer is {self.answer!r}, expected a position (int)")
+            raise TypeError(f"answer must be an integer, got {self.answer!r}")
         if not 0 <= self.answer < len(self.options):
             last = len(self.options) - 1
-            raise ValueError(f"answer is {self.answer}, expected a position from 0 to {last}")
+            raise ValueError(f"answer must be from 0 to {last}, got {self.answer}")
 
 
 def quiz(*questions: Question) -> HTML:
-    """Return the questions as HTML: to choose an option is to open its feedback.
+    """The questions as HTML: to choose an option is to open its feedback.
 
     Raises:
         ValueError: no question at all.
-        TypeError: something that is not a `Question`.
+        TypeError: something that is not a ``Question``.
     """
     if not questions:
-        raise ValueError("questions is empty, expected at least one Question")
+        raise ValueError("questions must hold at least one Question, got none")
     for question in questions:
         if not isinstance(question, Question):
-            raise TypeError(f"questions holds {question!r}, expected a Question")
+            raise TypeError(f"questions must be Questions, got {question!r}")
     groups = [_question(question, number) for number, question in enumerate(questions, start=1)]
-    return HTML(f'{_style()}<div class="course-quiz">\n' + "\n".join(groups) + "\n</div>")
+    return HTML(page.html('<div class="course-quiz">\n' + "\n".join(groups) + "\n</div>"))
 
 
 def predict(text: str, options: Sequence[str], *, unlocks: str = "the experiment") -> HTML:
-    """Return a question to answer before the result is shown.
+    """A question to answer before the result is shown.
 
-    On a page with JavaScript, choosing opens the outputs of the cells tagged `gated` that follow,
-    up to the next prediction. Without it they are disclosures that the reader opens.
+    In the book, choosing opens the outputs of the cells tagged ``gated`` that follow, up to the
+    next prediction; without JavaScript they are disclosures that the reader opens. In JupyterLab
+    the choice is repeated below the options.
 
     Args:
-        text: the question; `backticks` become code.
+        text: the question; what stands between backticks becomes code.
         options: what one may predict, at least two. None is marked as right: the experiment tells.
         unlocks: what the choice opens, in words for the reader, with its article.
 
     Raises:
-        ValueError: fewer than two options, two equal ones, or an empty text, option or `unlocks`.
+        ValueError: fewer than two options, two equal ones, or an empty text, option or ``unlocks``.
         TypeError: one of them is not a string.
     """
     _check_choice(text, options)
-    _check_text("unlocks", unlocks)
+    page.check_text("unlocks", unlocks)
     name = _name("predict", text, *options)
     radio = '<label><input type="radio" name="{}" value="{}"> <span>{}</span></label>'
-    radios = [radio.format(name, number, _inline(o)) for number, o in enumerate(options)]
+    radios = [radio.format(name, number, page.inline(o)) for number, o in enumerate(options)]
     return HTML(
-        f'{_style()}<form class="course-predict" id="{name}" data-unlocks="{html.escape(unlocks)}">\n'
-        f"<fieldset><legend>{_inline(text)}</legend>\n" + "\n".join(radios) + "\n</fieldset>\n"
-        f'<p role="status">Choose before you read on: that opens {_inline(unlocks)}.</p>'
-        "\n</form>"
+        page.html(
+            f'<form class="course-predict" id="{name}" data-course="predict"'
+            f' data-unlocks="{html.escape(unlocks)}">\n'
+            f"<fieldset><legend>{page.inline(text)}</legend>\n"
+            + "\n".join(radios)
+            + "\n</fieldset>\n"
+            f'<p role="status">Choose before you read on: that opens {page.inline(unlocks)}.</p>'
+            "\n</form>"
+        )
     )
 
 
-def _style() -> str:
-    return f"<style>\n{Path(__file__).with_name('quiz.css').read_text(encoding='utf-8')}</style>\n"
-
-
 def _question(question: Question, number: int) -> str:
-    """Return one question: a named group of disclosures of which one is open at a time."""
+    """One question: a named group of disclosures of which one is open at a time."""
     name = _name("quiz", str(number), question.text, *(option for option, _ in question.options))
     rows = []
     for position, (option, feedback) in enumerate(question.options):
         right = position == question.answer
         kind, verdict = ("right", "Right:") if right else ("wrong", "Not quite:")
         rows.append(
-            f'<details name="{name}"><summary>{_inline(option)}</summary>'
-            f'<p class="{kind}"><strong>{verdict}</strong> {_inline(feedback)}</p></details>'
+            f'<details name="{name}"><summary>{page.inline(option)}</summary>'
+            f'<p class="{kind}"><strong>{verdict}</strong> {page.inline(feedback)}</p></details>'
         )
     return (
         f'<div role="group" aria-labelledby="{name}">\n'
-        f'<p id="{name}"><strong>Question {number}.</strong> {_inline(question.text)}</p>\n'
+        f'<p id="{name}"><strong>Question {number}.</strong> {page.inline(question.text)}</p>\n'
         + "\n".join(rows)
         + "\n</div>"
     )
 
 
-def _inline(text: str) -> str:
-    """Escape `text` for HTML; what stands between backticks becomes code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
-
-
 def _name(kind: str, *texts: str) -> str:
-    """Return an id made of the texts, so that the same question gives the same page every time."""
+    """An id made of the texts, so that the same question gives the same page every time."""
     return f"{kind}-{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:10]}"
 
 
-def _check_text(name: str, text: str) -> None:
-    if not isinstance(text, str):
-        raise TypeError(f"{name} is {text!r}, expected a string")
-    if not text.strip():
-        raise ValueError(f"{name} is {text!r}, expected some text")
-
-
 def _check_choice(text: str, options: Sequence[str]) -> None:
-    _check_text("text", text)
+    page.check_text("text", text)
     if isinstance(options, str):
-        raise TypeError(f"options is {options!r}, expected a list of options")
+        raise TypeError(f"options must be a list of options, got {options!r}")
     for number, option in enumerate(options):
-        _check_text(f"options[{number}]", option)
+        page.check_text(f"options[{number}]", option)
     if len(options) < 2:
-        raise ValueError(f"options has {len(options)} entries, expected at least 2")
+        raise ValueError(f"options must hold at least 2, got {len(options)}")
     if len(set(options)) < len(options):
-        raise ValueError(f"options holds the same text twice: {list(options)!r}")
+        raise ValueError(f"options must differ, got the same text twice: {list(options)!r}")

@@ -1,17 +1,16 @@
 """The pruning explorer: one slider widget, alive in JupyterLab and on the page without a kernel.
 
-Python computes every cut beforehand; the front end (``explorer.js``) only shows them. What the
-reader sees can therefore be repeated, to the last weight, with ``(w.abs() <= threshold).sum()``.
+Python computes every cut beforehand, and writes what is said about it; the front end only chooses
+among the cuts and draws them. What the reader sees can therefore be repeated, to the last weight,
+with ``(w.abs() <= threshold).sum()``.
 """
 
 import html
-import json
+import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_CEILING, Context
+from decimal import ROUND_CEILING, Context, Decimal
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -20,14 +19,18 @@ import torch
 import traitlets
 from torch import Tensor
 
+from course_lib.data import check_counts
 from course_lib.measure import csr_bytes
+from course_lib.teaching import page
 
 Accuracy = Mapping[str, Mapping[float, Sequence[float]]]
+Weights = Mapping[str, Tensor | tuple[Tensor, int]]
 
-_HERE = Path(__file__).parent
 _PATCH = 20  # rows and columns of the mask picture, at most
 _BINS = 40
+_SHADES = 6  # greys of the mask picture
 _LANDMARKS = (0.5, 0.9, 0.99)  # always in the table of numbers
+_TICKS = (0, 0.5, 0.9, 0.95, 0.99, 1)  # written under the curves
 # 0–90 % by 0.5, 90–99 % by 0.1, 99–100 % by 0.025: the slider is finest where networks break.
 _GRID = [i / 200 for i in range(180)] + [i / 1000 for i in range(900, 990)]
 _GRID += [i / 4000 for i in range(3960, 4001)]
@@ -37,11 +40,12 @@ class Explorer(anywidget.AnyWidget):
     """A live widget whose HTML form works by itself; build it with :func:`explorer`.
 
     ``position`` (which cut), ``scope`` and ``layer`` may be read and assigned; the front end and
-    Python always agree on them.
+    Python always agree on them. ``data`` holds every cut; a column of texts is one string, unpacked
+    by :func:`column`.
     """
 
-    _esm = _HERE / "explorer.js"
-    _css = _HERE / "explorer.css"
+    _esm = f"{page.JS}\nexport default {{ render: coursePage.render }};\n"
+    _css = page.CSS
     data = traitlets.Dict().tag(sync=True)
     fallback = traitlets.Unicode().tag(sync=True)
     position = traitlets.Int().tag(sync=True)
@@ -57,7 +61,9 @@ class Explorer(anywidget.AnyWidget):
     @property
     def sparsity(self) -> float:
         """Fraction of all weights that the cut shown now removes."""
-        return _removed_at(self.data, self.scope, self.position) / _total(self.data)
+        kept = sum(layer[self.position] for layer in self.data["scopes"][self.scope]["kept"])
+        total = sum(layer["n"] for layer in self.data["layers"])
+        return (total - kept) / total
 
     def set_sparsity(self, sparsity: float) -> None:
         """Move to the cut nearest to ``sparsity``, the fraction removed."""
@@ -85,76 +91,64 @@ class Explorer(anywidget.AnyWidget):
         return bundle, metadata
 
     def _html(self) -> str:
-        """Fallback, state, front end and its host in one piece that asks the network nothing."""
+        """Numbers to read, state and front end in one piece that asks the network nothing."""
         state = {key: getattr(self, key) for key in ("data", "position", "scope", "layer")}
-        payload = {"esm": _source("explorer.js"), "state": state}
-        text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False)
-        # In JSON "<" stands only inside strings; written as an escape it cannot end the element.
-        return _PAGE.format(
-            id=f"explorer-{self.data['name']}",
-            css=_source("explorer.css"),
-            fallback=self.fallback,
-            payload=text.replace("<", "\\u003c"),
+        return page.html(
+            f'<div class="explorer" id="explorer-{self.data["name"]}" data-course="explorer">\n'
+            f"{self.fallback}\n{page.data(state)}\n</div>"
         )
-
-
-def _source(name: str) -> str:
-    """A front-end file as it goes into every page: its lines without their indentation."""
-    return re.sub(r"\n\s+", "\n", (_HERE / name).read_text("utf-8"))
 
 
 def explorer(
     name: str,
-    weights: Mapping[str, Tensor],
+    weights: Weights,
     *,
     accuracy: Accuracy,
     start: float = 0.8,
-    scope: str | None = None,
     title: str = "Move the cut: which weights go, and what it costs",
     metric: str = "accuracy",
-    positions: Mapping[str, int] | None = None,
 ) -> Explorer:
     """Widget for pruning by magnitude: a threshold and a sparsity slider that move together.
 
     Args:
         name: unique on its page, of ``a-z``, ``0-9`` and ``-``; the HTML's ids come from it.
-        weights: layer name -> trained weights, ``[out, in]`` or ``[out, in, kh, kw]``.
+        weights: layer name -> trained weights, ``[out, in]`` or ``[out, in, kh, kw]``; or a pair of
+            them and the number of places where the layer is applied in one image (else 1).
         accuracy: curve -> {sparsity: accuracy of each seed, in percent}, measured points only.
-            Curves named "global" and "local" are the scopes offered; any other is a control.
+            Curves named "global" and "local" are the scopes offered, the first of them at first;
+            any other is a control.
         start: fraction removed at first; the nearest cut is taken.
-        scope: "global" or "local" at first; None takes the first of them in ``accuracy``.
         title: what the widget is about, one line.
         metric: what ``accuracy`` holds, as a noun ("test accuracy before retraining").
-        positions: layer name -> places where the layer is applied in one image (1 if absent).
 
     Raises:
         ValueError, TypeError: naming the argument, its value and what was expected.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9-]+", name):
-        raise ValueError(f"name must consist of a-z, 0-9 and '-', got {name!r}")
-    _check_weights(weights)
-    scopes = _check_accuracy(accuracy)
-    scope = scopes[0] if scope is None else scope
-    if scope not in scopes:
-        raise ValueError(f"scope must be one of {scopes} (the curves of accuracy), got {scope!r}")
+    page.check_name(name)
+    for argument, words in (("title", title), ("metric", metric)):
+        page.check_text(argument, words)
+    places, magnitudes = _checked_weights(weights)
+    scopes = _checked_accuracy(accuracy)
     _fraction("start", start)
-    positions = _check_positions(positions or {}, weights)
 
-    magnitudes = {layer: w.detach().cpu().abs() for layer, w in weights.items()}
     measured = [s for points in accuracy.values() for s in points]
     cuts = sorted({round(float(s), 6) for s in [*_GRID, *measured]})
+    said = {s: _scope(magnitudes, places, cuts, s) for s in scopes}
+    curves = {str(k): _curve(points, cuts) for k, points in accuracy.items()}
     data = {
         "name": name,
         "title": title,
         "metric": metric,
         "cuts": cuts,
-        "layers": [_layer(k, m, positions.get(k, 1)) for k, m in magnitudes.items()],
-        "scopes": {s: _cuts(list(magnitudes.values()), cuts, s) for s in scopes},
-        "accuracy": {str(k): _curve(points, cuts) for k, points in accuracy.items()},
+        "ticks": [[_nearest_cut(cuts, s), f"{100 * s:g}"] for s in _TICKS],
+        "layers": [_layer(layer, m) for layer, m in magnitudes.items()],
+        "dense": _dense(magnitudes, places),
+        "scopes": _packed(said),
+        "accuracy": _packed(curves),
     }
     position = _nearest_cut(cuts, start)
-    fallback = _fallback(data, scope, position)
-    return Explorer(data=data, fallback=fallback, position=position, scope=scope)
+    fallback = _fallback(data, said, curves, position)
+    return Explorer(data=data, fallback=fallback, position=position, scope=scopes[0])
 
 
 # ---------------------------------------------------------------- what Python computes beforehand
@@ -173,90 +167,221 @@ def six_digits(value: Tensor) -> float:
     return float(Context(prec=6, rounding=ROUND_CEILING).create_decimal_from_float(exact))
 
 
-def _cuts(magnitudes: list[Tensor], cuts: list[float], scope: str) -> dict[str, list[list]]:
-    """Thresholds (one list, or one a layer) and removed counts (a list a layer) of every cut."""
-    ordered = [m.flatten().sort().values for m in magnitudes]
+def _scope(
+    magnitudes: Mapping[str, Tensor], places: Mapping[str, int], cuts: list[float], scope: str
+) -> dict[str, list]:
+    """Everything about every cut of a scope.
+
+    ``thresholds`` (one list, or one per layer), ``kept`` (a list per layer) and ``gone`` (per
+    layer, the cut from which each weight of its patch is removed) are numbers; ``share`` (kept, a
+    list per layer) and ``removed`` in percent, ``left``, ``csr`` and ``multiplications`` are texts.
+    """
+    ordered = [m.flatten().sort().values for m in magnitudes.values()]
     pools = ordered if scope == "local" else [torch.cat(ordered).sort().values]
     thresholds = []
     for pool in pools:
         removals = [round(s * len(pool)) for s in cuts]
         thresholds.append([six_digits(pool[k - 1]) if k else 0.0 for k in removals])
     of_layer = thresholds if scope == "local" else thresholds * len(ordered)
-    # right=True counts the entries <= t, with t in the weights' own dtype as in ``w.abs() <= t``
-    removed = [
-        torch.searchsorted(m, torch.tensor(t, dtype=m.dtype), right=True).tolist()
-        for m, t in zip(ordered, of_layer, strict=True)
+    # in the weights' own dtype, so that a cut removes exactly what ``w.abs() <= t`` does
+    own = [torch.tensor(t, dtype=m.dtype) for t, m in zip(of_layer, ordered, strict=True)]
+    gone = [
+        torch.searchsorted(t, _patch(m).flatten()).tolist()
+        for t, m in zip(own, magnitudes.values(), strict=True)
     ]
-    return {"thresholds": thresholds, "removed": removed}
+    kept = [
+        (len(m) - torch.searchsorted(m, t, right=True)).tolist()
+        for m, t in zip(ordered, own, strict=True)
+    ]
+    return {"thresholds": thresholds, "gone": gone, "kept": kept} | _costs(magnitudes, places, kept)
 
 
-def _layer(name: str, magnitude: Tensor, positions: int) -> dict[str, Any]:
-    """Everything the front end draws of one layer: histogram of |w| and a patch of its middle."""
+def _costs(
+    magnitudes: Mapping[str, Tensor], places: Mapping[str, int], kept: list[list[int]]
+) -> dict[str, list]:
+    """What each cut leaves, layer by layer and in all, in words."""
+    sizes = [m.numel() for m in magnitudes.values()]
+    total, by_cut = sum(sizes), list(zip(*kept, strict=True))
+    left = [sum(cut) for cut in by_cut]
+    return {
+        "share": [[_percent(k, n) for k in layer] for layer, n in zip(kept, sizes, strict=True)],
+        "removed": [_percent(total - k, total) for k in left],
+        "left": [f"{k:,}" for k in left],
+        "csr": [
+            _bytes(
+                sum(csr_bytes(m.shape, k) for m, k in zip(magnitudes.values(), cut, strict=True))
+            )
+            for cut in by_cut
+        ],
+        "multiplications": [
+            f"{sum(k * places[layer] for layer, k in zip(magnitudes, cut, strict=True)):,}"
+            for cut in by_cut
+        ],
+    }
+
+
+def _dense(magnitudes: Mapping[str, Tensor], places: Mapping[str, int]) -> dict[str, str]:
+    """What all weights together cost, in words."""
+    total = sum(m.numel() for m in magnitudes.values())
+    work = sum(m.numel() * places[layer] for layer, m in magnitudes.items())
+    return {
+        "weights": f"{total:,}",
+        "bytes": _bytes(4 * total),
+        "multiplications": f"{work:,}",
+    }
+
+
+def _patch(magnitude: Tensor) -> Tensor:
+    """The middle of a layer as a matrix, at most 20 × 20."""
     matrix = magnitude.flatten(1)  # [out, in*kh*kw]
     row, column = (max(0, (n - _PATCH) // 2) for n in matrix.shape)
-    patch = matrix[row : row + _PATCH, column : column + _PATCH]
+    return matrix[row : row + _PATCH, column : column + _PATCH]
+
+
+def _layer(name: str, magnitude: Tensor) -> dict[str, Any]:
+    """Everything that is drawn of one layer: histogram of |w| and the greys of its patch."""
+    matrix, patch = magnitude.flatten(1), _patch(magnitude)
     top = six_digits(magnitude.max())
+    shades = (9 * patch.double() / (top or 1)).floor().clamp(max=_SHADES - 1)
     return {
         "name": str(name),
         "n": magnitude.numel(),
         "rows": matrix.shape[0],
         "columns": matrix.shape[1],
-        "positions": positions,
         "top": top,
-        "bins": torch.histc(magnitude, _BINS, min=0, max=top or 1.0).int().tolist(),
-        "patch": [[six_digits(w) for w in line] for line in patch],
+        "bins": _bins(magnitude, top or 1.0),
+        "patch": {
+            "rows": patch.shape[0],
+            "columns": patch.shape[1],
+            "shades": "".join(str(int(shade)) for shade in shades.flatten()),
+        },
     }
 
 
-def _curve(points: Mapping[float, Sequence[float]], cuts: list[float]) -> list[list]:
-    """The measured points in order: [cut, mean, standard deviation, seeds], as they are shown."""
-    measured = []
+def _bins(magnitude: Tensor, top: float) -> list[int]:
+    """Histogram from 0 to ``top``, in integers: a float32 counts no further than 16,777,216."""
+    edges = torch.linspace(0, top, _BINS + 1, dtype=torch.float64)[1:-1].to(magnitude.dtype)
+    below = torch.searchsorted(magnitude.flatten().sort().values, edges).tolist()
+    return [b - a for a, b in itertools.pairwise([0, *below, magnitude.numel()])]
+
+
+def _curve(points: Mapping[float, Sequence[float]], cuts: list[float]) -> dict[str, list]:
+    """One curve of accuracies.
+
+    ``measured`` holds [cut, mean, standard deviation] in order, to be drawn; ``mean``, ``value`` and
+    ``note`` are texts, one for each cut: linear in sparsity between measured points.
+    """
+    measured, spread = [], {}
     for s, values in sorted(points.items()):
-        values = torch.as_tensor([float(a) for a in values], dtype=torch.float64)
-        sd = values.std().item() if len(values) > 1 else 0.0
-        cut = cuts.index(round(float(s), 6))
-        measured.append([cut, round(values.mean().item(), 1), round(sd, 1), len(values)])
-    return measured
-
-
-def _total(data: dict[str, Any]) -> int:
-    return sum(layer["n"] for layer in data["layers"])
-
-
-def _removed_at(data: dict[str, Any], scope: str, position: int) -> int:
-    return sum(counts[position] for counts in data["scopes"][scope]["removed"])
+        percents = torch.as_tensor([float(a) for a in values], dtype=torch.float64)
+        sd = percents.std().item() if len(percents) > 1 else 0.0
+        measured.append([cuts.index(round(float(s), 6)), percents.mean().item(), sd])
+        seeds = f"{len(percents)} seeds, sd {sd:.1f}" if len(percents) > 1 else "1 seed"
+        spread[measured[-1][0]] = f"(measured, {seeds})"
+    ends, at = [cut for cut, _, _ in measured], [cuts[cut] for cut, _, _ in measured]
+    means = np.interp(cuts, at, [mean for _, mean, _ in measured]).tolist()
+    curve = {"mean": [], "value": [], "note": []}
+    for cut, mean in enumerate(means):
+        inside = ends[0] <= cut <= ends[-1]
+        value, note = f"about {math.floor(mean + 0.5)} %", spread.get(cut)
+        if note:
+            value = f"{mean:.1f} %"
+        elif inside:
+            before = max(e for e in ends if e < cut)
+            after = min(e for e in ends if e > cut)
+            note = (
+                f"(interpolated between {100 * cuts[before]:.6g} % and {100 * cuts[after]:.6g} %)"
+            )
+        curve["mean"].append(f"{mean:.1f}" if inside else "none")
+        curve["value"].append(value if inside else "not measured")
+        curve["note"].append(note or "(outside the measured points)")
+    return {"measured": [[c, round(m, 1), round(sd, 1)] for c, m, sd in measured]} | curve
 
 
 def _nearest_cut(cuts: list[float], sparsity: float) -> int:
     return min(range(len(cuts)), key=lambda i: abs(cuts[i] - sparsity))
 
 
+# --------------------------------------------------------------------------- numbers as they are said
+
+
+def _percent(part: int, total: int) -> str:
+    """Share of a whole in percent, never rounded to 100 or 0 while it is neither."""
+    share = 100 * part / total
+    text = f"{share:.2f}" if share >= 99 else f"{share:.1f}"
+    if part > 0 and float(text) == 0:
+        return "under 0.1"
+    if part < total and float(text) == 100:
+        return "over 99.99"
+    return "100" if part == total else text
+
+
+def _bytes(n: int) -> str:
+    if n < 1000:
+        return f"{n} bytes"
+    return f"{n / 1e3:.1f} kB" if n < 1e6 else f"{n / 1e6:.2f} MB"
+
+
+def _number(t: float) -> str:
+    """A threshold as JavaScript writes it: no exponent but below a millionth."""
+    number = Decimal(repr(t)).normalize()
+    if t >= 1e-6 or not t:
+        return f"{number:f}"
+    digits, exponent = f"{number:e}".split("e")
+    return f"{digits}e{int(exponent)}"
+
+
+def _packed(values: Any) -> Any:
+    """``values`` with each list of texts as one string, which the page unpacks like :func:`column`."""
+    if isinstance(values, dict):
+        return {key: _packed(of) for key, of in values.items()}
+    if not isinstance(values, list) or not values:
+        return values
+    if not isinstance(values[0], str):
+        return [_packed(of) for of in values]
+    pairs = zip([None, *values], values, strict=False)
+    return "|".join("" if text == before else text for before, text in pairs)
+
+
+def column(packed: str) -> list[str]:
+    """A column of ``Explorer.data``: "|" stands between its texts, nothing for "as before".
+
+    >>> column("100||99.9")
+    ['100', '100', '99.9']
+    """
+    texts = []
+    for text in packed.split("|"):
+        texts.append(text or texts[-1])
+    return texts
+
+
 # ---------------------------------------------------------------------- the page without scripts
 
 
-def _fallback(data: dict[str, Any], scope: str, position: int) -> str:
-    """One sentence about the first cut and a table a scope: the widget's text equivalent."""
-    total, removed = _total(data), _removed_at(data, scope, position)
+def _fallback(data: dict[str, Any], said: dict[str, dict], curves: dict, position: int) -> str:
+    """One sentence about the first cut and a table per scope: the widget's text equivalent."""
+    scope = next(iter(said))
+    cut, curve = said[scope], curves[scope]
     sentence = (
-        f"With {100 * removed / total:.1f} % of the weights removed ({scope} threshold), "
-        f"{total - removed:,} of {total:,} are kept; "
-        f"{data['metric']}: {_accuracy_text(data, scope, position)}."
+        f"With {cut['removed'][position]} % of the weights removed ({scope} threshold), "
+        f"{cut['left'][position]} of {data['dense']['weights']} are kept; "
+        f"{data['metric']}: {curve['value'][position]} {curve['note'][position]}."
     )
-    tables = "".join(_table(data, s, position) for s in data["scopes"])
+    tables = "".join(_table(data, s, said[s], curves[s], position) for s in said)
     title = f"<p><strong>{html.escape(data['title'])}</strong></p>"
     return f"{title}\n<p>{html.escape(sentence)}</p>\n{tables}"
 
 
-def _table(data: dict[str, Any], scope: str, position: int) -> str:
+def _table(data: dict[str, Any], scope: str, said: dict, curve: dict, position: int) -> str:
     """The measured cuts of a scope, the landmarks and the first cut; it scrolls in its own box."""
-    measured = [point[0] for point in data["accuracy"][scope]]
+    measured = [point[0] for point in curve["measured"]]
     shown = {*measured[:: math.ceil(len(measured) / 12)], position}
     shown |= {_nearest_cut(data["cuts"], s) for s in _LANDMARKS}
     names = " / ".join(layer["name"] for layer in data["layers"])
-    heads = ["removed", "threshold on |w|", "kept", f"kept in {names}", data["metric"], "CSR bytes"]
-    caption = f"{scope} threshold; the dense weights take {4 * _total(data):,} bytes"
+    heads = ["removed", "threshold on |w|", "kept", f"kept in {names}", data["metric"], "CSR"]
+    caption = f"{scope} threshold; the dense weights take {data['dense']['bytes']}"
     head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in heads)
-    body = "\n".join(_row(data, scope, p) for p in sorted(shown))
+    body = "\n".join(_row(said, curve, p) for p in sorted(shown))
     return (
         f'<div class="table" role="region" tabindex="0" aria-label="{scope} threshold, table">'
         f"<table><caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n"
@@ -264,31 +389,16 @@ def _table(data: dict[str, Any], scope: str, position: int) -> str:
     )
 
 
-def _row(data: dict[str, Any], scope: str, position: int) -> str:
-    cut, layers, total = data["scopes"][scope], data["layers"], _total(data)
-    kept = [m["n"] - r[position] for m, r in zip(layers, cut["removed"], strict=True)]
-    stored = sum(csr_bytes((m["rows"],), k) for k, m in zip(kept, layers, strict=True))
+def _row(said: dict[str, list], curve: dict[str, list], position: int) -> str:
     cells = [
-        " / ".join(f"{t[position]:g}" for t in cut["thresholds"]),
-        f"{sum(kept):,}",
-        " / ".join(f"{k:,}" for k in kept),
-        _accuracy_text(data, scope, position),
-        f"{stored:,}",
+        " / ".join(_number(t[position]) for t in said["thresholds"]),
+        said["left"][position],
+        " / ".join(f"{k[position]:,}" for k in said["kept"]),
+        f"{curve['value'][position]} {curve['note'][position]}",
+        said["csr"][position],
     ]
-    head = f'<th scope="row">{100 * (1 - sum(kept) / total):.2f} %</th>'
+    head = f'<th scope="row">{said["removed"][position]} %</th>'
     return f"<tr>{head}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-
-
-def _accuracy_text(data: dict[str, Any], scope: str, position: int) -> str:
-    cuts, curve = data["cuts"], data["accuracy"][scope]
-    for cut, mean, sd, seeds in curve:
-        if cut == position:
-            spread = f"{seeds} seeds, sd {sd:.1f}" if seeds > 1 else "1 seed"
-            return f"{mean:.1f} % (measured, {spread})"
-    if not curve[0][0] < position < curve[-1][0]:
-        return "not measured"
-    mean = np.interp(cuts[position], [cuts[m[0]] for m in curve], [m[1] for m in curve])
-    return f"about {math.floor(mean + 0.5)} % (interpolated)"
 
 
 # ------------------------------------------------------------------------------------- bad input
@@ -298,7 +408,7 @@ def _fraction(name: str, value: float) -> float:
     if not isinstance(value, Real):
         raise TypeError(f"{name} must be a number in [0, 1], got {value!r}")
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be in [0, 1], the fraction removed; got {value!r}")
+        raise ValueError(f"{name} must be in [0, 1], the fraction removed, got {value!r}")
     return float(value)
 
 
@@ -309,9 +419,12 @@ def _mapping(name: str, value: Any) -> None:
         raise ValueError(f"{name} must hold at least one entry, got {value!r}")
 
 
-def _check_weights(weights: Mapping[str, Tensor]) -> None:
+def _checked_weights(weights: Weights) -> tuple[dict[str, int], dict[str, Tensor]]:
+    """The places and the magnitudes of every layer."""
     _mapping("weights", weights)
-    for layer, w in weights.items():
+    places, magnitudes = {}, {}
+    for layer, value in weights.items():
+        w, places[layer] = value if isinstance(value, tuple) and len(value) == 2 else (value, 1)
         if not isinstance(w, Tensor) or w.dtype not in (torch.float32, torch.float64):
             got = w.dtype if isinstance(w, Tensor) else type(w).__name__
             raise TypeError(f"weights[{layer!r}] must be a float32 or float64 tensor, got {got}")
@@ -321,10 +434,13 @@ def _check_weights(weights: Mapping[str, Tensor]) -> None:
             )
         if not w.isfinite().all():
             raise ValueError(f"weights[{layer!r}] must be finite, but holds NaN or infinity")
+        check_counts(**{f"the places of weights[{layer!r}]": places[layer]})
+        magnitudes[layer] = w.detach().cpu().abs()
+    return places, magnitudes
 
 
-def _check_accuracy(accuracy: Accuracy) -> list[str]:
-    """Return the scopes offered, in the caller's order."""
+def _checked_accuracy(accuracy: Accuracy) -> list[str]:
+    """The scopes offered, in the caller's order."""
     _mapping("accuracy", accuracy)
     for key, points in accuracy.items():
         _mapping(f"accuracy[{key!r}]", points)
@@ -343,54 +459,4 @@ def _percentages(name: str, values: Sequence[float]) -> None:
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a sequence of percentages, got {values!r}") from None
     if not numbers or not all(0 <= a <= 100 for a in numbers):
-        raise ValueError(f"{name} must hold percentages in 0..100, a seed each; got {values!r}")
-
-
-def _check_positions(
-    positions: Mapping[str, int], weights: Mapping[str, Tensor]
-) -> Mapping[str, int]:
-    for layer, count in positions.items():
-        if layer not in weights:
-            raise ValueError(f"positions names {layer!r}; the layers are {list(weights)}")
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"positions[{layer!r}] must be an integer >= 1, got {count!r}")
-    return positions
-
-
-# The static host: a model of plain values with anywidget's five methods. The front end is imported
-# from a blob because a page opened as a file may load neither module files nor other data.
-_PAGE = """<style>
-{css}</style>
-<div class="explorer" id="{id}">
-{fallback}
-</div>
-<script type="application/json" id="{id}-state">{payload}</script>
-<script>
-(async () => {{
-  const el = document.getElementById("{id}");
-  const {{ esm, state }} = JSON.parse(document.getElementById("{id}-state").textContent);
-  state.fallback = el.innerHTML;
-  const listeners = {{}};
-  const model = {{
-    get: (key) => state[key],
-    set(key, value) {{
-      if (state[key] === value) return;
-      state[key] = value;
-      for (const heard of listeners["change:" + key] ?? []) heard();
-    }},
-    on(event, heard) {{ (listeners[event] ??= []).push(heard); }},
-    off(event, heard) {{ listeners[event] = listeners[event]?.filter((h) => h !== heard); }},
-    save_changes() {{}},
-  }};
-  const url = URL.createObjectURL(new Blob([esm], {{ type: "text/javascript" }}));
-  try {{
-    const front = (await import(url)).default;
-    el.replaceChildren();
-    front.render({{ model, el }});
-  }} catch (error) {{
-    el.innerHTML = state.fallback; // the numbers stay readable
-    console.error(error);
-  }}
-  URL.revokeObjectURL(url);
-}})();
-</script>"""
+        raise ValueError(f"{name} must hold percentages in 0..100, one per seed, got {values!r}")

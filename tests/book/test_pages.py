@@ -191,22 +191,22 @@ def test_the_widget_on_the_page_shows_what_python_counted(visit, scheme):
         with visit(path, scheme=scheme) as page:
             page.evaluate(OPEN_ALL)
             for widget in page.locator("div.explorer").all():
-                payload = page.locator(f"#{widget.get_attribute('id')}-state").text_content()
-                state = json.loads(payload)["state"]
+                own = soup(path).find(id=widget.get_attribute("id"))
+                data = json.loads(own.find("script", type="application/json").string)["data"]
                 sparsity, threshold = widget.locator("input[type=range]").all()
-                output = widget.locator("output[data-removed]")
+                output = widget.locator("output[data-kept]")
                 seen = set()
                 for key in ("End", "ArrowLeft", "PageDown", "Home"):
-                    before = threshold.input_value(), output.get_attribute("data-removed")
+                    before = threshold.input_value(), output.get_attribute("data-kept")
                     sparsity.press(key)
                     at = int(output.get_attribute("data-position"))
-                    cuts = state["data"]["scopes"][output.get_attribute("data-scope")]
-                    removed = sum(layer[at] for layer in cuts["removed"])
-                    assert int(output.get_attribute("data-removed")) == removed
+                    cuts = data["scopes"][output.get_attribute("data-scope")]
+                    kept = [layer[at] for layer in cuts["kept"]]
+                    assert json.loads(output.get_attribute("data-kept")) == kept
                     # A step of the slider may be less than one weight of a small network.
-                    moved = str(removed) != before[1]
+                    moved = kept != json.loads(before[1])
                     assert (threshold.input_value() != before[0]) == moved
-                    seen.add(removed)
+                    seen.add(tuple(kept))
                 assert len(seen) >= 3
             assert page.outside == []
             assert page.complaints == []
@@ -243,6 +243,21 @@ def test_every_scrubber_shows_its_frames_on_the_page(visit):
                 assert shown.locator(".frame").inner_html() == like
                 assert shown.get_by_role("status").inner_text()
                 assert page.complaints == page.outside == []
+
+
+def test_the_front_end_is_shipped_once(visit):
+    """As two files that all pages share, and that look and work as they do in each output."""
+    for path in having("[data-course]"):
+        page = soup(path)
+        assert not page.select("[data-course-page]") and "coursePage" not in str(page.body)
+        files = [tag.get("href") or tag.get("src") for tag in page.select("link, script[src]")]
+        for name in ("page.css", "page.js"):
+            assert sum(f"/{name}" in (file or "") for file in files) == 1
+            source = ROOT / "course_lib/teaching/page" / name
+            assert (HTML / "_static" / name).read_bytes() == source.read_bytes()
+        with visit(path, scheme="file") as page:
+            instruments = page.locator("[data-course]")
+            assert instruments.count() == page.locator("[data-course][data-alive]").count()
 
 
 def test_every_recorded_run_is_tabulated_beside_its_paper():

@@ -68,16 +68,24 @@ def test_prediction_offers_the_options_and_gives_nothing_away():
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        (("", FRUIT, 0), ValueError, "text is ''"),
-        ((7, FRUIT, 0), TypeError, "text is 7"),
-        (("Q?", FRUIT[:1], 0), ValueError, "options has 1 entries"),
+        (("", FRUIT, 0), ValueError, "text must hold some text, got ''"),
+        ((7, FRUIT, 0), TypeError, "text must be a string, got 7"),
+        (("Q?", FRUIT[:1], 0), ValueError, "options must hold at least 2, got 1"),
         (("Q?", [("a", "f"), ("a", "g")], 0), ValueError, "same text twice"),
-        (("Q?", [("a", "f"), ("b", " ")], 0), ValueError, r"feedback of options\[1\] is ' '"),
-        (("Q?", [("a", "f"), "bc"], 0), TypeError, r"options\[1\] is 'bc'"),
-        (("Q?", [("a", "f"), ("", "g")], 0), ValueError, r"options\[1\] is ''"),
-        (("Q?", FRUIT, 2), ValueError, "answer is 2, expected a position from 0 to 1"),
-        (("Q?", FRUIT, -1), ValueError, "answer is -1"),
-        (("Q?", FRUIT, True), TypeError, "answer is True"),
+        (
+            ("Q?", [("a", "f"), ("b", " ")], 0),
+            ValueError,
+            r"feedback of options\[1\] must hold some text",
+        ),
+        (
+            ("Q?", [("a", "f"), "bc"], 0),
+            TypeError,
+            r"options\[1\] must be \(option, feedback\), got 'bc'",
+        ),
+        (("Q?", [("a", "f"), ("", "g")], 0), ValueError, r"options\[1\] must hold some text"),
+        (("Q?", FRUIT, 2), ValueError, "answer must be from 0 to 1, got 2"),
+        (("Q?", FRUIT, -1), ValueError, "answer must be from 0 to 1, got -1"),
+        (("Q?", FRUIT, True), TypeError, "answer must be an integer, got True"),
     ],
 )
 def test_a_question_that_cannot_be_shown_is_refused(arguments, error, says):
@@ -104,5 +112,63 @@ def test_a_prediction_that_cannot_be_shown_is_refused(text, options, unlocks, er
 def test_a_quiz_needs_questions():
     with pytest.raises(ValueError, match="at least one"):
         quiz()
-    with pytest.raises(TypeError, match="expected a Question"):
+    with pytest.raises(TypeError, match="must be Questions, got 'Which\\?'"):
         quiz("Which?")
+
+
+# ------------------------------------------------------------------- a prediction in a real browser
+
+
+@pytest.fixture
+def notebook(browser):
+    """A page as JupyterLab makes it: outputs come one by one, and nothing is gated."""
+    page = browser.new_page()
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.set_content("<main></main>")
+    add = """(html) => {
+      const output = document.createElement("div");
+      output.innerHTML = html;
+      for (const old of output.querySelectorAll("script")) {  // as notebooks run scripts
+        const script = document.createElement("script");
+        for (const { name, value } of old.attributes) script.setAttribute(name, value);
+        script.textContent = old.textContent;
+        old.replaceWith(script);
+      }
+      document.querySelector("main").append(output);
+    }"""
+    page.add = lambda shown: page.evaluate(add, shown.data)
+    yield page
+    assert not page.complaints
+    page.close()
+
+
+def test_a_prediction_is_repeated_in_a_notebook(notebook):
+    notebook.add(predict("How far?", ["not at all", "to `chance`"], unlocks="the figure"))
+    notebook.add(predict("And then?", ["up", "down"]))
+    first, second = notebook.locator(".course-predict").all()
+    assert first.get_by_role("status").inner_text() == "Choose before you read on."
+    first.get_by_label("to chance").check()
+    assert first.get_by_role("status").inner_text() == "Your prediction: to chance."
+    assert second.get_by_role("status").inner_text() == "Choose before you read on."
+    second.get_by_label("up").press("Space")
+    second.get_by_label("up").press("ArrowDown")
+    assert second.get_by_role("status").inner_text() == "Your prediction: down."
+
+
+def test_the_notebook_does_not_hear_the_keys(notebook):
+    notebook.add(predict("How far?", ["not at all", "to chance"]))
+    notebook.evaluate(
+        "() => { window.heard = []; document.onkeydown = (event) => heard.push(event.key) }"
+    )
+    notebook.get_by_label("not at all").press("ArrowDown")
+    assert notebook.evaluate("heard") == []
+
+
+def test_without_javascript_a_prediction_says_what_it_opens(browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.set_content(predict("How far?", ["a", "b"], unlocks="the figure").data)
+    said = page.get_by_role("status").inner_text()
+    assert said == "Choose before you read on: that opens the figure."
+    context.close()

@@ -27,14 +27,17 @@ def test_frames_are_in_the_order_of_the_axes_and_the_start_is_shown():
     shown = BeautifulSoup(made(start={"sparsity": 0.9, "method": "SET"}).data, "html.parser")
     data = json.loads(shown.find("script", type="application/json").string)
     assert data["sizes"] == [4, 2]
-    assert data["frames"] == [frame(s, m)[0] for s in AXES["sparsity"] for m in AXES["method"]]
+    frames = [frame(s, m)[0] for s in AXES["sparsity"] for m in AXES["method"]]
+    frames[4] = None  # it stands there already
+    assert data["frames"] == frames
+    assert data["shown"] == [["0.5", "0.8", "0.9", "0.95"], AXES["method"]]
     assert shown.select_one(".scrub")["data-frame"] == "4"
     assert shown.select_one(".frame").get_text() == "set 0.9"
     assert shown.select_one("[role=status]").get_text() == "SET at 0.9."
     sentences = [li.get_text() for li in shown("li")]
     assert sentences == [frame(s, m)[1] for s in AXES["sparsity"] for m in AXES["method"]]
     assert made().data == made().data
-    assert not re.search(r"https?:", made().data)
+    assert set(re.findall(r"https?://[^/\"]*", made().data)) == {"http://www.w3.org"}
 
 
 @pytest.mark.parametrize(
@@ -47,10 +50,28 @@ def test_frames_are_in_the_order_of_the_axes_and_the_start_is_shown():
         ({"start": {"sparsity": 0.7}}, r"start\['sparsity'\] must be one of"),
         ({"show": {"seed": str}}, "show must name some of"),
         ({"frame": lambda **_: ("<b>", " ")}, "no sentence"),
+        ({"title": " "}, "title must hold some text"),
     ],
 )
 def test_bad_input_is_named(change, words):
     with pytest.raises(ValueError, match=words):
+        scrub(**{"name": "demo", "title": "T", "axes": AXES, "frame": frame} | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": None}, "name must be a string, got None"),
+        ({"title": 3}, "title must be a string, got 3"),
+        ({"axes": [1, 2]}, "axes must be a mapping, got \\[1, 2\\]"),
+        ({"start": 0.5}, "start must be a mapping, got 0.5"),
+        ({"show": str}, "show must be a mapping"),
+        ({"frame": lambda **_: "<b>"}, "frame must return .* got '<b>' for \\(0.5, 'SET'\\)"),
+        ({"frame": lambda **_: ("<b>", 1)}, "frame must return"),
+    ],
+)
+def test_a_wrong_type_is_named(change, words):
+    with pytest.raises(TypeError, match=words):
         scrub(**{"name": "demo", "title": "T", "axes": AXES, "frame": frame} | change)
 
 
@@ -72,6 +93,8 @@ def test_pixels_are_the_array():
         assert np.abs(grey / 255 - (1 - array)).max() <= 1 / 510 + 1e-9
     with pytest.raises(ValueError, match="array must hold rows"):
         pixels(np.full((2, 2), 1.5), "x")
+    with pytest.raises(ValueError, match="scale must be a positive integer, got 0.5"):
+        pixels(np.eye(2), "x", scale=0.5)
 
 
 @pytest.fixture
@@ -110,6 +133,37 @@ def test_every_frame_is_reached_by_key(page):
             assert page.locator(".frame").inner_html() == frame(sparsity, method)[0]
             assert page.get_by_role("status").inner_text() == frame(sparsity, method)[1]
             page.keyboard.press("ArrowRight")
+
+
+def test_pictures_are_scrubbed_step_by_step(page):
+    """One axis of names, each with a drawing: the process of a lesson, stage by stage."""
+    names = ["Train", "Prune", "Retrain"]
+
+    def stage(step):
+        n = names.index(step) + 1
+        drawing = f'<svg viewBox="0 0 9 9" aria-hidden="true"><path d="M0 {n}h9"></path></svg>'
+        return drawing, f"{step}: {n} lines."
+
+    page.set_content(f"<main>{scrub('rounds', 'Rounds', {'step': names}, stage).data}</main>")
+    for step in (*names, "Prune", "Train"):  # and back to the one that stood there at first
+        page.get_by_label(step, exact=True).check()
+        assert page.locator(".frame").inner_html() == stage(step)[0]
+        assert page.get_by_role("status").inner_text() == stage(step)[1]
+    page.get_by_label("Train", exact=True).press("ArrowRight")
+    assert page.get_by_role("status").inner_text() == "Prune: 2 lines."
+
+
+def test_two_on_a_page_do_not_meddle(page):
+    """Each brings the script along: it runs twice, and listens once."""
+    two = "".join(scrub(name, name, AXES, frame).data for name in ("one", "two"))
+    page.set_content(f"<main>{two}</main>")
+    first, second = page.locator(".scrub").all()
+    first.get_by_role("slider").press("End")
+    assert first.locator(".frame").inner_text() == "set 0.95"
+    assert second.locator(".frame").inner_text() == "set 0.5"
+    second.get_by_label(AXES["method"][1]).check()
+    assert first.locator(".frame").inner_text() == "set 0.95"
+    assert second.locator(".frame").inner_html() == frame(0.5, AXES["method"][1])[0]
 
 
 def test_without_javascript_the_first_frame_and_all_sentences_are_there(browser):

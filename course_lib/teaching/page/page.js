@@ -1,0 +1,517 @@
+// The front end of everything that a reader can move or choose. Python has computed every number and
+// written every sentence beforehand; this script only chooses among them and draws them. It may run
+// more than once on a page (each output of a notebook brings it along): what is alive stays as it is.
+var coursePage = (() => {
+  "use strict";
+
+  const dataOf = (el) => JSON.parse(el.querySelector('script[type="application/json"]').textContent);
+  // JupyterLab would take the arrow keys.
+  const keepKeys = (el) => el.addEventListener("keydown", (event) => event.stopPropagation());
+
+  // --- Predict, then look -----------------------------------------------------------------------
+
+  // The disclosures that a prediction opens: those of the book's gated cells after it, up to the
+  // next prediction. A notebook has none.
+  function gatesOf(form) {
+    const marks = [...document.querySelectorAll(".course-predict, .cell.tag_gated details.hide")];
+    const rest = marks.slice(marks.indexOf(form) + 1);
+    const next = rest.findIndex((mark) => mark.matches(".course-predict"));
+    return next < 0 ? rest : rest.slice(0, next);
+  }
+
+  function unlock(form, option) {
+    const gates = gatesOf(form);
+    const choice = option.parentElement.textContent.trim();
+    const opened = gates.length ? ` Now open below: ${form.dataset.unlocks}.` : "";
+    form.querySelector("[role=status]").textContent = `Your prediction: ${choice}.${opened}`;
+    for (const gate of gates) {
+      gate.open = true;
+      let note = gate.previousElementSibling;
+      if (!note || !note.matches(".course-predicted")) {
+        note = document.createElement("p");
+        note.className = "course-predicted";
+        gate.before(note);
+      }
+      note.textContent = `Your prediction: ${choice}`;
+    }
+  }
+
+  // A private window or a file:// page may refuse storage; then the choice lives as long as the page.
+  function remembered(key, value) {
+    try {
+      if (value !== undefined) sessionStorage.setItem(key, value);
+      return sessionStorage.getItem(key);
+    } catch {
+      return null;
+    }
+  }
+
+  function predict(form) {
+    const key = `predicted ${location.pathname} ${form.id}`;
+    keepKeys(form);
+    if (!gatesOf(form).length) {
+      form.querySelector("[role=status]").textContent = "Choose before you read on.";
+    }
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("change", (event) => {
+      remembered(key, event.target.value);
+      unlock(form, event.target);
+    });
+    const before = remembered(key);
+    const option = before !== null && form.querySelector(`input[value="${CSS.escape(before)}"]`);
+    if (option) {
+      option.checked = true;
+      unlock(form, option);
+    }
+  }
+
+  // --- Scrub ------------------------------------------------------------------------------------
+
+  function scrub(root) {
+    const { sizes, shown, frames } = dataOf(root);
+    const [picture, sentences] = [root.querySelector(".frame"), root.querySelectorAll("details li")];
+    frames[root.dataset.frame] = picture.innerHTML; // stands there already
+    const axes = [...root.querySelectorAll("[data-axis]")];
+    const at = (axis) => Number(axis.querySelector("input:checked, input[type=range]").value);
+    const show = () => {
+      const n = axes.reduce((before, axis, i) => before * sizes[i] + at(axis), 0);
+      axes.forEach((axis, i) => {
+        if (!axis.matches("label")) return;
+        const text = shown[i][at(axis)];
+        axis.querySelector("b").textContent = text;
+        axis.querySelector("input").setAttribute("aria-valuetext", text);
+      });
+      picture.innerHTML = frames[n];
+      root.querySelector("[role=status]").textContent = sentences[n].textContent;
+      root.dataset.frame = n;
+    };
+    for (const axis of axes) {
+      axis.hidden = false;
+      axis.addEventListener("input", show);
+      keepKeys(axis);
+    }
+    show();
+  }
+
+  // --- Explorer: drawing ------------------------------------------------------------------------
+  // Charts are SVG without a viewBox: horizontal places in percent of the width, vertical ones in
+  // pixels, so that they fill any column with letters of one size and line up with their sliders.
+
+  const TOP = 18; // room above the plot
+  const PLOT = 130; // height of the plot
+  const SVG_TAGS = "svg g rect line path circle text defs pattern polyline".split(" ");
+
+  function make(tag, attributes = {}, ...children) {
+    const node = SVG_TAGS.includes(tag)
+      ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+      : document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.append(...children);
+    return node;
+  }
+
+  const count = (n) => n.toLocaleString("en-US");
+  const height = (share) => TOP + PLOT * (1 - share);
+  const text = (x, y, words, anchor = "middle") =>
+    make("text", { x: `${x}%`, y, "text-anchor": anchor }, words);
+  const cutLine = (x) =>
+    make("line", { class: "cut", x1: `${x}%`, x2: `${x}%`, y1: TOP - 10, y2: TOP + PLOT });
+
+  /** Marks 0, step, 2 step, … below `top`, the step being 1, 2 or 5 times a power of ten. */
+  function ticks(top) {
+    const power = 10 ** Math.floor(Math.log10(top / 2));
+    const step = power * [5, 2, 1].find((factor) => factor * power <= top / 2);
+    const marks = [];
+    for (let i = 0; i * step <= top; i++) marks.push(Number((i * step).toPrecision(6)));
+    return marks;
+  }
+
+  /** Bars of |w|; what the cut removes is hatched, what it keeps is solid. */
+  function histogram(layer, axis, threshold, hatch) {
+    const width = layer.top / layer.bins.length;
+    const peak = Math.max(...layer.bins);
+    const bars = [];
+    const bar = (from, to, n, kind) => {
+      if (to <= from || !n) return;
+      const y = height(n / peak);
+      const size = { x: `${(100 * from) / axis}%`, width: `${(100 * (to - from)) / axis}%` };
+      const paint = kind === "removed" ? { fill: `url(#${hatch})` } : {};
+      bars.push(make("rect", { class: kind, y, height: TOP + PLOT - y, ...size, ...paint }));
+    };
+    layer.bins.forEach((n, i) => {
+      const [from, to] = [i * width, (i + 1) * width];
+      bar(from, Math.min(to, threshold), n, "removed");
+      bar(Math.max(from, threshold), to, n, "kept");
+    });
+    const marks = axis ? ticks(axis) : [0];
+    return [
+      ...bars,
+      make("line", { class: "axis", x1: "0%", x2: "100%", y1: TOP + PLOT, y2: TOP + PLOT }),
+      ...marks.map((mark) => text((100 * mark) / axis || 0, TOP + PLOT + 17, `${mark}`)),
+      cutLine((100 * threshold) / axis || 0),
+    ];
+  }
+
+  /** Accuracy against the cut, on the sparsity slider's own scale; other curves are dashed. */
+  function curves(data, scope, position) {
+    const last = data.cuts.length - 1;
+    const x = (cut) => (100 * cut) / last;
+    const grid = [0, 50, 100].flatMap((a) => [
+      make("line", { class: "grid", x2: "100%", y1: height(a / 100), y2: height(a / 100) }),
+      text(0, height(a / 100) - 4, `${a} %`, "start"),
+    ]);
+    const lines = Object.entries(data.accuracy).map(([name, { mean }]) => {
+      const points = mean.flatMap((a, cut) => (a === "none" ? [] : [`${cut},${(100 - a).toFixed(1)}`]));
+      return make("polyline", { class: curveClass(name, data, scope), points: points.join(" ") });
+    });
+    const frame = { viewBox: `0 0 ${last} 100`, preserveAspectRatio: "none" };
+    const marks = data.accuracy[scope].measured.flatMap(([cut, a, sd]) => [
+      make("line", {
+        class: "spread", x1: `${x(cut)}%`, x2: `${x(cut)}%`,
+        y1: height(Math.min(100, a + sd) / 100), y2: height(Math.max(0, a - sd) / 100),
+      }),
+      make("circle", { class: "measured", cx: `${x(cut)}%`, cy: height(a / 100), r: 3.5 }),
+    ]);
+    const here = data.accuracy[scope].mean[position];
+    return [
+      ...grid,
+      make("svg", { y: TOP, width: "100%", height: PLOT, ...frame }, ...lines),
+      ...marks,
+      cutLine(x(position)),
+      ...(here === "none" ? [] : [
+        make("circle", { class: "here", cx: `${x(position)}%`, cy: height(here / 100), r: 6 }),
+      ]),
+      ...data.ticks.map(([cut, words]) => text(x(cut), TOP + PLOT + 17, words)),
+    ];
+  }
+
+  const isScope = (name) => name === "global" || name === "local";
+  /** Each control has a dash of its own: with two of them, colour alone would not do. */
+  function curveClass(name, data, scope) {
+    if (isScope(name)) return `curve ${name === scope ? "active" : "other"}`;
+    const controls = Object.keys(data.accuracy).filter((other) => !isScope(other));
+    return `curve control dash-${controls.indexOf(name) % 3}`;
+  }
+
+  /** The patch of one layer: kept weights grey by |w|, removed ones only a dot. */
+  function maskPicture({ columns, shades }, gone, position) {
+    const squares = Array.from({ length: 6 }, () => "");
+    let dots = "";
+    gone.forEach((cut, i) => {
+      const [x, y] = [i % columns, Math.floor(i / columns)];
+      if (cut <= position) dots += `M${x + 0.5},${y + 0.5}h0`;
+      else squares[shades[i]] += `M${x + 0.05},${y + 0.05}h.9v.9h-.9z`;
+    });
+    return [
+      ...squares.map((d, i) => make("path", { d, "fill-opacity": 0.35 + 0.13 * i })),
+      make("path", { class: "gone", d: dots }),
+    ];
+  }
+
+  // --- Explorer: the parts ----------------------------------------------------------------------
+
+  const SCOPE_WORDS = {
+    global: "global: one threshold for all layers",
+    local: "local: one threshold for each layer",
+  };
+
+  function choice(legend, names, group) {
+    const inputs = names.map((_, i) => make("input", { type: "radio", name: group, value: i }));
+    const labels = inputs.map((input, i) => make("label", {}, input, make("span", {}, names[i])));
+    return { inputs, labels, box: make("fieldset", {}, make("legend", {}, legend), ...labels) };
+  }
+
+  function slider(name, attributes) {
+    const input = make("input", { type: "range", min: 0, ...attributes });
+    const value = make("span", { class: "value", "aria-hidden": "true" });
+    const words = make("span", { class: "label" }, make("label", { for: input.id }, name), value);
+    return { input, value, box: make("div", { class: "slider" }, words, input) };
+  }
+
+  /** The radio of every layer with its survivors: how many weights it keeps, and a bar of them. */
+  function survivors(names, group) {
+    const layers = choice("Layers: pick one to look into", names, group);
+    layers.box.className = "layers";
+    layers.rows = layers.labels.map((row) => {
+      const [words, bar] = [make("span", { class: "survivors" }), make("span")];
+      row.append(words, make("span", { class: "bar" }, bar));
+      return { words, bar };
+    });
+    return layers;
+  }
+
+  const chart = () => make("svg", { class: "chart", role: "img", height: TOP + PLOT + 24 });
+  const note = (words = "") => make("p", { class: "note" }, words);
+
+  /** Every part that the reader moves or that changes, made once. */
+  function makeParts(data) {
+    const id = `x${Math.random().toString(36).slice(2)}`; // two views of one widget share no ids
+    const scopes = Object.keys(data.scopes);
+    return {
+      hatchId: `${id}-hatch`,
+      scope: choice("Where the cut falls", scopes.map((s) => SCOPE_WORDS[s]), `${id}-scope`),
+      sparsity: slider("Sparsity", { id: `${id}-s`, max: data.cuts.length - 1, step: 1 }),
+      threshold: slider("Threshold on |w|", { id: `${id}-t`, step: "any" }),
+      layers: survivors(data.layers.map((l) => l.name), `${id}-layer`),
+      output: make("output", { "aria-live": "polite" }),
+      curves: chart(),
+      legend: make("p", { class: "legend" }),
+      histogram: chart(),
+      histogramNote: note(),
+      mask: make("svg", { class: "mask", role: "img" }),
+      maskNote: note(),
+    };
+  }
+
+  function arrange(parts, data, fallback) {
+    const panel = (...children) => make("div", { class: "panel" }, ...children);
+    const curveNote = note(
+      `${data.metric} against % of weights removed; the scale is stretched above 90 %.`);
+    return make("div", { class: "frame", role: "group", "aria-label": data.title },
+      hatching(parts.hatchId),
+      make("p", { class: "title" }, data.title),
+      ...(parts.scope.inputs.length > 1 ? [parts.scope.box] : []),
+      parts.output,
+      make("div", { class: "panels" },
+        panel(parts.sparsity.box, parts.curves, curveNote, parts.legend),
+        panel(parts.threshold.box, parts.histogram, parts.histogramNote),
+        panel(parts.layers.box),
+        panel(parts.mask, parts.maskNote)),
+      make("details", {}, make("summary", {}, "The same numbers as a table"), tables(fallback)));
+  }
+
+  function hatching(id) {
+    const turn = { patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" };
+    const line = make("line", { class: "hatch", x1: 0, x2: 0, y1: 0, y2: 5 });
+    const pattern = make("pattern", { id, width: 5, height: 5, ...turn }, line);
+    // not class "hidden": JupyterLab takes that off the page, and the pattern with it
+    const unseen = { class: "pattern", "aria-hidden": "true", width: 0, height: 0 };
+    return make("svg", unseen, make("defs", {}, pattern));
+  }
+
+  /** Python's tables of the same numbers, without the sentence that went before them. */
+  function tables(fallback) {
+    const holder = make("div");
+    holder.innerHTML = fallback;
+    holder.querySelectorAll(":scope > :not(.table)").forEach((other) => other.remove());
+    return holder;
+  }
+
+  /** From the reader to the state. */
+  function listen(parts, data, model, draw) {
+    const { sparsity, threshold, scope, layers } = parts;
+    const last = data.cuts.length - 1;
+    const set = (name, value) => {
+      if (model.get(name) === value) return draw(); // the slider's thumb snaps back to its cut
+      model.set(name, value);
+      model.save_changes();
+    };
+    const move = (position) => set("position", Math.max(0, Math.min(last, position)));
+
+    sparsity.input.addEventListener("input", () => move(Number(sparsity.input.value)));
+    threshold.input.addEventListener("input", () => {
+      const own = thresholdsOf(data, model.get("scope"), model.get("layer"));
+      const gaps = own.map((value) => Math.abs(value - Number(threshold.input.value)));
+      move(gaps.indexOf(Math.min(...gaps))); // the nearest cut; the first of equals
+    });
+    threshold.input.addEventListener("keydown", (event) => {
+      // from cut to cut: the browser's own steps in |w| would fall between two cuts and stick
+      const step = {
+        ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1,
+        PageUp: 10, PageDown: -10, Home: -last, End: last,
+      }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      move(model.get("position") + step);
+    });
+    Object.keys(data.scopes).forEach((name, i) =>
+      scope.inputs[i].addEventListener("change", () => set("scope", name)));
+    layers.inputs.forEach((input, i) => input.addEventListener("change", () => set("layer", i)));
+  }
+
+  // --- Explorer: one cut ------------------------------------------------------------------------
+
+  /** A column of texts, one for each cut: "|" stands between them, nothing for "as before". */
+  function column(packed) {
+    let last = "";
+    return packed.split("|").map((words) => (last = words || last));
+  }
+
+  /** `scopes` and `accuracy` with their columns unpacked. */
+  function unpacked(value) {
+    if (typeof value === "string") return column(value);
+    if (Array.isArray(value)) return value.map(unpacked);
+    if (typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([key, of]) => [key, unpacked(of)]));
+  }
+
+  const thresholdsOf = (data, scope, at) => data.scopes[scope].thresholds[scope === "local" ? at : 0];
+
+  /** Everything that Python says about one cut. */
+  function cutAt(data, scope, at, position) {
+    const { kept, share, removed, left, csr, multiplications } = data.scopes[scope];
+    const accuracy = Object.entries(data.accuracy).map(([name, { value, note }]) =>
+      [name, [value[position], note[position]]]);
+    return {
+      threshold: thresholdsOf(data, scope, at)[position],
+      kept: kept.map((layer) => layer[position]),
+      share: share.map((layer) => `${layer[position]} %`),
+      removed: `${removed[position]} % removed`,
+      left: left[position],
+      csr: csr[position],
+      multiplications: multiplications[position],
+      accuracy: Object.fromEntries(accuracy),
+    };
+  }
+
+  /** From the state to everything that is seen, heard or read by a test. */
+  function show(parts, data, scope, at, position) {
+    const cut = cutAt(data, scope, at, position);
+    showControls(parts, data, scope, at, position, cut);
+    showSurvivors(parts.layers.rows, data, cut);
+    showOutput(parts.output, data, scope, at, position, cut);
+    showCurves(parts, data, scope, position, cut);
+    showHistogram(parts, data, scope, at, cut);
+    showMask(parts, data.layers[at], data.scopes[scope].gone[at], position);
+  }
+
+  const widest = (data, scope, at) =>
+    scope === "local" ? data.layers[at].top : Math.max(...data.layers.map((l) => l.top));
+
+  function showControls({ scope: choices, layers, sparsity, threshold }, data, scope, at, position,
+    cut) {
+    choices.inputs[Object.keys(data.scopes).indexOf(scope)].checked = true;
+    layers.inputs[at].checked = true;
+    sparsity.input.value = position;
+    sparsity.value.textContent = cut.removed;
+    sparsity.input.setAttribute("aria-valuetext", cut.removed);
+    const where = scope === "local" ? ` in ${data.layers[at].name}` : "";
+    threshold.input.max = widest(data, scope, at);
+    threshold.input.value = cut.threshold;
+    threshold.value.textContent = `${cut.threshold}${where}`;
+    threshold.input.setAttribute("aria-valuetext", `${cut.threshold}${where}, ${cut.removed}`);
+  }
+
+  function showSurvivors(rows, data, cut) {
+    rows.forEach(({ words, bar }, i) => {
+      const [kept, { n }] = [cut.kept[i], data.layers[i]];
+      words.textContent =
+        `${count(kept)} of ${count(n)} kept · ${kept ? cut.share[i] : "collapsed"}`;
+      words.classList.toggle("collapsed", !kept);
+      bar.style.width = `${(100 * kept) / n}%`;
+    });
+  }
+
+  function showOutput(output, data, scope, at, position, cut) {
+    const controls = Object.keys(data.accuracy).filter((name) => !isScope(name))
+      .map((name) => `${name}: ${cut.accuracy[name][0]}`);
+    const collapsed = data.layers.filter((_, i) => !cut.kept[i]).map((l) => l.name).join(", ");
+    const fate = collapsed
+      ? make("strong", {}, `Collapsed: no weight is left in ${collapsed}.`)
+      : "Every layer still has weights.";
+    const { weights, bytes, multiplications } = data.dense;
+    output.replaceChildren(
+      figure("kept weights", cut.left, `of ${weights}`),
+      figure(data.metric, ...cut.accuracy[scope], ...controls),
+      figure("stored as CSR", cut.csr, `(dense: ${bytes})`),
+      figure("multiplications", cut.multiplications, `per image (dense: ${multiplications})`),
+      make("span", { class: "fate" }, fate));
+    Object.assign(output.dataset, {
+      scope, position, layer: data.layers[at].name, threshold: cut.threshold,
+      kept: JSON.stringify(cut.kept),
+    });
+  }
+
+  const figure = (name, value, ...more) => make("span", { class: "part" },
+    make("span", { class: "name" }, `${name} `),
+    make("strong", {}, value),
+    ...more.map((words) => make("span", { class: "more" }, ` ${words}`)));
+
+  function showCurves({ curves: picture, legend }, data, scope, position, cut) {
+    picture.replaceChildren(...curves(data, scope, position));
+    describe(picture, `${data.metric} against sparsity, ${scope} threshold: `
+      + `${cut.accuracy[scope].join(" ")} at ${cut.removed}.`);
+    legend.replaceChildren(...Object.keys(data.accuracy).map((name) => {
+      const stroke = { class: curveClass(name, data, scope), x1: 0, x2: 26, y1: 5, y2: 5 };
+      const size = { width: 26, height: 10, "aria-hidden": "true" };
+      return make("span", {}, make("svg", size, make("line", stroke)),
+        ` ${name}${name === "random" ? " (control)" : ""}`);
+    }));
+  }
+
+  function showHistogram({ histogram: picture, histogramNote, hatchId }, data, scope, at, cut) {
+    const layer = data.layers[at];
+    const kept = `${count(cut.kept[at])} of ${count(layer.n)}`;
+    picture.replaceChildren(
+      ...histogram(layer, widest(data, scope, at), cut.threshold, hatchId));
+    describe(picture, `Histogram of the weights' magnitudes in ${layer.name}: `
+      + `the cut at ${cut.threshold} keeps ${kept}.`);
+    histogramNote.textContent = `Magnitudes |w| in ${layer.name}. Hatched: at or below the cut, `
+      + `removed. Solid: the ${kept} kept.`;
+  }
+
+  function showMask({ mask, maskNote }, layer, gone, position) {
+    const { rows, columns } = layer.patch;
+    const kept = gone.filter((cut) => cut > position).length;
+    mask.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
+    mask.style.aspectRatio = `${columns} / ${rows}`;
+    mask.replaceChildren(...maskPicture(layer.patch, gone, position));
+    describe(mask, `Mask of a patch of ${layer.name}: ${kept} of ${gone.length} weights are kept.`);
+    maskNote.textContent = `The middle of ${layer.name}: ${rows} × ${columns} of its ${layer.rows} `
+      + `× ${layer.columns} weights, ${kept} kept. The stronger the grey, the larger |w|; a dot is `
+      + "a weight removed.";
+  }
+
+  const describe = (picture, sentence) => picture.setAttribute("aria-label", sentence);
+
+  /** The explorer in `el`, on a model that is anywidget's in JupyterLab and `stateful` elsewhere. */
+  function render({ model, el }) {
+    const raw = model.get("data");
+    const data = { ...raw, scopes: unpacked(raw.scopes), accuracy: unpacked(raw.accuracy) };
+    const parts = makeParts(data);
+    const draw = () =>
+      show(parts, data, model.get("scope"), model.get("layer"), model.get("position"));
+    const changes = ["change:scope", "change:layer", "change:position"];
+
+    el.classList.add("explorer");
+    keepKeys(el);
+    const frame = arrange(parts, data, model.get("fallback"));
+    listen(parts, data, model, draw);
+    draw(); // whatever goes wrong goes wrong before the page is touched
+    el.replaceChildren(frame);
+    changes.forEach((change) => model.on(change, draw));
+    return () => changes.forEach((change) => model.off(change, draw));
+  }
+
+  /** A model of plain values with anywidget's five methods. */
+  function stateful(state) {
+    const listeners = {};
+    return {
+      get: (key) => state[key],
+      set(key, value) {
+        if (state[key] === value) return;
+        state[key] = value;
+        for (const heard of listeners[`change:${key}`] ?? []) heard();
+      },
+      on(event, heard) { (listeners[event] ??= []).push(heard); },
+      off(event, heard) { listeners[event] = listeners[event]?.filter((h) => h !== heard); },
+      save_changes() {},
+    };
+  }
+
+  const explorer = (el) =>
+    render({ el, model: stateful({ ...dataOf(el), fallback: el.innerHTML }) });
+
+  // --- Bring to life what is not yet alive ------------------------------------------------------
+
+  const INSTRUMENTS = { explorer, predict, scrub };
+  for (const el of document.querySelectorAll("[data-course]:not([data-alive])")) {
+    el.dataset.alive = "";
+    try {
+      INSTRUMENTS[el.dataset.course](el);
+    } catch (error) {
+      console.error(error); // what stands there without a script stays
+    }
+  }
+  return { render };
+})();
