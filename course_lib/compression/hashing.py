@@ -85,7 +85,7 @@ def hashed(model: nn.Module, share: float, *, seed: int = 0) -> nn.Module:
 
     Args:
         share: of the weights that is stored, such as 1/8: ``max(1, round(share * n))`` a layer.
-        seed: which weights share. (The members of a ``ensemble.stack`` all use the first's.)
+        seed: which weights share. (The members of an ``ensemble.stack`` must share one seed.)
 
     Raises:
         ValueError: a share outside (0, 1]; no such layer, or one that is parametrised already.
