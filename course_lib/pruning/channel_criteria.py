@@ -5,30 +5,35 @@ A score looks at one of three things: the weights of the layers that *make* a ch
 (``activation_mean``, ``activation_std``, ``apoz``), or what the loss says at the layers that
 *read* it (``taylor``, and the ``oracle`` that tries every removal). Where several layers make,
 activate or read a channel, as in a residual network, each docstring says how they are put together.
-Nothing here changes the model.
+Nothing here changes the model. Half-precision models are scored in float32. All functions refuse a
+graph of another model, weights that are not plain (``layers.check_plain``) and weights, images or
+activations that are not finite, with a ValueError.
 
 Read in the papers' own text: Li et al. 2017 (section 3.1), Liu et al. 2017 (section 3), Molchanov et
 al. 2017 (sections 2 and 3, in the manuscript whose Table 1 has VGG-16 alone; not its appendix). Hu et
 al. 2016 could not be read; its formula and the meaning of its symbols agree with what others quote.
 """
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, fx, nn
 
+from course_lib.layers import check_finite, copied
 from course_lib.pruning.channels import (
     ChannelGraph,
+    at_least_float32,
     check_graph,
-    symbolic,
+    check_input,
+    check_scores,
+    fitting,
+    watch,
     watching_reads,
 )
+from course_lib.pruning.criteria import Loss
 from course_lib.training import evaluating
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def l1(model: nn.Module, graph: ChannelGraph) -> Tensor:
@@ -57,7 +62,7 @@ def rms(model: nn.Module, graph: ChannelGraph) -> Tensor:
     The size-free form of ``l2``: layers with large filters do not win by their size. (Molchanov et
     al. 2017, section 2.2, take the mean of squares, which ranks alike.)
     """
-    n = _per_filter(model, graph, lambda w: torch.full((len(w),), float(w.shape[1])).to(w))
+    n = _per_filter(model, graph, lambda w: torch.full_like(w[:, 0], w.shape[1]))
     return l2(model, graph) / n.sqrt()
 
 
@@ -74,12 +79,10 @@ def bn_scale(model: nn.Module, graph: ChannelGraph) -> Tensor:
     for name, ids in graph.passes.items():
         layer = model.get_submodule(name)
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.weight is not None:
-            total.add_(_collect(graph, ids, layer.weight.detach().abs()))
-            count.add_(_collect(graph, ids, torch.ones_like(layer.weight)))
-    for name, ids in graph.layers().items():
-        if any(count[graph.ids().index(i)] == 0 for i in ids):
-            raise ValueError(f"graph has channels without batch norm: those that {name!r} makes")
-    return total / count
+            gamma = layer.weight.detach().to(total)
+            total += _collect(graph, ids, gamma.abs())
+            count += _collect(graph, ids, torch.ones_like(gamma))
+    return _mean(graph, total, count, "batch norm")
 
 
 def activation_mean(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
@@ -98,13 +101,18 @@ def activation_std(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
 
     .. math:: \Theta_{MA\_std}(a) = \sqrt{\frac{1}{I} \sum_i (a_i - \mu)^2}
 
-    A neuron of a fully connected layer has one entry an example: there, over the examples.
+    A neuron of a fully connected layer has one entry per example: there, over the examples.
     Source: Molchanov et al. 2017, section 2.2. Where a channel passes several activation functions,
     the mean over them.
+
+    Raises:
+        ValueError: a single example, and a map of a single entry: one number does not deviate.
     """
 
     def deviation(a: Tensor) -> Tensor:  # (batch, channels, entries)
         if a.shape[2] == 1:
+            if len(a) == 1:
+                raise ValueError("x must hold at least two examples, got one, of one entry a map")
             return a.std((0, 2), correction=0)
         return a.std(2, correction=0).mean(0)
 
@@ -121,7 +129,7 @@ def apoz(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
     mapping" (quoted by others; the paper itself could not be read). Where a channel passes several
     activation functions, the mean over them.
     """
-    return _over_activations(model, graph, x, lambda a: (a != 0).to(a.dtype).mean((0, 2)))
+    return _over_activations(model, graph, x, lambda a: (a != 0).to(a).mean((0, 2)))
 
 
 def taylor(
@@ -147,28 +155,48 @@ def taylor(
         batch: images and labels, (x, y).
         loss: mean over the batch of each example's own loss.
         normalise: divide by the ℓ2 norm of the layer (of ``graph.layers()``), which makes layers
-            comparable. A layer of zeros stays zero.
+            comparable: ``normalised``.
+
+    Raises:
+        ValueError: a batch that is empty or does not fit; a loss that is not one finite number.
     """
-    x, y = batch
+    entries = _zeros(model, graph)
     gates: dict[str, Tensor] = {}
     size: dict[str, int] = {}  # entries of one channel's map, as that consumer reads it
 
     def gate(name: str, z: Tensor) -> Tensor:
         size[name] = z[0, 0].numel()
-        gates[name] = torch.ones(z.shape[:2]).to(z).requires_grad_()  # (batch, channels)
-        return z * gates[name].view(*z.shape[:2], *[1] * (z.dim() - 2))
+        gates[name] = torch.ones(z.shape[:2]).to(entries).requires_grad_()  # (batch, channels)
+        gated = at_least_float32(z) * gates[name].view(*z.shape[:2], *[1] * (z.dim() - 2))
+        return gated.to(z.dtype)
 
-    entries = _zeros(model, graph)
     with torch.enable_grad(), watching_reads(model, graph, gate):
-        cost = loss(model(x), y) * len(y)  # mean -> sum: each example's own gradient
+        n = len(batch[0])
+        cost = _cost(model, batch, loss).to(entries) * n  # a sum: each example's own gradient
+        if not cost.requires_grad:
+            raise ValueError("loss must depend on the model's output, got one without a gradient")
         # d cost / d gate = sum over the map of dC/dz * z, for each example and channel.
-        slopes = torch.autograd.grad(cost, list(gates.values()))
-    total = torch.zeros(len(y), len(entries)).to(entries)  # (batch, ids)
+        slopes = torch.autograd.grad(
+            cost, list(gates.values()), allow_unused=True, materialize_grads=True
+        )
+    total = torch.zeros(n, len(entries)).to(entries)  # (batch, ids)
     for name, slope in zip(gates, slopes, strict=True):
         total += _collect(graph, graph.reads[name], slope)
         entries += _collect(graph, graph.reads[name], torch.full_like(slope[0], size[name]))
     score = (total / entries.clamp(min=1)).abs().mean(0)
-    return _normalised(graph, score) if normalise else score
+    return normalised(graph, score) if normalise else score
+
+
+def normalised(graph: ChannelGraph, scores: Tensor) -> Tensor:
+    """Any score, divided by the ℓ2 norm of its layer (of ``graph.layers()``): a copy whose layers can
+    be compared. A layer of zeros stays zero. Source: as ``taylor``."""
+    check_scores(graph, scores)
+    scores = at_least_float32(scores.detach()).clone()
+    for rows in graph.rows().values():
+        norm = scores[rows].norm()
+        if norm > 0:
+            scores[rows] /= norm
+    return scores
 
 
 def flops_regularised(
@@ -178,13 +206,12 @@ def flops_regularised(
 
     .. math:: \Theta(z_l^{(k)}) \leftarrow \Theta(z_l^{(k)}) - \lambda\, \Theta_l^{flops}
 
-    Source: Molchanov et al. 2017, section 2.4, equation 9, with λ = 10⁻³. Θ^flops, one number a layer,
-    is defined in an appendix that could not be read; here it is the percentage of the network's
+    Source: Molchanov et al. 2017, section 2.4, equation 9, with λ = 10⁻³. Θ^flops, one number per
+    layer, is defined in an appendix that could not be read; here it is the percentage of the network's
     multiply–accumulates that goes when this channel alone is removed (``macs_share`` × 100), and the
     scores are meant normalised.
     """
-    if scores.shape != (len(graph.ids()),):
-        raise ValueError(f"scores must have shape ({len(graph.ids())},), got {tuple(scores.shape)}")
+    check_scores(graph, scores)
     return scores - strength * 100 * macs_share(model, graph).to(scores)
 
 
@@ -222,20 +249,22 @@ def oracle(
 
     .. math:: |\Delta C(z_l^{(k)})| = |C(D, z_l^{(k)} = 0) - C(D)|
 
-    Source: Molchanov et al. 2017, section 2.1, "oracle-abs", and equation 3. One evaluation an id.
+    Source: Molchanov et al. 2017, section 2.1, "oracle-abs", and equation 3. One evaluation per id.
     "Oracle-loss", without the absolute value, did worse in the paper.
+
+    Raises:
+        ValueError: as ``taylor``.
     """
-    x, y = batch
-    quiet, change = copy.deepcopy(model), _zeros(model, graph)
+    change, quiet = _zeros(model, graph), copied(model)
     columns = _columns(graph)
     with torch.no_grad(), evaluating(quiet):
-        before = loss(quiet(x), y)
+        before = _cost(quiet, batch, loss)
         for k, i in enumerate(graph.ids()):
             read = {name: quiet.get_submodule(name).weight for name in columns.get(i, {})}
             kept = {name: w[:, columns[i][name]].clone() for name, w in read.items()}
             for name, w in read.items():
                 w[:, columns[i][name]] = 0
-            change[k] = loss(quiet(x), y) - before
+            change[k] = _cost(quiet, batch, loss) - before
             for name, w in read.items():
                 w[:, columns[i][name]] = kept[name]
     return change.abs()
@@ -243,19 +272,45 @@ def oracle(
 
 def spearman(a: Tensor, b: Tensor) -> float:
     """Spearman's rank correlation ρ of two scores, from −1 to 1 (ties share their mean rank); without
-    ties Molchanov et al. 2017, equation 10."""
+    ties Molchanov et al. 2017, equation 10. NaN if all numbers of a or of b are equal."""
     if a.shape != b.shape or a.dim() != 1 or len(a) < 2:
         raise ValueError(
             f"a and b must be scores of the same ids, got shapes {tuple(a.shape)}, {tuple(b.shape)}"
         )
-    return float(stats.spearmanr(a.cpu(), b.cpu()).statistic)
+    for argument, scores in (("a", a), ("b", b)):
+        if scores.isnan().any():
+            raise ValueError(f"{argument} must hold no NaN, got {int(scores.isnan().sum())}")
+    if (a == a[0]).all() or (b == b[0]).all():
+        return float("nan")
+    return float(stats.spearmanr(a.detach().cpu(), b.detach().cpu()).statistic)
 
 
 def _zeros(model: nn.Module, graph: ChannelGraph) -> Tensor:
-    """One zero an id, of the model's type and on its device, if graph and model fit."""
+    """One zero per id, in float32 at least and on the model's device, if graph and model fit and the
+    model can be scored."""
     check_graph(model, graph)
-    weight = next(model.parameters())
-    return torch.zeros(len(graph.ids()), dtype=weight.dtype, device=weight.device)
+    for name in (*graph.makes, *graph.passes):
+        for what, values in model.get_submodule(name).named_parameters(recurse=False):
+            check_finite(f"model's '{name}.{what}'", values.detach())
+    weight = next(model.parameters()).detach()
+    return at_least_float32(weight.new_zeros(len(graph.ids())))
+
+
+def _cost(model: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss) -> Tensor:
+    """The loss of a batch, one finite number."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise TypeError(f"batch must be a pair (inputs, targets), got {type(batch).__name__}")
+    x, y = batch
+    check_finite("batch", check_input("batch", model, x))
+    if len(x) != len(y):
+        raise ValueError(f"batch must hold as many inputs as targets, got {len(x)} and {len(y)}")
+    with fitting("batch", x):
+        cost = loss(model(x), y)
+    if not isinstance(cost, Tensor) or cost.shape != ():
+        got = f"shape {tuple(cost.shape)}" if isinstance(cost, Tensor) else type(cost).__name__
+        raise ValueError(f"loss must return one number, the mean over the batch, got {got}")
+    check_finite("loss of the batch", cost.detach())
+    return cost
 
 
 def _collect(graph: ChannelGraph, ids: list[int], values: Tensor) -> Tensor:
@@ -267,11 +322,19 @@ def _collect(graph: ChannelGraph, ids: list[int], values: Tensor) -> Tensor:
     return found.index_add_(-1, index, values)[..., :n]
 
 
+def _mean(graph: ChannelGraph, total: Tensor, count: Tensor, of: str) -> Tensor:
+    for name, rows in graph.rows().items():
+        if (count[rows] == 0).any():
+            raise ValueError(f"graph has channels without {of}: those that {name!r} makes")
+    return total / count
+
+
 def _per_filter(model: nn.Module, graph: ChannelGraph, size: Callable[[Tensor], Tensor]) -> Tensor:
     """Sum of ``size`` (of a filter matrix (out, in · kernel)) over the layers that make an id."""
     total = _zeros(model, graph)
     for name, ids in graph.makes.items():
-        total += _collect(graph, ids, size(model.get_submodule(name).weight.detach().flatten(1)))
+        weight = model.get_submodule(name).weight.detach().to(total)
+        total += _collect(graph, ids, size(weight.flatten(1)))
     return total
 
 
@@ -281,34 +344,19 @@ def _over_activations(
     """Mean of a statistic, (batch, channels, entries) -> (channels,), over the activation functions
     that an id passes."""
     total, count = _zeros(model, graph), _zeros(model, graph)
-    for ids, a in _activations(model, graph, x):
-        total += _collect(graph, ids, statistic(a.reshape(*a.shape[:2], -1)))
-        count += _collect(graph, ids, torch.ones_like(a[0].reshape(len(ids), -1)[:, 0]))
-    for name, ids in graph.layers().items():
-        if any(count[graph.ids().index(i)] == 0 for i in ids):
-            raise ValueError(
-                f"graph has channels without an activation function: those that {name!r} makes"
-            )
-    return total / count
+    found: dict[str, Tensor] = {}  # activation -> (batch, channels, entries)
 
+    def look(node: fx.Node, value: object) -> None:
+        if node.name in graph.activations:  # a copy: a later in-place operation may overwrite it
+            found[node.name] = value.to(total, copy=True).unsqueeze(2).flatten(2)
 
-@torch.no_grad()
-def _activations(
-    model: nn.Module, graph: ChannelGraph, x: Tensor
-) -> Iterator[tuple[list[int], Tensor]]:
-    """(ids, values) behind each activation function, in evaluation mode."""
-    found: dict[str, Tensor] = {}
-
-    class Watch(fx.Interpreter):
-        def run_node(self, node: fx.Node) -> object:
-            value = super().run_node(node)
-            if node.name in graph.activations:
-                found[node.name] = value.clone()  # a later in-place operation may overwrite it
-            return value
-
-    with evaluating(model):
-        Watch(symbolic(model)).run(x)
-    return [(graph.activations[name], value) for name, value in found.items()]
+    check_finite("x", check_input("x", model, x))
+    watch("x", model, x, look)
+    for name, a in found.items():
+        check_finite(f"x's values behind the activation {name!r}", a)
+        total += _collect(graph, graph.activations[name], statistic(a))
+        count += _collect(graph, graph.activations[name], torch.ones_like(a[0, :, 0]))
+    return _mean(graph, total, count, "an activation function")
 
 
 def _columns(graph: ChannelGraph) -> dict[int, dict[str, list[int]]]:
@@ -318,14 +366,3 @@ def _columns(graph: ChannelGraph) -> dict[int, dict[str, list[int]]]:
         for column, i in enumerate(ids):
             found.setdefault(i, {}).setdefault(name, []).append(column)
     return found
-
-
-def _normalised(graph: ChannelGraph, score: Tensor) -> Tensor:
-    place = {i: k for k, i in enumerate(graph.ids())}
-    score = score.clone()
-    for ids in graph.layers().values():
-        rows = [place[i] for i in ids]
-        norm = score[rows].norm()
-        if norm > 0:
-            score[rows] /= norm
-    return score

@@ -42,7 +42,7 @@ ALL = {
     "l1": lambda m, g, b: score.l1(m, g),
     "l2": lambda m, g, b: score.l2(m, g),
     "rms": lambda m, g, b: score.rms(m, g),
-    "bn_gate": lambda m, g, b: score.bn_scale(m, g),
+    "bn_scale": lambda m, g, b: score.bn_scale(m, g),
     "activation_mean": lambda m, g, b: score.activation_mean(m, g, b[0]),
     "activation_std": lambda m, g, b: score.activation_std(m, g, b[0]),
     "apoz": lambda m, g, b: score.apoz(m, g, b[0]),
@@ -56,7 +56,7 @@ ALL = {
 @pytest.mark.parametrize("name", ALL)
 def test_one_number_an_id_and_the_model_as_it_was(name, case):
     model, graph, batch = case
-    if name == "bn_gate" and not any(True for _ in model.buffers()):
+    if name == "bn_scale" and not any(True for _ in model.buffers()):
         with pytest.raises(ValueError, match="without batch norm: those that 'fc1' makes"):
             ALL[name](*case)
         return
@@ -112,7 +112,7 @@ def test_filters_that_make_one_channel_together_count_as_one():
         assert norm(model, graph)[stream].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_bn_gate_is_the_magnitude_of_gamma():
+def test_bn_scale_is_the_magnitude_of_gamma():
     model = models.vgg()
     graph = channels.trace(model, torch.zeros(1, 1, 14, 14))
     with torch.no_grad():
@@ -270,8 +270,10 @@ def test_flops_regularisation_decides_between_equals():
     found = score.flops_regularised(model, graph, equal, strength=0.01)
     assert torch.allclose(found, equal - share.float())
     assert torch.equal(score.flops_regularised(model, graph, equal, strength=0), equal)
-    with pytest.raises(ValueError, match="scores must have shape"):
+    with pytest.raises(ValueError, match="scores must be 48 numbers, one per id"):
         score.flops_regularised(model, graph, equal[1:])
+    with pytest.raises(ValueError, match="with 1 NaN"):
+        score.flops_regularised(model, graph, torch.cat([equal[1:], equal[:1] * float("nan")]))
 
 
 def test_spearman_by_ranks():
@@ -282,6 +284,9 @@ def test_spearman_by_ranks():
     assert score.spearman(a, -a) == pytest.approx(-1)
     with pytest.raises(ValueError, match="a and b must be scores of the same ids"):
         score.spearman(a, b[:2])
+    with pytest.raises(ValueError, match="b must hold no NaN, got 4"):
+        score.spearman(a, b * float("nan"))
+    assert np.isnan(score.spearman(a, torch.ones(4)))  # no order at all: undefined, no warning
 
 
 def test_a_graph_of_another_model_is_refused():
@@ -289,3 +294,215 @@ def test_a_graph_of_another_model_is_refused():
     for name in ("l1", "apoz", "taylor", "oracle", "flops"):
         with pytest.raises(ValueError, match="graph must be of this model"):
             ALL[name](models.mlp((4, 6, 3)), graph, (torch.zeros(2, 4), torch.zeros(2).long()))
+
+
+def small():
+    """Two convolutions with batch norm and a linear layer, as a network in use."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = nn.Sequential(
+            nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True),
+            nn.Conv2d(6, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
+            nn.Flatten(), nn.Linear(256, 10),
+        )  # fmt: skip
+        x = torch.randn(6, 1, 8, 8)
+    return trained(model, x)[0], x, torch.arange(6)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "random"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_scored_in_float32(name, dtype):
+    """The same weights in float64 are the oracle; activations and losses stay rounded to ``dtype``."""
+    model, x, y = small()
+    model, x = model.to(dtype), x.to(dtype)
+    graph = channels.trace(model, x)
+    found = ALL[name](model, graph, (x, y))
+    right = ALL[name](copy.deepcopy(model).double(), graph, (x.double(), y))
+    assert found.dtype == torch.float32 and right.dtype == torch.float64
+    exact = name in ("l1", "l2", "rms", "bn_scale", "flops")
+    tolerance = 1e-6 if exact else 16 * torch.finfo(dtype).eps
+    assert torch.allclose(found.double(), right, rtol=tolerance, atol=tolerance)
+
+
+def test_large_half_filters_do_not_overflow():
+    model = nn.Sequential(nn.Linear(64, 3), nn.ReLU(), nn.Linear(3, 2)).half()
+    with torch.no_grad():
+        model[0].weight.fill_(3000)  # 64 of them are above 65,504, and so is each square
+    graph = channels.trace(model, torch.zeros(1, 64).half())
+    assert score.l1(model, graph).tolist() == [192_000] * 3
+    assert score.l2(model, graph).tolist() == [24_000] * 3
+    assert score.rms(model, graph).tolist() == [3_000] * 3
+
+
+LOOKING = ["activation_mean", "activation_std", "apoz", "taylor", "oracle"]
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_wrong_images_are_named(name):
+    model, x, y = small()
+    graph, argument = channels.trace(model, x), "batch" if name in ("taylor", "oracle") else "x"
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    for value in (float("nan"), float("inf")):
+        spoilt = x.clone()
+        spoilt[0, 0, 0, 0] = value
+        with pytest.raises(ValueError, match=f"{argument} must be finite, got 1 NaN or infinite"):
+            ALL[name](model, graph, (spoilt, y))
+    for wrong, words in (
+        (x[:0], r"at least one example, got shape \(0, 1, 8, 8\)"),
+        (x[0], "4D input|batch, channels|as many inputs"),
+        (x.repeat(1, 3, 1, 1), r"fit the model, got shape \(6, 3, 8, 8\)"),
+        (x.long(), "fit the model.*int64"),
+        (x.to("meta"), "on the model's device"),
+    ):
+        with pytest.raises(ValueError, match=f"{argument} must .*({words})"):
+            ALL[name](model, graph, (wrong, y[: len(wrong)]))
+    with pytest.raises(TypeError, match=f"{argument} must be a tensor, got list"):
+        ALL[name](model, graph, ([1.0] * 6, y))
+    assert all(m.training for m in model.modules())
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "random"])
+def test_weights_that_are_not_finite_are_named(name):
+    model, x, y = small()
+    graph = channels.trace(model, x)
+    with torch.no_grad():
+        model[3].weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="model's '3.weight' must be finite, got 1 NaN"):
+        ALL[name](model, graph, (x, y))
+
+
+def test_activations_that_overflow_are_not_counted_as_active():
+    model, x, _ = small()
+    model = model.half()
+    graph = channels.trace(model, x.half())
+    with torch.no_grad():
+        model[1].weight.fill_(60_000)
+    for name in ("activation_mean", "activation_std", "apoz"):
+        with pytest.raises(ValueError, match="x's values behind the activation .* must be finite"):
+            ALL[name](model, graph, ((x * 100).half(), None))
+
+
+@pytest.mark.parametrize("use", [score.taylor, score.oracle])
+def test_wrong_losses_and_targets_are_named(use):
+    model, x, y = small()
+    graph = channels.trace(model, x)
+    for loss, got in (
+        (lambda out, y: F.cross_entropy(out, y, reduction="none"), r"got shape \(6,\)"),
+        (lambda out, y: 1.0, "got float"),
+    ):
+        with pytest.raises(ValueError, match="loss must return one number, the mean.*" + got):
+            use(model, graph, (x, y), loss)
+    with pytest.raises(ValueError, match="loss of the batch must be finite"):
+        use(model, graph, (x, y), lambda out, y: F.cross_entropy(out, y) * float("inf"))
+    for targets, words in (
+        (y + 10, "batch must fit the model.*out of bounds"),
+        (y.float(), "batch must fit the model"),
+        (y[:4], "as many inputs as targets, got 6 and 4"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            use(model, graph, (x, targets))
+    with pytest.raises(TypeError, match="batch must be a pair"):
+        use(model, graph, x)
+
+
+def test_taylor_of_a_loss_that_does_not_see_the_network():
+    model, x, y = small()
+    graph = channels.trace(model, x)
+    with pytest.raises(ValueError, match="loss must depend on the model's output"):
+        score.taylor(model, graph, (x, y), lambda out, y: F.cross_entropy(out.detach(), y))
+
+
+def test_taylor_of_a_branch_that_the_loss_does_not_use_is_zero():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.d = (nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x):
+            return self.b(self.a(x).relu()), self.d(self.c(x).relu())
+
+    model, x = Two(), torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    graph = channels.trace(model, x)
+    found = score.taylor(
+        model, graph, (x, torch.arange(5) % 4), lambda out, y: F.cross_entropy(out[0], y)
+    )
+    assert found[graph.rows()["a"]].max() > 0 and found[graph.rows()["c"]].tolist() == [0.0] * 4
+
+
+def test_frozen_networks_and_no_grad_change_no_score():
+    model, x, y = small()
+    graph = channels.trace(model, x)
+    right = score.taylor(model, graph, (x, y))
+    model.requires_grad_(False)
+    with torch.no_grad():
+        assert torch.equal(score.taylor(model, graph, (x, y)), right)
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_one_neuron_of_one_example_has_no_deviation():
+    model = models.mlp((4, 5, 3))
+    graph = channels.trace(model, torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="x must hold at least two examples"):
+        score.activation_std(model, graph, torch.ones(1, 4))
+    model, x, _ = small()  # a map of one image does deviate
+    assert score.activation_std(model, channels.trace(model, x), x[:1]).max() > 0
+
+
+def test_bn_scale_of_norms_that_learn_nothing_and_of_mixed_types():
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1)
+    ).eval()
+    graph = channels.trace(model, torch.zeros(1, 1, 2, 2))
+    with torch.no_grad():
+        model[2].weight.copy_(torch.tensor([1.0, -2.0, 0.1]))
+    assert torch.equal(score.bn_scale(model, graph), torch.tensor([1.0, 2.0, 0.1]))
+    for half in (model[0], model[3]):
+        half.half()  # batch norm stays in float32, as in mixed precision
+    assert torch.equal(score.bn_scale(model, graph), torch.tensor([1.0, 2.0, 0.1]))
+    model[2] = nn.Identity()
+    graph = channels.trace(model.float(), torch.zeros(1, 1, 2, 2))
+    with pytest.raises(ValueError, match="without batch norm: those that '0' makes"):
+        score.bn_scale(model, graph)
+
+
+def test_an_activation_is_seen_before_what_overwrites_it():
+    class Overwrites(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 3), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.b(F.relu_(self.a(x)).add_(1))
+
+    model, x = Overwrites(), torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    graph = channels.trace(model, x)
+    hidden = model.a(x).relu().detach()
+    assert torch.equal(score.apoz(model, graph, x), (hidden > 0).float().mean(0))
+    assert torch.allclose(score.activation_mean(model, graph, x), hidden.mean(0))
+
+
+def test_normalised_layers_have_norm_one_and_zeros_stay():
+    graph = channels.trace(models.mlp((4, 3, 2, 5)), torch.zeros(1, 4))
+    scores = torch.tensor([3.0, 0, -4, 0, 0])
+    before = scores.clone()
+    assert torch.equal(score.normalised(graph, scores), torch.tensor([0.6, 0, -0.8, 0, 0]))
+    assert torch.equal(scores, before)
+    large = score.normalised(graph, torch.tensor([3e4, 0, 4e4, 0, 0]).half())  # 25e8: inf in half
+    assert torch.allclose(large, torch.tensor([0.6, 0, 0.8, 0, 0]), atol=1e-3)
+    with pytest.raises(ValueError, match="scores must be 5 numbers"):
+        score.normalised(graph, scores[1:])
+
+
+def test_macs_share_of_a_depthwise_multiplier():
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.Conv2d(3, 6, 3, groups=3), nn.Conv2d(6, 2, 1)
+    ).eval()
+    x = torch.zeros(1, 1, 8, 8)
+    graph = channels.trace(model, x)
+    whole = measure.macs(model, x)
+    for share, i in zip(score.macs_share(model, graph).tolist(), graph.ids(), strict=True):
+        small = channels.remove(model, graph, {i})
+        assert share == pytest.approx(1 - measure.macs(small, x) / whole, abs=1e-12)

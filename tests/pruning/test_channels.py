@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from course_lib import measure, models
+from course_lib import ensemble, measure, models, parametrized
 from course_lib.pruning import channel_criteria, channels
 
 
@@ -330,9 +331,30 @@ REFUSED = {
     "linear on positions": (nn.Linear(8, 4), r"\(Linear\), on an input of shape \(2, 4, 8, 8\)"),
     "flatten from 2": (nn.Flatten(2), "from dimension 2"),
     "prelu": (nn.PReLU(4), "PReLU"),
+    "group norm": (nn.GroupNorm(2, 4), r"'layer' \(GroupNorm\)"),
 }  # fmt: skip
 REFUSED_WIRINGS = {
     "view": (lambda m, x: m.stem(x).view(2, -1), "'view'"),
+    "view of a fixed width": (lambda m, x: m.stem(x).view(x.size(0), 256), "'view'.*flattens"),
+    "view of a fixed width, examples open": (lambda m, x: m.stem(x).view(-1, 256), "'view'"),
+    "view by another size": (lambda m, x: m.stem(x).view(x.size(2), -1), "'view'"),
+    "a size as a number": (lambda m, x: m.stem(x) * x.size(0), "'size'.*no tensor"),
+    "a width from sizes": (
+        lambda m, x: m.stem(x).reshape(x.shape[0], 4 * x.shape[3] * 8),
+        "'mul'.*no tensor",
+    ),
+    "len": (lambda m, x: m.stem(x).reshape(len(x), -1), "'len'"),
+    "assertion on a shape": (lambda m, x: m.stem(x) if x.shape[1] == 1 else x, "cannot be traced"),
+    "an error of its own": (lambda m, x: {}["key"], "cannot be traced.*'key'"),
+    "maxima with their places": (
+        lambda m, x: F.max_pool2d(m.stem(x), 2, return_indices=True)[0],
+        "max_pool2d_with_indices",
+    ),
+    "pooling that reaches over channels": (
+        lambda m, x: F.avg_pool3d(m.stem(x), 3, 1, 1),
+        r"'avg_pool3d'.*shape \(2, 4, 8, 8\)",
+    ),
+    "a constant": (lambda m, x: m.stem(x) * torch.tensor(2.0), "constant"),
     "softmax": (lambda m, x: F.softmax(m.stem(x), 1), "'softmax'"),
     "cat of batches": (lambda m, x: torch.cat([m.stem(x)] * 2), "'cat'.*along dimension 0"),
     "mean of channels": (lambda m, x: m.stem(x).mean(1), r"'mean'.*over dimensions \[1\]"),
@@ -371,6 +393,375 @@ def test_unknown_operations_are_refused_by_name(name):
         channels.trace(model, torch.zeros(2, 1, 8, 8))
 
 
+FOLLOWED = {
+    "view": lambda m, x: m.fc(m.a(x).view(x.size(0), -1)),
+    "view by a tuple": lambda m, x: m.fc(m.a(x).view((x.size(0), -1))),
+    "view by a shape": lambda m, x: m.fc(m.a(x).view(x.shape[0], -1)),
+    "reshape": lambda m, x: m.fc(torch.reshape(m.a(x), (x.size()[0], -1))),
+    "keywords": lambda m, x: m.fc(input=torch.flatten(input=m.a(input=x), start_dim=1)),
+}
+
+
+def unpacked(m, x):
+    n, _, _, _ = x.shape
+    return m.fc(m.a(x).view(n, -1))
+
+
+@pytest.mark.parametrize("wiring", [*FOLLOWED.values(), unpacked], ids=[*FOLLOWED, "unpacked"])
+def test_ways_to_flatten_and_to_call_are_one(wiring):
+    plain = Wired(lambda m, x: m.fc(m.a(x).flatten(1)), a=conv(1, 4), fc=nn.Linear(4 * 64, 3))
+    model = copy.deepcopy(plain)
+    model.wiring = (wiring,)
+    x = example("other")
+    graph = channels.trace(model, x)
+    assert graph == channels.trace(plain, x)
+    dead = set(graph.ids()[:2])
+    for change in (channels.silence, lambda *a: channels.fold(*a, x)):
+        assert torch.equal(change(model, graph, dead)(x), change(plain, graph, dead)(x))
+    assert torch.allclose(
+        channels.remove(model, graph, dead)(x), channels.silence(plain, graph, dead)(x), atol=1e-6
+    )
+    scores = [channel_criteria.taylor(m, graph, (x, torch.arange(3))) for m in (model, plain)]
+    assert torch.equal(*scores)
+
+
+class Optional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = conv(1, 4), conv(4, 2)
+
+    def forward(self, x, mask=None, *, scale=1.0, flag=False):
+        x = self.a(x) * scale
+        if mask is not None:
+            x = x * mask
+        return self.b(x) if not flag else self.b(x + 1)
+
+
+class TwoInputs(Optional):
+    def forward(self, x, other):
+        return super().forward(x) + other
+
+
+class TwoOutputs(Optional):
+    def forward(self, x):
+        x = self.a(x)
+        return {"hidden": x, "result": self.b(x)}
+
+
+def test_further_arguments_keep_their_defaults():
+    difference, effect, dead = largest_difference(Optional(), example("other"))
+    assert difference < 1e-5 < effect and len(dead) == 2
+    with pytest.raises(NotImplementedError, match="must take one tensor.*'other'"):
+        channels.trace(TwoInputs(), example("other"))
+    graph = channels.trace(TwoOutputs(), example("other"))
+    assert graph.ids() == []  # outputs stay
+
+
+NOT_THE_NETWORK = {
+    "compiled": (lambda m: torch.compile(m, backend="eager"), r"it .*compiled: give its ._orig_mod"),
+    "compiled inside": (
+        lambda m: nn.Sequential(torch.compile(m, backend="eager")), r"'0' .*compiled"
+    ),
+    "parallel": (nn.DataParallel, r"DataParallel\) is a wrapper: give its .module"),
+    "scripted": (lambda m: torch.jit.trace(m, example("other")), "scripted"),
+    "lazy": (lambda m: nn.Sequential(m, nn.Flatten(), nn.LazyLinear(3)), "'2' .*lazy"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_THE_NETWORK)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_what_is_not_the_network_itself_is_refused(name):
+    wrap, words = NOT_THE_NETWORK[name]
+    inner = nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 2))
+    graph = channels.trace(inner, example("other"))
+    model = wrap(inner)
+    for use in (
+        lambda: channels.trace(model, example("other")),
+        lambda: channels.remove(model, graph, set()),
+        lambda: channel_criteria.l1(model, graph),
+    ):
+        with pytest.raises(NotImplementedError, match=words):
+            use()
+
+
+def test_a_stack_and_what_is_no_module_are_refused():
+    net, x = models.mlp((4, 5, 3)), torch.zeros(2, 4)
+    with pytest.raises(ValueError, match="model must be one network, got a stack"):
+        channels.trace(ensemble.stack([net, net]), x)
+    with pytest.raises(TypeError, match="model must be an nn.Module, got function"):
+        channels.trace(lambda x: x, x)
+
+
+def test_a_network_compiled_in_place_is_followed():
+    model = nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 2))
+    model.compile(backend="eager")
+    difference, effect, _ = largest_difference(model, example("other"))
+    assert difference < 1e-5 < effect
+
+
+IMAGES = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(4))
+NOT_AN_EXAMPLE = {
+    "one image": (IMAGES[0], r"must fit the model.*'0' \(Conv2d\) must have \(batch, channels, …"),
+    "one row": (IMAGES[0, 0, 0], r"got shape \(8,\)"),
+    "empty": (IMAGES[:0], r"at least one example, got shape \(0, 1, 8, 8\)"),
+    "no pixels": (IMAGES[..., :0], "at least one example"),
+    "three channels": (IMAGES.expand(2, 3, 8, 8), r"must fit the model, got shape \(2, 3, 8, 8\)"),
+    "whole numbers": (IMAGES.long(), "must fit the model.*torch.int64"),
+    "half": (IMAGES.half(), "must fit the model.*torch.float16"),
+    "another device": (IMAGES.to("meta"), "must be on the model's device, cpu, got meta"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_AN_EXAMPLE)
+def test_wrong_examples_are_named(name, capsys):
+    model = nn.Sequential(conv(1, 4), nn.ReLU(), conv(4, 2)).train()
+    x, words = NOT_AN_EXAMPLE[name]
+    with pytest.raises(ValueError, match="example.*" + words):
+        channels.trace(model, x)
+    graph = channels.trace(model, IMAGES)
+    with pytest.raises(ValueError, match="x.*" + words):
+        channels.fold(model, graph, set(), x)
+    with pytest.raises(ValueError, match="x.*" + words):
+        channel_criteria.apoz(model, graph, x)
+    for wrong in ([1.0], IMAGES.numpy(), None):
+        with pytest.raises(TypeError, match="example must be a tensor, got"):
+            channels.trace(model, wrong)
+    assert all(m.training for m in model.modules())
+    assert capsys.readouterr() == ("", "")  # no traceback is printed on the way
+
+
+class Notes(nn.Module):
+    """Writes down what it sees: attributes and buffers that a look at it must not change."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = conv(1, 4), nn.BatchNorm2d(4), conv(4, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.seen = self.number = 0
+
+    def forward(self, x):
+        self.calls += 1
+        self.number += 1
+        self.seen = self.norm(self.a(x)).relu()
+        return self.b(self.seen).mean((2, 3))
+
+
+def condition(model):
+    return (
+        {name: t.clone() for name, t in model.state_dict().items()},
+        [(m.training, sorted(vars(m))) for m in model.modules()],
+        [(p.requires_grad, p.grad, p.dtype, p.stride()) for p in model.parameters()],
+        [len(m._forward_pre_hooks) for m in model.modules()],
+    )
+
+
+def unchanged(model, before):
+    after = condition(model)
+    return before[1:] == after[1:] and all(
+        torch.equal(t, after[0][name]) for name, t in before[0].items()
+    )
+
+
+BATCH = (
+    torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(5)),
+    torch.tensor([0, 1, 2, 0, 1, 2]),
+)
+EVERYTHING = {
+    "remove": lambda m, g: channels.remove(m, g, set(g.ids()[:2])),
+    "silence": lambda m, g: channels.silence(m, g, set(g.ids()[:2])),
+    "fold": lambda m, g: channels.fold(m, g, set(g.ids()[:2]), BATCH[0]),
+    **{
+        name: lambda m, g, f=f: f(m, g)
+        for name, f in vars(channel_criteria).items()
+        if name in ("l1", "l2", "rms", "bn_scale", "macs_share")
+    },
+    **{
+        name: lambda m, g, f=f: f(m, g, BATCH[0])
+        for name, f in vars(channel_criteria).items()
+        if name in ("activation_mean", "activation_std", "apoz")
+    },
+    "taylor": lambda m, g: channel_criteria.taylor(m, g, BATCH),
+    "oracle": lambda m, g: channel_criteria.oracle(m, g, BATCH),
+}
+
+
+@pytest.mark.parametrize("name", ["trace", *EVERYTHING])
+def test_looking_leaves_the_network_as_it_was(name):
+    model = Notes().train()
+    model.norm.eval()
+    model.a.weight.requires_grad_(False)
+    graph = channels.trace(Notes(), BATCH[0])
+    before = condition(model)
+    if name == "trace":
+        channels.trace(model, BATCH[0])
+    else:
+        EVERYTHING[name](model, graph)
+    assert unchanged(model, before) and (model.seen, model.number) == (0, 0)
+
+
+def wired(_=None):
+    """Makers with and without bias, batch norm, a depthwise convolution, a linear layer."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = nn.Sequential(
+            conv(1, 6, bias=False), nn.BatchNorm2d(6), nn.ReLU(), conv(6, 6, groups=6),
+            nn.Conv2d(6, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3),
+        )  # fmt: skip
+    return unlike_a_fresh_one(net)
+
+
+def map_bias(layer):
+    nn.utils.parametrize.register_parametrization(layer, "bias", parametrized.Map(torch.tanh))
+
+
+NOT_PLAIN = {
+    "pruned by torch": (4, lambda layer: prune.l1_unstructured(layer, "weight", 0.3)),
+    "a pruned bias": (4, lambda layer: prune.l1_unstructured(layer, "bias", 0.3)),
+    "a pruned batch norm": (1, lambda layer: prune.l1_unstructured(layer, "weight", 0.3)),
+    "a pruned depthwise layer": (3, lambda layer: prune.l1_unstructured(layer, "weight", 0.3)),
+    "weight norm": (8, parametrizations.weight_norm),
+    "the old weight norm": (8, weight_norm),
+    "spectral norm": (4, parametrizations.spectral_norm),
+    "the old spectral norm": (4, spectral_norm),
+    "a mapped bias": (8, map_bias),
+}
+
+
+@pytest.mark.parametrize("name", NOT_PLAIN)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_are_computed_are_traced_and_then_refused(name):
+    where, spoil = NOT_PLAIN[name]
+    model = wired()
+    graph = channels.trace(model, BATCH[0])
+    spoil(model[where])
+    model(BATCH[0])
+    model.train()
+    before = condition(model)
+    assert channels.trace(model, BATCH[0]) == graph
+    for use in EVERYTHING.values():
+        with pytest.raises(ValueError, match=f"must hold plain weights.*'{where}'"):
+            use(model, graph)
+    assert unchanged(model, before)
+
+
+def test_tied_weights_are_refused_by_every_function():
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)
+    )
+    graph = channels.trace(model, BATCH[0])
+    for tied in (model[1].weight, nn.Parameter(model[1].weight.data)):  # the same numbers, twice
+        model[3].weight = tied
+        with pytest.raises(NotImplementedError, match="'3' .*shares weights with '1'"):
+            channels.trace(model, BATCH[0])
+        for use in EVERYTHING.values():
+            with pytest.raises(NotImplementedError, match="'3' .*shares weights with '1'"):
+                use(model, graph)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(dtype):
+    model, x = wired().to(dtype), BATCH[0].to(dtype)
+    graph = channels.trace(model, x)
+    dead = set(graph.ids()[1:9:2])
+    small, quiet = (f(model, graph, dead) for f in (channels.remove, channels.silence))
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-2
+    assert (small(x) - quiet(x)).abs().max() < tolerance
+    folded = channels.fold(model, graph, dead, x)
+    exact = channels.fold(copy.deepcopy(model).double(), graph, dead, x.double())
+    for m in (small, quiet, folded):
+        assert {p.dtype for p in m.parameters()} == {dtype}
+    rounding = torch.finfo(dtype).eps
+    for name, ids in graph.reads.items():
+        if dead & set(ids):
+            mine, right = folded.get_submodule(name).bias, exact.get_submodule(name).bias
+            assert torch.allclose(mine.double(), right, rtol=4 * rounding, atol=4 * rounding)
+
+
+def test_fold_adds_up_in_float32():
+    """Means of 70,000 in float16 would be infinite; the bias that gets them is a small number."""
+    model = nn.Sequential(conv(1, 2, 1), nn.Identity(), nn.Conv2d(2, 1, 1)).half()
+    with torch.no_grad():
+        for layer, weight in ((model[0], 1.0), (model[2], 2.0**-14)):
+            layer.weight.fill_(weight)
+            layer.bias.zero_()
+    x = torch.full((2, 1, 64, 64), 40_000.0).half()
+    graph = channels.trace(model, x)
+    assert channels.fold(model, graph, {graph.ids()[1]}, x)[2].bias.item() == pytest.approx(
+        40_000 * 2.0**-14, rel=1e-3
+    )
+
+
+def test_frozen_layers_and_memory_formats_stay():
+    model = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 6, bias=False), nn.ReLU(), conv(6, 2))
+    model = model.to(memory_format=torch.channels_last)
+    model[2].requires_grad_(False)
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    graph = channels.trace(model, x)
+    dead = {graph.makes["0"][1], graph.makes["2"][0]}
+    small = channels.remove(channels.fold(model, graph, dead, x), graph, dead)
+    assert {name: p.requires_grad for name, p in small.named_parameters()} == {
+        "0.weight": True, "0.bias": True, "2.weight": False, "2.bias": False,
+        "4.weight": True, "4.bias": True,
+    }  # fmt: skip
+    for layer in (small[0], small[2], small[4]):
+        assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    plain = channels.remove(
+        copy.deepcopy(model).to(memory_format=torch.contiguous_format), graph, dead
+    )
+    assert plain[0].weight.is_contiguous()
+
+
+def test_fold_refuses_images_that_are_not_finite():
+    model = wired()
+    graph = channels.trace(model, BATCH[0])
+    for value in (float("nan"), float("inf")):
+        x = BATCH[0].clone()
+        x[0, 0, 0, 0] = value
+        with pytest.raises(ValueError, match="x must be finite, got 1 NaN or infinite of 384"):
+            channels.fold(model, graph, set(graph.ids()[:2]), x)
+    with torch.no_grad():
+        model[4].bias[0] = float("inf")
+    with pytest.raises(ValueError, match="x's means at '8' must be finite"):
+        channels.fold(model, graph, {graph.makes["4"][0]}, BATCH[0])
+
+
+def test_dead_filters_without_affine_batch_norm():
+    model = nn.Sequential(
+        conv(1, 5), nn.BatchNorm2d(5, affine=False, track_running_stats=False), nn.ReLU(),
+        conv(5, 5, groups=5), conv(5, 2),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        model[0].weight[1:3] = 0
+    x = example("dead filters")
+    graph = channels.trace(model, x)
+    dead = set(graph.makes["0"][1:4])
+    small, quiet = (f(model, graph, dead) for f in (channels.remove, channels.silence))
+    assert (small(x) - quiet(x)).abs().max() < 1e-5 < (quiet(x) - model(x)).abs().max()
+
+
+def test_weakest_over_all_layers_by_brute_force():
+    graph = channels.trace(models.mlp((4, 3, 4, 2)), torch.zeros(1, 4))
+    ids, layers = graph.ids(), list(graph.layers().values())
+    assert [[ids[k] for k in rows] for rows in graph.rows().values()] == layers
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        scores = torch.randint(0, 4, (7,), generator=generator).float()
+        value = dict(zip(ids, scores.tolist(), strict=True))
+        best = {max(layer, key=lambda i: (value[i], -i)) for layer in layers}
+        order = sorted(set(ids) - best, key=lambda i: (value[i], -i))  # the first to go first
+        for sparsity in (0, 0.15, 0.5, 0.8, 1):
+            assert channels.weakest_globally(graph, scores, sparsity) == set(
+                order[: round(7 * sparsity)]
+            )
+    for weakest in (channels.weakest, channels.weakest_globally):
+        with pytest.raises(TypeError, match="scores must be a tensor, got list"):
+            weakest(graph, [1.0] * 7, 0.5)
+        with pytest.raises(ValueError, match="scores must be 7 numbers, one per id"):
+            weakest(graph, torch.zeros(6), 0.5)
+        with pytest.raises(ValueError, match="sparsity must be in"):
+            weakest(graph, torch.zeros(7), -0.1)
+
+
 @pytest.mark.parametrize("use", [channels.remove, channels.silence])
 def test_wrong_ids_and_wrong_graphs(use):
     model = models.mlp((4, 5, 3))
@@ -386,6 +777,10 @@ def test_wrong_ids_and_wrong_graphs(use):
         use(small, graph, set())
     with pytest.raises(ValueError, match="which has no layer 'fc2'"):
         use(models.mlp((4, 5)), graph, set())
+    with pytest.raises(ValueError, match="'fc1' has 3 input channels, not 4"):
+        use(models.mlp((3, 5, 3)), graph, set())
+    with pytest.raises(TypeError, match="dead must be a collection of ids, got int"):
+        use(model, graph, 3)
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
 
 
