@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from course_lib.exercises.exercise import Exercise, Property
+from course_lib.exercises.exercise import Candidate, Exercise, Property
 
 SPARSITIES = (0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 0.75, 0.9, 1.0)
 
@@ -104,37 +104,41 @@ def hunt(
     """A bug hunt: an exercise whose answer is a test of other functions.
 
     The test must say True to every function of `right` (`alarm` is the hint if it does not) and
-    False to every one of `wrong`, which maps each to its hint. Docstrings say what they do.
+    False to every one of `wrong`, which maps each to its hint. Their docstrings describe them.
     """
-
-    def expects(verdict: bool, candidate: Callable, hint: str) -> Property:
-        def demand(returned, tested):
-            if tested is not candidate or returned is verdict:
-                return None
-            return f"{verdict}: your test {'refuses' if verdict else 'accepts'} {tested.__doc__}"
-
-        verb = "accepts" if verdict else "refuses"
-        return Property(f"{verb} {candidate.__doc__}", demand, hint)
-
-    properties = (
-        Property(
-            "answers True or False",
-            lambda returned, _: (
-                None if type(returned) is bool else f"True or False, got {kind(returned)}"
-            ),
-            "Let every path through your function end in a return. A tensor or array with one "
-            "entry becomes True or False by bool(...).",
+    candidates = (
+        *(Candidate(function, True, function.__doc__, alarm) for function in right),
+        *(Candidate(function, False, function.__doc__, hint) for function, hint in wrong.items()),
+    )
+    answers = Property(
+        "answers True or False",
+        lambda returned, _: (
+            None if type(returned) is bool else f"True or False, got {kind(returned)}"
         ),
-        *(expects(True, candidate, alarm) for candidate in right),
-        *(expects(False, candidate, hint) for candidate, hint in wrong.items()),
+        "Let every path through your function end in a return. A tensor or array with one "
+        "entry becomes True or False by bool(...).",
     )
     return Exercise(
         name=name,
         signature=signature,
         section=section,
-        cases=lambda: ((candidate,) for candidate in (*right, *wrong)),
-        properties=properties,
+        cases=lambda: ((candidate.function,) for candidate in candidates),
+        properties=(answers, *map(_judged, candidates)),
+        candidates=candidates,
     )
+
+
+def _judged(candidate: Candidate) -> Property:
+    """The answer says True to this candidate if it is right, else False."""
+
+    def demand(returned: object, tested: Callable) -> str | None:
+        if tested is not candidate.function or returned is candidate.right:
+            return None
+        verb = "refuses" if candidate.right else "accepts"
+        return f"{candidate.right}: your test {verb} {candidate.says}"
+
+    verb = "accepts" if candidate.right else "refuses"
+    return Property(f"{verb} {candidate.says}", demand, candidate.hint)
 
 
 def lowest_removed(score: Tensor, count: int) -> Tensor:

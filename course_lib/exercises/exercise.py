@@ -25,10 +25,21 @@ class Property:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A function that the answer to a bug hunt has to judge."""
+
+    function: Callable
+    right: bool  # whether it does what it should
+    says: str  # what it does: "a function that …"
+    hint: str  # for those whose test judges it wrongly
+
+
+@dataclass(frozen=True)
 class Exercise:
     """An exercise: `cases()` yields tuples of inputs, an ordinary one first, then by size.
 
-    `refuses(*inputs)` is true for the inputs that must end in a ValueError.
+    `refuses(*inputs)` is true for the inputs that must end in a ValueError. A bug hunt has
+    `candidates`; each of them is one of its cases.
     """
 
     name: str
@@ -37,6 +48,7 @@ class Exercise:
     cases: Callable[[], Iterable[tuple]]
     properties: tuple[Property, ...]
     refuses: Callable[..., bool] = lambda *inputs: False
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def function(self) -> str:

@@ -51,8 +51,9 @@ def test_every_property_of_an_exercise_can_be_the_first_to_fail(name):
 @pytest.mark.parametrize("name", HUNTS)
 def test_hunted_functions_pass_the_weak_test_and_are_told_apart_by_a_good_one(name):
     weak, shown, good = HUNTS[name]
-    candidates = [inputs[0] for inputs in EXERCISES[name].cases()]
-    right = [fn for fn in candidates if fn.__doc__.startswith("a correct function")]
+    candidates = [candidate.function for candidate in EXERCISES[name].candidates]
+    assert candidates == [inputs[0] for inputs in EXERCISES[name].cases()]
+    right = [candidate.function for candidate in EXERCISES[name].candidates if candidate.right]
     wrong = [fn for fn in candidates if fn not in right]
     assert len(right) >= 3
     assert len(wrong) >= 5
@@ -65,13 +66,13 @@ def test_hunted_functions_pass_the_weak_test_and_are_told_apart_by_a_good_one(na
 @pytest.mark.parametrize("name", HUNTS)
 def test_a_survivor_is_named_whichever_it_is(name):
     """A judge that lets one wrong function through hears which one."""
-    candidates = [inputs[0] for inputs in EXERCISES[name].cases()]
-    for survivor in candidates:
-        if survivor.__doc__.startswith("a correct"):
-            continue
-        answer = check(name, lambda fn, s=survivor: fn is s or fn.__doc__.startswith("a correct"))
-        assert f"your test accepts {survivor.__doc__}" in str(answer)
-        assert answer.broken.says == f"refuses {survivor.__doc__}"
+    candidates = EXERCISES[name].candidates
+    right = [candidate.function for candidate in candidates if candidate.right]
+    for survivor in (candidate for candidate in candidates if not candidate.right):
+        answer = check(name, lambda fn, s=survivor: fn is s.function or fn in right)
+        assert f"your test accepts {survivor.says}" in str(answer)
+        assert answer.broken.says == f"refuses {survivor.says}"
+        assert answer.broken.hint == survivor.hint
 
 
 @pytest.mark.parametrize("name", EXERCISES)
