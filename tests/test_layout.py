@@ -53,11 +53,11 @@ def masked(net):
     return trained(net, lambda optimizer: masks.hold(optimizer, net, keep))
 
 
-def rewired(step):
+def rewired(method):
     def run(net):
         def prepare(optimizer):
-            fraction = sparse_training.cosine(0.3, 10)
-            sparse_training.rewire(optimizer, net, keep, step, every=2, fraction=fraction)
+            fraction = sparse_training.cosine(0.3, 10, every=2)
+            sparse_training.rewire(optimizer, net, keep, method, fraction=fraction)
 
         keep = half(net)
         before = {name: mask.clone() for name, mask in keep.items()}
@@ -101,13 +101,15 @@ WAYS = {
     "taylor": lambda net: criteria.taylor(net, BATCH),
     "synflow": lambda net: criteria.synflow(net, (1, 14, 14)),
     "obd": lambda net: second_order.obd(net, BATCH),
-    "kernels": lambda net: granularity.kernels({"conv2": net.conv2.weight.detach()}, 0.5),
-    "strided": lambda net: granularity.strided({"conv2": net.conv2.weight.detach()}, 3),
+    "kernels": lambda net: granularity.kernels(
+        net, {"conv2.weight": net.conv2.weight.detach()}, 0.5
+    ),
+    "strided": lambda net: granularity.strided(net, {"conv2.weight": net.conv2.weight.detach()}, 3),
     "masked": masked,
-    "SET": rewired(sparse_training.set_step),
-    "RigL": rewired(sparse_training.rigl_step),
-    "SNFS": rewired(sparse_training.snfs_step),
-    "DSR": lambda net: rewired(sparse_training.dsr_step(50, threshold=0.1))(net),
+    "SET": rewired(sparse_training.SET),
+    "RigL": rewired(sparse_training.RIGL),
+    "SNFS": rewired(sparse_training.SNFS),
+    "DSR": lambda net: rewired(sparse_training.dsr(50, threshold=0.1))(net),
     "group lasso": grouped,
     "clustered": clustered,
     "channels": cut,

@@ -31,15 +31,15 @@ SPARSITIES = (0.9, 0.95, 0.98)
 EPOCHS, BATCH, EVERY, ALPHA, END = 18, 100, 100, 0.3, 0.75
 
 
-def step(method: str, active: int) -> sparse_training.Step:
-    """A fresh step; DSR wants a tenth of the active weights to go at a time."""
+def mover(method: str, active: int) -> sparse_training.Method:
+    """How an arm's masks move; DSR wants a tenth of the active weights to go each time."""
     if method == "DSR":
-        return sparse_training.dsr_step(active // 10)
+        return sparse_training.dsr(active // 10)
     return {
-        "SET": sparse_training.set_step,
-        "RigL": sparse_training.rigl_step,
-        "SNFS": sparse_training.snfs_step,
-    }.get(method, sparse_training.static)
+        "SET": sparse_training.SET,
+        "RigL": sparse_training.RIGL,
+        "SNFS": sparse_training.SNFS,
+    }.get(method, sparse_training.STATIC)
 
 
 def run(seed: int, train: data.Split, test: data.Split) -> dict[str, float]:
@@ -56,8 +56,8 @@ def run(seed: int, train: data.Split, test: data.Split) -> dict[str, float]:
         allocate.per_layer(scores, s if "uniform" in m else allocate.erdos_renyi(shapes, s))
         for m, s in arms
     ]
-    steps = [
-        step(method, sum(int(m.sum()) for m in k.values()))
+    methods = [
+        mover(method, sum(int(m.sum()) for m in k.values()))
         for (method, _), k in zip(arms, keep, strict=True)
     ]
     stack, held = ensemble.stack([net] * len(arms)), masks.stack(keep)
@@ -67,9 +67,8 @@ def run(seed: int, train: data.Split, test: data.Split) -> dict[str, float]:
         optimizer,
         stack,
         held,
-        steps,
-        every=EVERY,
-        fraction=sparse_training.cosine(ALPHA, end),
+        methods,
+        fraction=sparse_training.cosine(ALPHA, end, every=EVERY),
         seed=seed,
     )
     training.fit(stack, train, epochs=EPOCHS, optimizer=optimizer, batch_size=BATCH, seed=seed)

@@ -8,72 +8,107 @@ filter; here any score chooses, summed over each group. Of the strided pattern o
 could be read: that all kernels of one source map share an offset is recalled, not verified.
 """
 
-import torch
+import math
 
+import torch
+from torch import Tensor, nn
+
+from course_lib import layers
 from course_lib.pruning.counting import check_sparsity, keep_top
 from course_lib.pruning.criteria import Scores
 from course_lib.pruning.masks import Masks
 
 
-def channels(scores: Scores, sparsity: float) -> Masks:
+def channels(model: nn.Module, scores: Scores, sparsity: float) -> Masks:
     """Feature maps: of every layer's filters, ``round(sparsity * out)`` go, the lowest sums first.
 
     Args:
-        scores: parameter name -> (out, in, kernel …), convolutions only, higher = keep.
+        model: whose layers say where a weight's outputs lie; it is not changed.
+        scores: parameter name -> scores of a convolution's weight, in its shape, higher = keep.
 
     Raises:
-        ValueError: a sparsity outside [0, 1], or a score that is not a convolution's.
+        ValueError: a sparsity outside [0, 1]; no scores, scores of anything but a convolution of
+            ``model``, of another shape, NaN, or infinite in both directions within a group.
     """
-    return _lowest_groups(scores, sparsity, axes=1)
+    return _lowest_groups(model, scores, sparsity, axes=1)
 
 
-def kernels(scores: Scores, sparsity: float) -> Masks:
+def kernels(model: nn.Module, scores: Scores, sparsity: float) -> Masks:
     """Kernels: of every layer's connections from an input map to an output map, each a whole
-    kernel, ``round(sparsity * out * in)`` go. Arguments and errors as ``channels``."""
-    return _lowest_groups(scores, sparsity, axes=2)
+    kernel, ``round(sparsity * connections)`` go. Arguments and errors as ``channels``."""
+    return _lowest_groups(model, scores, sparsity, axes=2)
 
 
-def strided(scores: Scores, stride: int) -> Masks:
+def strided(model: nn.Module, scores: Scores, stride: int) -> Masks:
     """Within kernels: of the places of a kernel, numbered row by row, every ``stride``-th stays,
     from an offset on that is the best of its input map and the same for all kernels that read it.
 
-    One offset an input map is all there is to store. Places stay per kernel: ⌈(n − offset) / stride⌉
-    of n.
+    One offset per input map is all there is to store. Of the n places of a kernel
+    ⌈(n − offset) / stride⌉ stay.
 
     Raises:
         ValueError: a stride that is not from 1 to the kernel's size, or as ``channels``.
     """
-    _check(scores)
     found = {}
-    for name, s in scores.items():
-        n = s[0, 0].numel()
-        if not isinstance(stride, int) or not 1 <= stride <= n:
-            raise ValueError(f"stride must be a whole number from 1 to {n}, got {stride!r}")
+    for name, (layer, s) in _by_outputs(model, scores).items():
+        n = math.prod(s.shape[2:])
+        if isinstance(stride, bool) or not isinstance(stride, int) or not 1 <= stride <= n:
+            raise ValueError(
+                f"stride must be an integer from 1 to {n}, the kernel of {name!r}, got {stride!r}"
+            )
         comb = torch.arange(n, device=s.device) % stride  # (n,): the offset that keeps each place
-        worth = torch.stack([s.flatten(2)[..., comb == o].sum((0, 2)) for o in range(stride)])
-        best = worth.argmax(0)  # (stride, in) -> (in,), the first of equals
-        found[name] = (comb == best[:, None]).expand(len(s), -1, -1).reshape(s.shape)
+        # Within a group all outputs read the same inputs: (groups, out / groups, in / groups, n).
+        read = s.flatten(2).unflatten(0, (layer.groups, -1))
+        worth = torch.stack([read[..., comb == o].sum((1, 3)) for o in range(stride)])
+        best = _checked(name, worth).argmax(0)  # (groups, in / groups), the first of equals
+        keep = (comb == best[:, None, :, None]).expand_as(read)
+        found[name] = layers.outputs_first(layer, keep.reshape(s.shape)).contiguous()
     return found
 
 
-def _lowest_groups(scores: Scores, sparsity: float, axes: int) -> Masks:
-    """Masks that are constant beyond the first ``axes`` axes."""
-    _check(scores)
+def _lowest_groups(model: nn.Module, scores: Scores, sparsity: float, axes: int) -> Masks:
+    """Masks that are constant beyond the first ``axes`` axes of (out, in / groups, kernel …)."""
     sparsity = check_sparsity("sparsity", sparsity)
     found = {}
-    for name, s in scores.items():
-        groups = s.flatten(axes).sum(-1).flatten()
+    for name, (layer, s) in _by_outputs(model, scores).items():
+        groups = _checked(name, s.flatten(axes).sum(-1).flatten())
         keep = keep_top(groups, len(groups) - round(sparsity * len(groups)))
-        found[name] = keep.view(*s.shape[:axes], *[1] * (s.dim() - axes)).expand(s.shape).clone()
+        keep = keep.view(*s.shape[:axes], *[1] * (s.dim() - axes)).expand(s.shape)
+        found[name] = layers.outputs_first(layer, keep).clone(memory_format=torch.contiguous_format)
     return found
 
 
-def _check(scores: Scores) -> None:
+def _by_outputs(model: nn.Module, scores: Scores) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Each convolution and its scores as (out, in / groups, kernel …), after all have been checked."""
+    owners = {
+        f"{name}.weight" if name else "weight": layer
+        for name, layer in layers.weighted(model, plain=True).items()
+        if not isinstance(layer, nn.Linear)
+    }
+    if not scores:
+        raise ValueError("scores must hold at least one convolution's, got none")
     for name, s in scores.items():
-        if s.dim() < 3:
+        if name not in owners:
             raise ValueError(
-                f"scores[{name!r}] must be a convolution's, (out, in, kernel …), "
-                f"got shape {tuple(s.shape)}"
+                f"scores names {name!r}, which is no convolution of model; "
+                f"it has {', '.join(owners) or 'none'}"
             )
-        if s.isnan().any():
-            raise ValueError(f"scores[{name!r}] must be numbers, got {int(s.isnan().sum())} NaN")
+        if s.shape != owners[name].weight.shape:
+            raise ValueError(
+                f"scores[{name!r}] must have shape {tuple(owners[name].weight.shape)}, "
+                f"got {tuple(s.shape)}"
+            )
+    return {
+        name: (owners[name], layers.outputs_first(owners[name], layers.at_least_float32(s)))
+        for name, s in scores.items()
+    }
+
+
+def _checked(name: str, sums: Tensor) -> Tensor:
+    """Sums of scores that can be ranked: NaN comes from NaN, or from inf and -inf together."""
+    if sums.isnan().any():
+        raise ValueError(
+            f"scores[{name!r}] must be numbers, not NaN nor inf and -inf in one group, got "
+            f"{int(sums.isnan().sum())} groups without a sum"
+        )
+    return sums

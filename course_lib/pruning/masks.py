@@ -5,11 +5,18 @@ masks. A model under a mask stays an ordinary model: its weights are zero, nothi
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 Masks = dict[str, Tensor]
+
+
+class Handle(ExitStack):
+    """What removes several hooks: ``remove()``, or the end of a ``with`` block."""
+
+    remove = ExitStack.close
 
 
 def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -32,8 +39,16 @@ def hold(
     """Keep masked weights at exactly zero from now on: project after every optimizer step.
 
     Momentum, weight decay and Adam's moments may push a masked weight off zero within a step; the
-    projection puts it back before anybody sees it. The weights that stay move as they would with
-    the mask multiplied into the forward pass, to the last bit, and gradients stay dense.
+    projection puts it back before anybody sees it. Gradients stay dense.
+
+    Under an optimizer that treats every weight by itself (SGD, Adam, AdamW, RMSprop, …) the weights
+    that stay move as they would with the mask multiplied into the forward pass, to the last bit.
+    Where a step mixes weights, the gradients of masked ones have a say in it: LBFGS, Adafactor and
+    Muon, or gradients clipped by the norm over all of them (``clip_grad_norm_``). The zeros hold
+    there too, but the rest takes another path.
+
+    A parametrised weight is computed anew from what trains, and that is what a mask can name:
+    ``<layer>.parametrizations.weight.original``. A tied weight is named once.
 
     Returns:
         A handle; ``handle.remove()`` lets the weights go.
@@ -75,16 +90,17 @@ def stack(members: Sequence[Mapping[str, Tensor]]) -> Masks:
     return {name: torch.stack([m[name] for m in members]) for name in members[0]}
 
 
-def combine(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Masks:
-    """Keep what both keep. A name that only one of them has is taken from that one."""
-    for name in first.keys() & second.keys():
-        if first[name].shape != second[name].shape:
-            raise ValueError(
-                f"second[{name!r}] must have shape {tuple(first[name].shape)} as in first, "
-                f"got {tuple(second[name].shape)}"
-            )
-    both = {name: first[name] & second[name] for name in first.keys() & second.keys()}
-    return {**first, **second, **both}
+def unstack(stacked: Mapping[str, Tensor]) -> list[Masks]:
+    """The way back from ``stack``: the masks of each of the K networks, views of the same memory.
+
+    Raises:
+        ValueError: no masks, or such that do not all have K members in front.
+    """
+    sizes = {len(mask) if mask.dim() else 0 for mask in stacked.values()}
+    if len(sizes) != 1 or sizes == {0}:
+        shapes = {name: tuple(mask.shape) for name, mask in stacked.items()}
+        raise ValueError(f"stacked must hold masks (K, …) of the same K networks, got {shapes}")
+    return [{name: mask[k] for name, mask in stacked.items()} for k in range(sizes.pop())]
 
 
 def sparsity(masks: Mapping[str, Tensor]) -> float:
@@ -92,7 +108,8 @@ def sparsity(masks: Mapping[str, Tensor]) -> float:
     total = sum(mask.numel() for mask in masks.values())
     if total == 0:
         raise ValueError(f"masks must hold at least one weight, got {dict(masks)!r}")
-    return 1 - sum(int(mask.count_nonzero()) for mask in masks.values()) / total
+    kept = sum(int(mask.count_nonzero()) for mask in masks.values())
+    return (total - kept) / total  # one division: 1 of 10 removed is 0.1, where 1 - 9 / 10 is not
 
 
 def check(

@@ -13,7 +13,8 @@ SNFS      smallest, by layer                    by mean momentum       by moment
 RigL      smallest, by layer                    as dropped             by dense gradient
 ========  ====================================  =====================  =========================
 
-``rewire`` lets an optimizer do it while ``training.fit`` trains one network or a stack of them.
+``rewire`` lets an optimizer do it while ``training.fit`` trains one network or a stack of them. A
+``Method`` says how: ``STATIC``, ``SET``, ``RIGL``, ``SNFS``, or what ``dsr`` makes.
 A start: ``allocate.per_layer(criteria.random(net, seed=0), allocate.erdos_renyi(shapes, sparsity))``.
 
 The masks *simulate* sparse training: weights, gradients and momentum are stored and multiplied
@@ -28,11 +29,12 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ensemble
-from course_lib.pruning.counting import keep_top, whole_numbers
-from course_lib.pruning.masks import Masks, hold
+from course_lib.pruning.counting import check_sparsity, keep_top, whole_numbers
+from course_lib.pruning.masks import Handle, Masks, hold
+from course_lib.training import check_counts
 
 
-class Now(NamedTuple):
+class State(NamedTuple):
     """What a step may look at: one network in the middle of its training, name -> (*shape)."""
 
     weights: Mapping[str, Tensor]
@@ -42,7 +44,14 @@ class Now(NamedTuple):
     generator: torch.Generator  # the network's own
 
 
-Step = Callable[[Now, float], Masks]  # (network, fraction to drop) -> its new masks
+Step = Callable[[State, float], Masks]  # (network, fraction to drop) -> its new masks
+
+
+class Method(NamedTuple):
+    """How masks move."""
+
+    step: Step
+    keeps_momentum: bool = False  # whether a grown weight starts with the momentum it has
 
 
 def drop_and_grow(weight: Tensor, mask: Tensor, count: int, grow_score: Tensor) -> Tensor:
@@ -134,35 +143,43 @@ def share(total: int, merit: Mapping[str, float], room: Mapping[str, int]) -> di
         full |= over
 
 
-def static(now: Now, fraction: float) -> Masks:
+def static_step(state: State, fraction: float) -> Masks:
     """The control: the mask stays as it is."""
-    return now.masks
+    return state.masks
 
 
-def set_step(now: Now, fraction: float) -> Masks:
+def set_step(state: State, fraction: float) -> Masks:
     """Sparse evolutionary training: drop the smallest of each sign, grow as many at random.
 
     Source: Mocanu et al. 2018 (text read). There once an epoch, with a constant fraction ζ, and
     without regrowth after the last epoch.
     """
-    kept = {n: drop_each_sign(now.weights[n], m, fraction) for n, m in now.masks.items()}
-    back = {n: int(m.sum() - kept[n].sum()) for n, m in now.masks.items()}
-    return {n: grow(k, back[n], _random(k, now.generator)) for n, k in kept.items()}
+    kept = {n: drop_each_sign(state.weights[n], m, fraction) for n, m in state.masks.items()}
+    back = {n: int(m.sum() - kept[n].sum()) for n, m in state.masks.items()}
+    return {n: grow(k, back[n], _random(k, state.generator)) for n, k in kept.items()}
 
 
-def rigl_step(now: Now, fraction: float) -> Masks:
+def rigl_step(state: State, fraction: float) -> Masks:
     """RigL: drop the smallest, grow where the loss's gradient is largest.
 
-    Source: Evci et al. 2020, algorithm 1 (text read); ``int(fraction * active)`` a layer, as in
+    Source: Evci et al. 2020, algorithm 1 (text read); ``int(fraction * active)`` per layer, as in
     the authors' code.
+
+    Raises:
+        ValueError: a masked weight without a gradient.
     """
+    for name in state.masks:
+        if name not in state.gradients:
+            raise ValueError(
+                f"model must have a gradient of every masked weight, {name!r} has none"
+            )
     return {
-        n: drop_and_grow(now.weights[n], m, _part(fraction, m), now.gradients[n].abs())
-        for n, m in now.masks.items()
+        n: drop_and_grow(state.weights[n], m, _part(fraction, m), state.gradients[n].abs())
+        for n, m in state.masks.items()
     }
 
 
-def snfs_step(now: Now, fraction: float) -> Masks:
+def snfs_step(state: State, fraction: float) -> Masks:
     r"""Sparse momentum: drop the smallest, share what went by the layers' mean momentum, grow where
     the momentum is largest.
 
@@ -175,18 +192,18 @@ def snfs_step(now: Now, fraction: float) -> Masks:
     Raises:
         ValueError: the optimizer keeps no momentum.
     """
-    if now.momenta.keys() != now.masks.keys():
-        raise ValueError("optimizer must be SGD with momentum for snfs_step, got one without")
-    size = {n: now.momenta[n].abs() for n in now.masks}
-    merit = {n: float(size[n][m].mean()) if m.any() else 0.0 for n, m in now.masks.items()}
-    kept = {n: drop(now.weights[n], m, _part(fraction, m)) for n, m in now.masks.items()}
-    total = sum(_part(fraction, m) for m in now.masks.values())
+    if state.momenta.keys() != state.masks.keys():
+        raise ValueError("optimizer must be SGD with momentum for SNFS, got one without")
+    size = {n: state.momenta[n].abs() for n in state.masks}
+    merit = {n: float(size[n][m].mean()) if m.any() else 0.0 for n, m in state.masks.items()}
+    kept = {n: drop(state.weights[n], m, _part(fraction, m)) for n, m in state.masks.items()}
+    total = sum(_part(fraction, m) for m in state.masks.values())
     back = share(total, merit, {n: int((~k).sum()) for n, k in kept.items()})
     return {n: grow(k, back[n], size[n]) for n, k in kept.items()}
 
 
-def dsr_step(target: int, threshold: float = 1e-3) -> Step:
-    """Dynamic sparse reparameterization: makes a step with a memory, its threshold; one a network.
+def dsr(target: int, threshold: float = 1e-3) -> Method:
+    """Dynamic sparse reparameterization: a method with a memory, its threshold; one per network.
 
     All active weights below the threshold go, in whatever layer (the largest of a layer stays); then
     ``adapt`` moves the threshold for the next time. As many grow at random, shared in proportion to
@@ -196,26 +213,37 @@ def dsr_step(target: int, threshold: float = 1e-3) -> Step:
     Source: Mostafa & Wang 2019 (the authors' code read, not the paper's text).
 
     Args:
-        target: about how many weights should go a time. The fraction of ``rewire`` only says until
-            when.
+        target: about how many weights should go each time. The fraction of ``rewire`` only says when.
         threshold: the first one.
-    """
-    if target < 1 or not threshold > 0:
-        raise ValueError(f"target and threshold must be positive, got {target!r}, {threshold!r}")
 
-    def step(now: Now, fraction: float) -> Masks:
+    Raises:
+        ValueError: a target or threshold that is not positive.
+    """
+    check_counts(target=target)
+    if not 0 < threshold < math.inf:
+        raise ValueError(f"threshold must be positive and finite, got {threshold!r}")
+
+    def step(state: State, fraction: float) -> Masks:
         nonlocal threshold
-        gone = {n: int((now.weights[n][m].abs() < threshold).sum()) for n, m in now.masks.items()}
-        gone = {n: min(gone[n], max(int(m.sum()) - 1, 0)) for n, m in now.masks.items()}
-        kept = {n: drop(now.weights[n], m, gone[n]) for n, m in now.masks.items()}
+        gone = {
+            n: int((state.weights[n][m].abs() < threshold).sum()) for n, m in state.masks.items()
+        }
+        gone = {n: min(gone[n], max(int(m.sum()) - 1, 0)) for n, m in state.masks.items()}
+        kept = {n: drop(state.weights[n], m, gone[n]) for n, m in state.masks.items()}
         total = sum(gone.values())
         threshold = adapt(threshold, total, target)
         survivors = {n: int(k.sum()) for n, k in kept.items()}
         back = share(total, survivors, {n: int((~k).sum()) for n, k in kept.items()})
-        score = {n: _random(m, now.generator).masked_fill(m, -1) for n, m in now.masks.items()}
+        score = {n: _random(m, state.generator).masked_fill(m, -1) for n, m in state.masks.items()}
         return {n: grow(k, back[n], score[n]) for n, k in kept.items()}
 
-    return step
+    return Method(step)
+
+
+STATIC = Method(static_step)
+SET = Method(set_step)
+RIGL = Method(rigl_step)
+SNFS = Method(snfs_step, keeps_momentum=True)  # it grows a weight because of its momentum
 
 
 def adapt(threshold: float, dropped: int, target: int) -> float:
@@ -226,92 +254,94 @@ def adapt(threshold: float, dropped: int, target: int) -> float:
     return threshold * 2 if dropped < 0.9 * target else threshold
 
 
-def cosine(alpha: float, end: int) -> Callable[[int], float]:
-    r"""Step -> fraction to drop; 0, which means no more, from step ``end`` on.
+def cosine(alpha: float, end: int, *, every: int = 100) -> Callable[[int], float]:
+    r"""Step -> fraction to drop at every ``every``-th step before step ``end``; 0, no move, elsewhere.
 
     .. math:: f_{decay}(t; \alpha, T_{end}) =
               \frac{\alpha}{2} \left(1 + \cos \frac{t \pi}{T_{end}}\right)
 
     Source: Evci et al. 2020, section 3, (2), read in the paper's text.
+
+    Raises:
+        ValueError: ``alpha`` outside [0, 1], ``end`` or ``every`` below 1. TypeError: no number.
     """
-    if not 0 <= alpha <= 1 or end < 1:
-        raise ValueError(f"alpha must be in [0, 1] and end at least 1, got {alpha!r} and {end!r}")
-    return lambda t: alpha / 2 * (1 + math.cos(t * math.pi / end)) if t < end else 0.0
+    alpha = check_sparsity("alpha", alpha)
+    check_counts(end=end, every=every)
+
+    def fraction(t: int) -> float:
+        moves = t % every == 0 and t < end
+        return alpha / 2 * (1 + math.cos(t * math.pi / end)) if moves else 0.0
+
+    return fraction
 
 
 def rewire(
     optimizer: torch.optim.Optimizer,
     model: nn.Module,
     masks: Masks,
-    steps: Step | Sequence[Step],
+    methods: Method | Sequence[Method],
     *,
-    every: int = 100,
     fraction: Callable[[int], float],
     seed: int = 0,
-) -> torch.utils.hooks.RemovableHandle:
-    """Hold the masks while ``optimizer`` trains, and move them at every ``every``-th of its steps.
+) -> Handle:
+    """Hold the masks while ``optimizer`` trains, and move them now and then.
 
     As in RigL's algorithm 1 the move takes the place of the optimizer's step, for all members of a
-    stack alike. New weights start at zero and without momentum; only ``snfs_step``, which grows a
-    weight because of its momentum, leaves it that, as its authors' code does.
+    stack alike, under ``step(closure)`` too (the closure runs once and gives the gradients). New
+    weights start at zero and without momentum, unless the method keeps it. A step that a
+    ``GradScaler`` skips is no move either.
 
     Args:
         optimizer: SGD, or another whose state has the parameters' shapes.
         masks: parameter name -> (*shape), or (K, *shape) for a stack, on the model's device. Kept up
             to date in place.
-        steps: a method, such as ``rigl_step``; for a stack one a member.
+        methods: a method, such as ``RIGL``; for a stack one per member.
         fraction: number of the optimizer's step, from 1 on -> fraction to drop, such as ``cosine``.
             Where it is 0, nothing moves.
         seed: of the random growth; each member draws from a stream of its own.
 
     Returns:
-        A handle; ``handle.remove()`` ends the moves. The masks are held as they are then.
+        A handle; ``handle.remove()`` ends the moves and lets the weights go. To end the moves only,
+        hold ``masks`` (``masks.hold``) afterwards.
 
     Raises:
-        ValueError, TypeError: as ``masks.hold``; not one step a network; ``every`` below 1.
+        ValueError, TypeError: as ``masks.hold``; not one method per network; a frozen weight, which
+            has no gradient; LBFGS, whose memory is not one of single weights.
     """
-    if not isinstance(every, int) or every < 1:
-        raise ValueError(f"every must be a whole number from 1 on, got {every!r}")
-    members = [steps] if callable(steps) else list(steps)
-    size = ensemble.size(model)
-    if len(members) != size or not all(map(callable, members)):
-        raise ValueError(f"steps must hold a step for each of {size} networks, got {steps!r}")
-    streams = [(k, torch.Generator().manual_seed(1000 * seed + k)) for k in range(size)]
-    remembers = torch.tensor([step is snfs_step for step in members])
+    methods = [methods] if isinstance(methods, Method) else list(methods)
+    _check_rewire(optimizer, model, masks, methods)
     hold(optimizer, model, masks).remove()  # its checks, and zeros from the start
     parameters, t = {n: model.get_parameter(n) for n in masks}, 0
     keep = {n: m.to(parameters[n]) for n, m in masks.items()}  # 0 and 1
+    # Far from the small seeds of ``criteria.random``: a mask drawn from the same numbers would grow
+    # where it has just dropped.
+    seeds = [2**31 + 1000 * seed + k for k in range(len(methods))]
+    streams = [torch.Generator().manual_seed(s) for s in seeds]
 
-    @torch.no_grad()
-    def move(*_: object) -> None:
+    def move(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         nonlocal t
         t += 1
-        drops = fraction(t)
-        if t % every or not drops:
-            return
-        state = [
-            ensemble.by_member(model, tensors) for tensors in _state(optimizer, parameters, masks)
-        ]
-        now = [Now(*({n: x[k] for n, x in s.items()} for s in state), g) for k, g in streams]
-        new = [step(network, drops) for step, network in zip(members, now, strict=True)]
-        for name, parameter in parameters.items():
-            mask = torch.stack([member[name] for member in new]).view_as(parameter)
-            fresh = mask & ~masks[name]
-            ensemble.by_member(model, {name: fresh})[name][remembers] = False
-            _forget(optimizer, parameter, fresh)
+        if not (drops := check_sparsity("fraction's value", fraction(t))) or _skipped(optimizer):
+            return None
+        args, kwargs = _run_closure(args, kwargs)
+        new = _moved(optimizer, model, masks, list(zip(methods, streams, strict=True)), drops)
+        for name, mask in new.items():
             masks[name].copy_(mask)
             keep[name].copy_(mask)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None  # an optimizer leaves alone what has no gradient
+        return args, kwargs
 
     @torch.no_grad()
     def project(*_: object) -> None:
         for name, parameter in parameters.items():
             parameter.mul_(keep[name])
 
-    optimizer.register_step_post_hook(project)
-    return optimizer.register_step_pre_hook(move)
+    handle = Handle()
+    handle.callback(optimizer.register_step_pre_hook(move).remove)
+    handle.callback(optimizer.register_step_post_hook(project).remove)
+    return handle
 
 
 def training_macs(sparse: float, dense: float, *, dense_gradients: float = 0.0) -> float:
@@ -339,17 +369,68 @@ def training_macs(sparse: float, dense: float, *, dense_gradients: float = 0.0) 
     return 3 * sparse + dense_gradients * (dense - sparse)
 
 
-def _state(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor], masks: Masks
-) -> tuple[dict[str, Tensor], Masks, dict[str, Tensor], dict[str, Tensor]]:
-    """Weights, masks, gradients and momenta, as ``Now`` orders them."""
+def _check_rewire(
+    optimizer: torch.optim.Optimizer, model: nn.Module, masks: Masks, methods: Sequence[Method]
+) -> None:
+    """What ``masks.hold`` does not check."""
+    size = ensemble.size(model)
+    if len(methods) != size or not all(isinstance(method, Method) for method in methods):
+        raise ValueError(f"methods must hold a Method for each of {size} networks, got {methods!r}")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise TypeError("optimizer must keep its state weight by weight, got LBFGS")
+    for name, parameter in model.named_parameters():
+        if name in masks and not parameter.requires_grad:
+            raise ValueError(f"masks names {name!r}, which is frozen (requires_grad is False)")
+
+
+@torch.no_grad()
+def _moved(
+    optimizer: torch.optim.Optimizer,
+    model: nn.Module,
+    masks: Masks,
+    methods: Sequence[tuple[Method, torch.Generator]],
+    drops: float,
+) -> Masks:
+    """The masks after a move; what has grown has lost the optimizer's memory of it."""
+    parameters = {n: model.get_parameter(n) for n in masks}
     momenta = {n: optimizer.state[p].get("momentum_buffer") for n, p in parameters.items()}
-    return (
+    whole = [
         {n: p.detach() for n, p in parameters.items()},
         masks,
-        {n: p.grad for n, p in parameters.items()},
+        {n: p.grad for n, p in parameters.items() if p.grad is not None},
         {n: m for n, m in momenta.items() if m is not None},
-    )
+    ]
+    of_members = [ensemble.by_member(model, tensors) for tensors in whole]
+    new, fresh = [], []
+    for k, (method, generator) in enumerate(methods):
+        state = State(*({n: x[k] for n, x in part.items()} for part in of_members), generator)
+        new.append(method.step(state, drops))
+        grown = {n: m & ~state.masks[n] for n, m in new[k].items()}
+        if method.keeps_momentum:
+            grown = {n: torch.zeros_like(m) for n, m in grown.items()}
+        fresh.append(grown)
+    for name, mask in ensemble.joined(model, fresh).items():
+        _forget(optimizer, parameters[name], mask)
+    return ensemble.joined(model, new)
+
+
+def _run_closure(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """A step's arguments after its closure, if any, has run: it is not run again in the step."""
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")
+    if closure is None:
+        return args, kwargs
+    with torch.enable_grad():
+        loss = closure()
+    if len(args) > 1:
+        return (args[0], lambda: loss, *args[2:]), kwargs
+    return args, {**kwargs, "closure": lambda: loss}
+
+
+def _skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a GradScaler found an infinite gradient and tells a fused optimizer to do nothing.
+    (Of any other optimizer it does not call the step.)"""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
 
 
 def _forget(optimizer: torch.optim.Optimizer, parameter: Tensor, fresh: Tensor) -> None:
@@ -365,7 +446,7 @@ def _part(fraction: float, mask: Tensor) -> int:
 
 
 def _random(mask: Tensor, generator: torch.Generator) -> Tensor:
-    """A score in [0, 1) a position; drawn on the CPU, so that a GPU sees the same numbers."""
+    """A score in [0, 1) per position; drawn on the CPU, so that a GPU sees the same numbers."""
     return torch.rand(mask.shape, generator=generator).to(mask.device)
 
 

@@ -1,68 +1,146 @@
 """Granularity: brute force on tiny convolutions, exact counts, refusals."""
 
+import copy
 from itertools import product
 
 import pytest
 import torch
+from torch import nn
 
 from course_lib import models
 from course_lib.pruning import criteria, granularity, masks
 
-
-def scores(*shape, seed=0):
-    return {"conv.weight": torch.rand(shape, generator=torch.Generator().manual_seed(seed))}
-
-
-def test_channels_and_kernels_remove_the_lowest_sums():
-    s = scores(4, 3, 3, 3)
-    w = s["conv.weight"]
-    whole = granularity.channels(s, 0.5)["conv.weight"]
-    lowest = sorted(range(4), key=lambda o: w[o].sum().item())[:2]
-    assert [not whole[o].any() for o in range(4)] == [o in lowest for o in range(4)]
-    kernel = granularity.kernels(s, 0.25)["conv.weight"]
-    pairs = sorted(product(range(4), range(3)), key=lambda p: w[p].sum().item())[:3]
-    for pair in product(range(4), range(3)):
-        assert kernel[pair].all() != kernel[pair].any() or kernel[pair].any() == (pair not in pairs)
-        assert kernel[pair].any() == (pair not in pairs)
-    assert masks.sparsity({"k": kernel}) == 0.25
+LAYERS = {
+    "plain": lambda: nn.Conv2d(4, 6, 3),
+    "grouped": lambda: nn.Conv2d(4, 6, 3, groups=2),
+    "depthwise": lambda: nn.Conv2d(4, 4, 3, groups=4),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 3),
+    "transposed, grouped": lambda: nn.ConvTranspose2d(4, 6, 3, groups=2),
+    "one dimension": lambda: nn.Conv1d(4, 6, 5),
+    "three dimensions": lambda: nn.ConvTranspose3d(4, 6, 2),
+}
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3, 4, 9])
-def test_strided_keeps_the_best_offset_of_each_input_map(stride):
-    s = scores(4, 3, 3, 3, seed=stride)
-    w, keep = s["conv.weight"], granularity.strided(s, stride)["conv.weight"]
-    for i in range(3):
-        kept = [torch.arange(9)[keep[o, i].flatten()].tolist() for o in range(4)]
+def connections(layer):
+    """(output map, input map) -> the index of its kernel in the weight, by asking the layer: which
+    kernels reach the output when only one input map is not zero."""
+    probe = copy.deepcopy(layer).double()
+    probe.bias.data.zero_()
+    found = {}
+    for a, b in product(*(range(n) for n in layer.weight.shape[:2])):
+        with torch.no_grad():
+            probe.weight.zero_()
+            probe.weight[a, b] = 1
+            for i in range(layer.in_channels):
+                x = torch.zeros(1, layer.in_channels, *[6] * (layer.weight.dim() - 2)).double()
+                x[0, i] = 1
+                for o in probe(x)[0].flatten(1).sum(1).nonzero().flatten().tolist():
+                    found[o, i] = (a, b)
+    assert len(found) == layer.weight.shape[0] * layer.weight.shape[1]
+    return found
+
+
+def scored(layer, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return nn.Sequential(layer), {"0.weight": torch.rand(layer.weight.shape, generator=g)}
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_channels_and_kernels_remove_the_lowest_sums(make):
+    layer = make()
+    net, scores = scored(layer)
+    w, kernel_of = scores["0.weight"], connections(layer)
+    whole = granularity.channels(net, scores, 0.5)["0.weight"]
+    maps = {
+        o: [k for (out, _), k in kernel_of.items() if out == o] for o in range(layer.out_channels)
+    }
+    worth = {o: sum(w[k].sum().item() for k in own) for o, own in maps.items()}
+    lowest = sorted(worth, key=worth.get)[: layer.out_channels // 2]
+    for o, own in maps.items():
+        assert all(whole[k].any() == whole[k].all() == (o not in lowest) for k in own)
+    keep = granularity.kernels(net, scores, 0.25)["0.weight"]
+    pairs = sorted(kernel_of.values(), key=lambda k: w[k].sum().item())
+    gone = pairs[: round(0.25 * len(pairs))]
+    assert all(keep[k].any() == keep[k].all() == (k not in gone) for k in pairs)
+    assert keep.shape == w.shape and keep.is_contiguous()
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+def test_strided_keeps_the_best_offset_of_each_input_map(make, stride):
+    layer = make()
+    net, scores = scored(layer, seed=stride)
+    w, keep = scores["0.weight"], granularity.strided(net, scores, stride)["0.weight"]
+    n, kernel_of = w[0, 0].numel(), connections(layer)
+    for i in range(layer.in_channels):
+        own = [k for (_, source), k in kernel_of.items() if source == i]
+        kept = [torch.arange(n)[keep[k].flatten()].tolist() for k in own]
         assert all(k == kept[0] for k in kept)  # one pattern for all kernels of a source map
-        combs = [list(range(offset, 9, stride)) for offset in range(stride)]
-        assert kept[0] == max(combs, key=lambda c: w[:, i].flatten(1)[:, c].sum().item())
+        combs = [list(range(offset, n, stride)) for offset in range(stride)]
+        worth = [sum(w[k].flatten()[c].sum().item() for k in own) for c in combs]
+        assert kept[0] == combs[worth.index(max(worth))]
 
 
 def test_ties_and_extremes():
-    s = {"conv.weight": torch.ones(4, 2, 3, 3)}
-    assert granularity.channels(s, 0.5)["conv.weight"][:2].all()  # the first of equals stay
-    assert not granularity.channels(s, 0.5)["conv.weight"][2:].any()
-    assert granularity.strided(s, 3)["conv.weight"][0, 0].flatten().nonzero().flatten().tolist() == [
-        0, 3, 6,
-    ]  # fmt: skip
+    net = nn.Sequential(nn.Conv2d(2, 4, 3))
+    s = {"0.weight": torch.ones(4, 2, 3, 3)}
+    keep = granularity.channels(net, s, 0.5)["0.weight"]
+    assert keep[:2].all() and not keep[2:].any()  # the first of equals stay
+    kept = granularity.strided(net, s, 3)["0.weight"][0, 0].flatten().nonzero().flatten()
+    assert kept.tolist() == [0, 3, 6]
     for grain in (granularity.channels, granularity.kernels):
-        assert grain(s, 0.0)["conv.weight"].all() and not grain(s, 1.0)["conv.weight"].any()
+        assert grain(net, s, 0.0)["0.weight"].all() and not grain(net, s, 1.0)["0.weight"].any()
+
+
+def test_half_precision_is_summed_in_float32():
+    net = nn.Sequential(nn.Conv2d(8, 4, 8))
+    s = torch.full((4, 8, 8, 8), 200.0)  # 102,400 a filter: beyond float16
+    s[1] += 1
+    for dtype in (torch.float16, torch.float32):
+        keep = granularity.channels(net, {"0.weight": s.to(dtype)}, 0.75)["0.weight"]
+        assert keep[1].all() and not keep[[0, 2, 3]].any()
 
 
 def test_masks_apply_to_a_network():
     model = models.small_cnn()
     convolutions = {n: s for n, s in criteria.magnitude(model).items() if s.dim() == 4}
-    for keep in (granularity.kernels(convolutions, 0.5), granularity.strided(convolutions, 2)):
+    before = copy.deepcopy(model.state_dict())
+    kept = [
+        granularity.kernels(model, convolutions, 0.5),
+        granularity.strided(model, convolutions, 2),
+    ]
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+    for keep in kept:
         masks.apply(model, keep)
     assert (model.conv2.weight == 0).float().mean() > 0.5
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"scores\['fc'\] must be a convolution's.*\(2, 3\)"):
-        granularity.channels({"fc": torch.ones(2, 3)}, 0.5)
+    net = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Flatten(), nn.Linear(8, 2))
+    good = {"0.weight": torch.ones(2, 2, 3, 3)}
+    for wrong, words in (
+        ({"2.weight": torch.ones(2, 8)}, "'2.weight', which is no convolution.*0.weight"),
+        ({"conv": torch.ones(2, 2, 3, 3)}, "'conv', which is no convolution"),
+        ({"0.weight": torch.ones(2, 2, 9)}, r"shape \(2, 2, 3, 3\), got \(2, 2, 9\)"),
+        ({"0.weight": torch.full((2, 2, 3, 3), torch.nan)}, "'0.weight'.*NaN"),
+        ({}, "at least one convolution"),
+    ):
+        for grain in (
+            lambda s: granularity.channels(net, s, 0.5),
+            lambda s: granularity.kernels(net, s, 0.5),
+            lambda s: granularity.strided(net, s, 3),
+        ):
+            with pytest.raises(ValueError, match=words):
+                grain(wrong)
+    both = {"0.weight": good["0.weight"].clone()}
+    both["0.weight"][0, 0, 0, 0], both["0.weight"][0, 0, 0, 1] = torch.inf, -torch.inf
+    with pytest.raises(ValueError, match="inf and -inf in one group"):
+        granularity.channels(net, both, 0.5)
     with pytest.raises(ValueError, match="sparsity must be in"):
-        granularity.kernels(scores(2, 2, 3, 3), 1.1)
-    with pytest.raises(ValueError, match="stride must be a whole number from 1 to 9, got 10"):
-        granularity.strided(scores(2, 2, 3, 3), 10)
-    with pytest.raises(ValueError, match="1 NaN"):
-        granularity.channels({"conv": torch.full((1, 1, 1, 1), torch.nan)}, 0.5)
+        granularity.kernels(net, good, 1.1)
+    for stride in (10, 0, 2.0, True):
+        with pytest.raises(ValueError, match=f"stride must be an integer from 1 to 9.*{stride}"):
+            granularity.strided(net, good, stride)
+    parametrised = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3)))
+    with pytest.raises(ValueError, match="'0' is parametrised"):
+        granularity.channels(parametrised, good, 0.5)

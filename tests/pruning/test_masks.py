@@ -108,12 +108,10 @@ def test_sparsity_weighs_layers_by_size():
         masks.sparsity({})
 
 
-def test_combine_keeps_what_both_keep():
-    a, b = torch.rand(2, 4, 4) > 0.5
-    both = masks.combine({"x": a, "only": a}, {"x": b})
-    assert torch.equal(both["x"], a & b) and torch.equal(both["only"], a)
-    with pytest.raises(ValueError, match=r"second\['x'\] must have shape \(4, 4\).*\(2, 8\)"):
-        masks.combine({"x": a}, {"x": b.view(2, 8)})
+def test_sparsity_is_one_division():
+    for n in (3, 7, 10, 49, 1000):
+        for gone in range(n + 1):
+            assert masks.sparsity({"a": torch.arange(n) >= gone}) == gone / n
 
 
 def test_stack():
@@ -123,6 +121,160 @@ def test_stack():
         masks.stack([{"x": a}, {"y": b}])
     with pytest.raises(ValueError, match="members must hold at least one"):
         masks.stack([])
+
+
+def test_unstack_is_the_way_back():
+    one, two = ({"x": torch.rand(4, 4) > 0.5, "y": torch.rand(3) > 0.5} for _ in range(2))
+    for got, given in zip(masks.unstack(masks.stack([one, two])), (one, two), strict=True):
+        assert got.keys() == given.keys() and all(torch.equal(got[n], given[n]) for n in given)
+    for wrong in (
+        {},
+        {"x": torch.ones(2, 3) > 0, "y": torch.ones(3, 3) > 0},
+        {"x": torch.tensor(True)},
+    ):
+        with pytest.raises(ValueError, match="stacked must hold masks"):
+            masks.unstack(wrong)
+
+
+# what hold promises
+
+
+def small_steps(net, optimizer, *, clip=None, closed=False, steps=20, scaler=None):
+    g = torch.Generator().manual_seed(0)
+    dtype = next(net.parameters()).dtype
+    for _ in range(steps):
+        x, y = torch.randn(32, 20, generator=g).to(dtype), torch.randint(5, (32,), generator=g)
+
+        def closure(x=x, y=y):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x).float(), y)
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(net.parameters(), clip)
+            return loss
+
+        if closed:
+            optimizer.step(closure)
+        elif scaler is not None:
+            closure()
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            closure()
+            optimizer.step()
+
+
+def held_and_oracle(build, dtype=torch.float32, **how):
+    """Two networks after the same training: masks held, and masks in the forward pass."""
+    held = models.mlp((20, 16, 12, 5), seed=1).to(dtype)
+    oracle = copy.deepcopy(held)
+    keep = allocate.globally(criteria.random(held, seed=2), 0.7)
+    for name, mask in keep.items():
+        layer = oracle.get_submodule(name.removesuffix(".weight"))
+        parametrize.register_parametrization(layer, "weight", Masked(mask.to(dtype)))
+    mine, theirs = build(held.parameters()), build(oracle.parameters())
+    masks.hold(mine, held, keep)
+    small_steps(held, mine, **how)
+    small_steps(oracle, theirs, **how)
+    return held, oracle, keep
+
+
+def equal_under(held, oracle, keep):
+    return all(
+        torch.equal(held.get_parameter(n), oracle.get_submodule(n.removesuffix(".weight")).weight)
+        for n in keep
+    )
+
+
+ONE_BY_ONE = {
+    "closure": (lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), {"closed": True}),
+    "RMSprop": (lambda p: torch.optim.RMSprop(p, lr=1e-3), {}),
+    "Adagrad": (lambda p: torch.optim.Adagrad(p, lr=1e-2), {}),
+    "float16": (lambda p: torch.optim.SGD(p, lr=0.05), {"dtype": torch.float16}),
+    "bfloat16": (lambda p: torch.optim.SGD(p, lr=0.05), {"dtype": torch.bfloat16}),
+    "float64": (lambda p: torch.optim.AdamW(p, lr=1e-2), {"dtype": torch.float64}),
+    "groups": (
+        lambda p: torch.optim.SGD(
+            [{"params": [w], "lr": 0.02 * w.dim()} for w in p], lr=1.0, momentum=0.9
+        ),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "how"), ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+def test_to_the_last_bit_where_every_weight_is_treated_by_itself(build, how):
+    held, oracle, keep = held_and_oracle(build, **how)
+    assert equal_under(held, oracle, keep)
+    assert all((held.get_parameter(n)[~m] == 0).all() for n, m in keep.items())
+
+
+MIXING = {
+    "LBFGS": (lambda p: torch.optim.LBFGS(p, lr=0.1), {"closed": True, "steps": 3}),
+    "Adafactor": (lambda p: torch.optim.Adafactor(p, lr=1e-2), {}),
+    "clip_grad_norm_": (lambda p: torch.optim.SGD(p, lr=0.05), {"clip": 0.1}),
+}
+
+
+@pytest.mark.parametrize(("build", "how"), MIXING.values(), ids=MIXING)
+def test_where_a_step_mixes_weights_the_zeros_hold_and_the_path_is_another(build, how):
+    held, oracle, keep = held_and_oracle(build, **how)
+    for n, m in keep.items():
+        assert (held.get_parameter(n)[~m] == 0).all() and (held.get_parameter(n)[m] != 0).any()
+    assert not equal_under(held, oracle, keep)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_grad_scaler_holds_too(fused):
+    net = models.mlp((20, 16, 12, 5), seed=1)
+    keep = allocate.globally(criteria.random(net, seed=2), 0.7)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, fused=fused)
+    masks.hold(optimizer, net, keep)
+    small_steps(net, optimizer, scaler=torch.amp.GradScaler("cpu", init_scale=256.0))
+    assert all(torch.equal(net.get_parameter(n) != 0, m) for n, m in keep.items())
+
+
+def test_what_becomes_nan_stays_visible():
+    net = models.mlp((3, 2))
+    mask = torch.tensor([[True, False, True], [False, True, True]])
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    masks.hold(optimizer, net, {"fc1.weight": mask})
+    net.fc1.weight.grad = torch.full((2, 3), torch.nan)
+    optimizer.step()
+    assert net.fc1.weight.isnan().all()
+
+
+def test_frozen_and_tied_weights_are_held_once_and_stay_what_they_were():
+    net = models.mlp((4, 4, 4, 3))
+    net.fc2.weight = net.fc1.weight
+    net.fc3.weight.requires_grad_(False)
+    keep = allocate.per_layer(criteria.magnitude(net), 0.5)
+    assert list(keep) == ["fc1.weight", "fc3.weight"]
+    optimizer = training.sgd(net)
+    masks.hold(optimizer, net, keep)
+    frozen = net.fc3.weight.clone()
+    for _ in range(3):
+        optimizer.zero_grad()
+        net(torch.randn(8, 4)).square().sum().backward()
+        optimizer.step()
+    assert net.fc2.weight is net.fc1.weight and not net.fc3.weight.requires_grad
+    assert torch.equal(net.fc1.weight != 0, keep["fc1.weight"])
+    assert torch.equal(net.fc3.weight, frozen) and not frozen[~keep["fc3.weight"]].any()
+    with pytest.raises(ValueError, match="'fc2.weight', which is not among those of model"):
+        masks.apply(net, {"fc2.weight": keep["fc1.weight"]})
+
+
+def test_a_parametrised_weight_is_masked_by_what_trains():
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    parametrize.register_parametrization(net[0], "weight", nn.Tanh())
+    mask = torch.rand(3, 4) > 0.5
+    with pytest.raises(ValueError, match="'0.weight'.*0.parametrizations.weight.original"):
+        masks.apply(net, {"0.weight": mask})
+    optimizer = training.sgd(net)
+    masks.hold(optimizer, net, {"0.parametrizations.weight.original": mask})
+    net(torch.randn(8, 4)).square().sum().backward()
+    optimizer.step()
+    assert torch.equal(net[0].weight != 0, mask)
 
 
 @pytest.mark.parametrize(
