@@ -251,7 +251,6 @@ def mean_loss(model: nn.Module, split: Split, *, batch_size: int = 1000) -> Tens
     """
     total = 0.0
     for logits, y in _answers("split", model, split, batch_size=batch_size):
-        _check_labels("split", y, logits.shape[-1])
         total = total + cross_entropy(logits, y) * len(y)
     return total / len(split.y)
 
@@ -421,7 +420,9 @@ def _answers(
     _check_split(argument, split)
     batches = zip(split.x.split(batch_size), split.y.split(batch_size), strict=True)
     with torch.no_grad(), evaluating(model):
-        return [(_logits(argument, model, x), y) for x, y in batches]
+        answers = [(_logits(argument, model, x), y) for x, y in batches]
+    _check_labels(argument, split.y, answers[0][0].shape[-1])
+    return answers
 
 
 def _check_last_minibatch(model: nn.Module, train: Split, plan: Plan) -> None:
