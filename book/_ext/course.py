@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from docutils import nodes
 from jupyter_cache import get_cache
-from myst_nb.sphinx_ import NbMetadataCollector
+from myst_nb.sphinx_ import HideCodeCellNode, NbMetadataCollector
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -124,7 +124,8 @@ class Strip(SphinxTransform):
 class Gates(SphinxTransform):
     """Close the output of every cell tagged `gated` behind a disclosure that says why.
 
-    The page's script opens it once the reader has predicted; it opens by hand at any time.
+    The page's script opens it once the reader has predicted; it opens by hand at any time. Code
+    that is folded by a tag of its own stays folded.
     """
 
     default_priority = 601
@@ -133,8 +134,24 @@ class Gates(SphinxTransform):
         """Mark the cells; myst-nb makes the disclosure."""
         for cell in self.document.findall(nodes.container):
             if "tag_gated" in cell["classes"] and cell.get("nb_element") == "cell_code":
-                cell["hide_mode"] = "output"
+                folded = "tag_hide-input" in cell["classes"]
+                cell["hide_mode"] = "input+output" if folded else "output"
                 cell["prompt_show"], cell["prompt_hide"] = GATE, "Hide it again"
+
+
+class FoldedCode(SphinxPostTransform):
+    """A gated cell's folded code is no gate: its bar says what is behind it, as on other cells."""
+
+    default_priority = 200  # right after myst-nb has made the disclosures, and before they are HTML
+    formats = ("html",)
+
+    def run(self, **kwargs) -> None:
+        """Write the bar of each disclosure around code."""
+        for fold in self.document.findall(HideCodeCellNode):
+            if "above-input" in fold["classes"] and fold["prompt_show"] == GATE:
+                config = self.env.mystnb_config
+                fold["prompt_show"] = config.code_prompt_show.replace("{type}", "source")
+                fold["prompt_hide"] = config.code_prompt_hide.replace("{type}", "source")
 
 
 class TableNode(nodes.General, nodes.Element):
@@ -305,4 +322,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("timing-table", TimingTable)
     app.add_directive("reproductions", Reproductions)
     app.add_post_transform(FillTables)
+    app.add_post_transform(FoldedCode)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -14,6 +14,7 @@ HTML = ROOT / "book/_build/html"
 # index.html only forwards to the intro; what lies in _static are no pages
 FOUND = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"))
 PAGES = [path for path in FOUND if path != "index.html" and not path.startswith("_static")]
+GATE = ".tag_gated details.hide:not(.above-input)"
 OPEN_ALL = "document.querySelectorAll('details:not([name])').forEach(box => { box.open = true })"
 
 
@@ -151,10 +152,10 @@ def test_quiz_answers_by_keyboard_one_option_at_a_time(visit, javascript):
 def test_a_prediction_opens_its_figure_and_is_remembered(visit):
     for path in having(".course-predict"):
         with visit(path) as page:
-            gates = page.locator(".tag_gated details.hide")
+            gates = page.locator(GATE)
             form = page.locator(".course-predict").first
             assert gates.count() > 0
-            assert page.locator(".tag_gated details.hide[open]").count() == 0
+            assert page.locator(f"{GATE}[open]").count() == 0
             form.locator("input").first.focus()
             top = page.evaluate("scrollY")
             page.keyboard.press("Space")
@@ -173,10 +174,22 @@ def test_a_prediction_opens_its_figure_and_is_remembered(visit):
 def test_the_figure_opens_without_a_prediction_too(visit, javascript):
     for path in having(".course-predict"):
         with visit(path, java_script_enabled=javascript) as page:
-            gate = page.locator(".tag_gated details.hide").first
+            gate = page.locator(GATE).first
             gate.locator("> summary").press("Enter")
             assert gate.get_attribute("open") is not None
             assert gate.locator(".cell_output").is_visible()
+
+
+def test_folded_code_stays_folded_whatever_its_output_does(visit):
+    for path in having(".tag_hide-input"):
+        with visit(path) as page:
+            for form in page.locator(".course-predict").all():
+                form.locator("input").first.check()  # opens gated outputs
+            for cell in page.locator(".tag_hide-input:has(.cell_input)").all():
+                fold = cell.locator("details.hide.above-input")
+                assert fold.count() == 1 and fold.get_attribute("open") is None
+                assert not cell.locator(".cell_input").is_visible()
+                assert "source" in fold.locator("summary").inner_text()
 
 
 def test_markdown_that_cells_make_is_rendered():
@@ -230,12 +243,15 @@ def test_every_scrubber_shows_its_frames_on_the_page(visit):
             with visit(path, scheme="file", reduced_motion="reduce") as page:
                 page.evaluate(OPEN_ALL)
                 shown = page.locator(".scrub").nth(number)
-                control = shown.locator("[data-axis] input").last
-                if control.get_attribute("type") == "radio":
-                    control.check()
-                else:
-                    control.press("End")
-                at = int(shown.get_attribute("data-frame"))
+                last = shown.locator("[data-axis]").last.locator("input")
+                for which, key in ((-1, "End"), (0, "Home")):
+                    if last.first.get_attribute("type") == "radio":
+                        last.nth(which).check()
+                    else:
+                        last.press(key)
+                    at = int(shown.get_attribute("data-frame"))
+                    if frames[at] is not None:  # that of the first frame stands on the page itself
+                        break
                 like = page.evaluate(
                     "html => Object.assign(document.createElement('div'), {innerHTML: html}).innerHTML",
                     frames[at],

@@ -13,7 +13,8 @@ var coursePage = (() => {
   // The disclosures that a prediction opens: those of the book's gated cells after it, up to the
   // next prediction. A notebook has none.
   function gatesOf(form) {
-    const marks = [...document.querySelectorAll(".course-predict, .cell.tag_gated details.hide")];
+    const gate = ".cell.tag_gated details.hide:not(.above-input)"; // folded code is no gate
+    const marks = [...document.querySelectorAll(`.course-predict, ${gate}`)];
     const rest = marks.slice(marks.indexOf(form) + 1);
     const next = rest.findIndex((mark) => mark.matches(".course-predict"));
     return next < 0 ? rest : rest.slice(0, next);
