@@ -89,7 +89,7 @@ def macs(
     layers.check_called(model)
     total = 0
 
-    def count(layer: nn.Module, args: tuple, kwargs: dict, out: Tensor) -> None:
+    def count(layer: nn.Linear, args: tuple, kwargs: dict, out: Tensor) -> None:
         nonlocal total
         rows, weight = layer.weight.shape[0], layer.weight
         weight = weight.values() if weight.layout == torch.sparse_csr else weight
@@ -286,7 +286,7 @@ def bandwidth(model: nn.Module, *, per_second: float) -> float:
     return per_second * bytes_dense(model)
 
 
-def sparse_copy(model: nn.Sequential) -> nn.Sequential:
+def sparse_copy(model: nn.Sequential) -> nn.Module:
     """A fully connected network with its weights as CSR matrices: the same function, computed
     without the zeros. What ``latency`` needs to show what sparsity is worth on this machine.
 
@@ -337,6 +337,9 @@ def _check_linear(name: str, layer: nn.Linear, parent: nn.Module) -> None:
 
 class SparseLinear(nn.Module):
     """A linear layer that stores and multiplies only its non-zero weights (CSR)."""
+
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, dense: nn.Linear) -> None:
         super().__init__()

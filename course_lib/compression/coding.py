@@ -36,7 +36,8 @@ from course_lib.compression import container
 
 SPARSE, CODEBOOK, CODED_INDICES, CODED_VALUES = 1, 2, 4, 8
 MOST_INDEX_BITS, LARGEST_ALPHABET, LONGEST_CODE = 31, 4096, 32
-WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}  # a float's bits, by its size in bytes
+# A float's bits as an integer, by its size in bytes.
+WORDS: dict[int, type[np.unsignedinteger]] = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 # ---- distances
