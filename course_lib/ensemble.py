@@ -45,6 +45,18 @@ def stack(models: Sequence[nn.Module]) -> "Stack":
     return Stack(models)
 
 
+def alike(model: nn.Module, other: nn.Module) -> bool:
+    """Whether the two could be members of one stack: networks that can be stacked, and differ in
+    nothing but the values of their parameters."""
+    try:
+        _check_one("model", model)
+        _check_one("other", other)
+        _check_alike("other", other, model)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
 def members(model: nn.Module) -> list[nn.Module]:
     """The networks of a stack, each with its own copy of the weights; a single network by itself."""
     return unstack(model) if isinstance(model, Stack) else [model]

@@ -10,23 +10,19 @@
 
 All networks see the same minibatches, so differences between arms are paired by seed. Networks of
 one architecture are trained together as a stack (``ensemble.stack``): that is faster, and each
-comes out as if it had been trained alone.
+comes out as if it had been trained alone, but for its own draws of dropout and noise.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import groupby
 from statistics import fmean
-from types import FunctionType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from course_lib import ensemble, training
+from course_lib import ensemble, layers, training
 from course_lib.data import Split
 from course_lib.pruning import masks, pipeline
 from course_lib.pruning.masks import Masks
@@ -90,10 +86,14 @@ def run(
         TypeError: an arm that is no ``Arm``, or a plan whose optimizer stands already.
     """
     runs = _laid_out(arms, seeds, plan)
-    _check_images(runs, train=train, test=test)
+    ready = [
+        (members, model, keep, _shared_plan([runs[i] for i in members], train))
+        for members, model, keep in _models(runs, train.x[:1])
+    ]
+    for _, model, _, own in ready:  # all of them before the first one trains
+        training.check_plan(model, train, own, test=test)
     accuracy, networks, loss = {}, {}, {}
-    for members, model, keep in _models(runs, train.x[:1]):
-        own = _shared_plan([runs[i] for i in members], train)
+    for members, model, keep, own in ready:
         history = pipeline.train_held(model, train, keep, own)
         accuracy |= zip(members, training.evaluate(model, test).view(-1).tolist(), strict=True)
         networks |= zip(members, ensemble.members(model), strict=True)
@@ -120,7 +120,6 @@ def evaluate(
         ValueError, TypeError: as ``run``.
     """
     runs = _laid_out(arms, seeds, None)
-    _check_images(runs, test=test)
     accuracy = {}
     for members, model, keep in _models(runs, test.x[:1]):
         masks.apply(model, keep)
@@ -210,48 +209,37 @@ def _checked(plan: Plan, name: Hashable) -> Plan:
     return plan
 
 
-def _check_images(runs: Sequence[_Run], **splits: Split) -> None:
-    """Raise ValueError unless the first network can be run on the images."""
-    network = runs[0].network
-    for argument, (x, y) in splits.items():
-        if len(x) != len(y) or len(y) == 0:
-            raise ValueError(
-                f"{argument} must hold as many images as labels, at least one, "
-                f"got {len(x)} and {len(y)}"
-            )
-        try:
-            with torch.no_grad(), training.evaluating(network):
-                network(x[:1])
-        except RuntimeError as error:
-            raise ValueError(
-                f"{argument} must fit the networks, which cannot be run on x of shape "
-                f"{tuple(x.shape)}: {error}"
-            ) from error
-
-
 def _models(runs: Sequence[_Run], x: Tensor) -> Iterator[tuple[list[int], nn.Module, Masks]]:
     """Copies of all networks as few models: which runs each holds, the model, its masks."""
-    groups: dict[Hashable, list[int]] = {}
+    groups: list[list[int]] = []
     for i, one in enumerate(runs):
-        groups.setdefault((_plan_key(one.plan), _architecture(one.network)), []).append(i)
-    for members in groups.values():
-        stacked = _stacked([runs[i].network for i in members], x)
+        for group in groups:
+            first = runs[group[0]]
+            if _plan_key(one.plan) == _plan_key(first.plan) and ensemble.alike(
+                one.network, first.network
+            ):
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    for group in groups:
+        stacked = _stacked([runs[i].network for i in group], x)
         if stacked is not None:
-            yield members, stacked, _stacked_masks([runs[i] for i in members])
+            yield group, stacked, _stacked_masks([runs[i] for i in group])
             continue
-        for i in members:
-            yield [i], copy.deepcopy(runs[i].network), runs[i].keep
+        for i in group:
+            yield [i], layers.copied(runs[i].network), runs[i].keep
 
 
 def _stacked(networks: Sequence[nn.Module], x: Tensor) -> nn.Module | None:
-    """The networks as one stack, or None where they cannot be one."""
+    """The networks as one stack, or None where there is one only, or vmap cannot compute them."""
     if len(networks) == 1:
         return None
+    stack = ensemble.stack(networks)
     try:
-        stack = ensemble.stack(networks)
         with torch.no_grad(), training.evaluating(stack):
             stack(x)
-    except (ValueError, NotImplementedError, RuntimeError):  # batch norm; what vmap cannot do
+    except RuntimeError:  # a branch that depends on the values, for instance
         return None
     return stack
 
@@ -292,41 +280,6 @@ def _plan_key(plan: Plan | None) -> Hashable:
         return None
     values = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if f.name != "loss"}
     return tuple(id(v) if callable(v) else (name, v) for name, v in values.items())
-
-
-def _architecture(network: nn.Module) -> Hashable:
-    """All that the members of a stack have to share: what they are, but for the values of their
-    parameters. What cannot be compared counts as different: slower, but never wrong."""
-    known = vars(nn.Module())
-    modules = []
-    for name, module in network.named_modules():
-        own = {key: value for key, value in vars(module).items() if key not in known}
-        modules.append((name, parametrize.type_before_parametrizations(module), _comparable(own)))
-    parameters = tuple(
-        (name, p.shape, p.dtype, p.device, p.requires_grad)
-        for name, p in network.named_parameters()
-    )
-    return tuple(modules), parameters
-
-
-def _comparable(value: object) -> Hashable:
-    """Equal for equal settings of two modules: numbers, words, tensors, and functions that the same
-    code made around the same values. Other objects only equal themselves."""
-    if isinstance(value, Tensor) and value.layout is torch.strided:
-        return str(value.dtype), repr(value.tolist())
-    if isinstance(value, (tuple, list)):
-        return tuple(map(_comparable, value))
-    if isinstance(value, dict):
-        return tuple((key, _comparable(item)) for key, item in value.items())
-    if isinstance(value, partial):
-        return _comparable((value.func, value.args, value.keywords))
-    if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        made_with = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *cells]
-        inner = tuple(id(v) if callable(v) else _comparable(v) for v in made_with)
-        return value.__module__, value.__code__, inner
-    plain = (bool, int, float, str, torch.dtype, torch.device, type(None))
-    return (type(value), value) if isinstance(value, plain) else id(value)
 
 
 def _by_arm(runs: Sequence[_Run], values: Mapping[int, object]) -> dict[Hashable, list]:

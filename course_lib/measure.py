@@ -353,6 +353,14 @@ class SparseLinear(nn.Module):
         out = out if self.bias is None else out + self.bias
         return out.reshape(*x.shape[:-1], out.shape[1])  # (…, out)
 
+    def __deepcopy__(self, memo: dict) -> "SparseLinear":
+        """A copy with tensors of its own; torch cannot make one of a CSR tensor itself."""
+        copied = SparseLinear.__new__(SparseLinear)
+        nn.Module.__init__(copied)
+        for name, tensor in self._buffers.items():
+            copied.register_buffer(name, None if tensor is None else tensor.detach().clone())
+        return copied.train(self.training)
+
 
 def _csr(weight: Tensor) -> Tensor:
     """A matrix (rows, columns) as CSR with int32 indices, as ``csr_bytes`` counts it; torch's own

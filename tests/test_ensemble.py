@@ -692,6 +692,21 @@ def test_what_does_not_stack(nets, error, words):
         assert now.keys() == state.keys()
 
 
+def test_networks_are_alike_that_could_be_stacked():
+    first = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
+    assert ensemble.alike(first, nn.Sequential(nn.Linear(4, 2), nn.ReLU()))
+    others = [
+        nn.Sequential(nn.Linear(4, 2), nn.Tanh()),
+        nn.Sequential(nn.Linear(4, 3), nn.ReLU()),
+        nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)),
+        ensemble.stack([first]),
+    ]
+    for other in others:
+        assert not ensemble.alike(first, other)
+        assert not ensemble.alike(other, first)
+    assert not ensemble.alike(others[2], copy.deepcopy(others[2]))  # nor can two batch norms
+
+
 def test_unstack_takes_stacks_only():
     with pytest.raises(TypeError, match="stacked must be made by stack, got Sequential"):
         ensemble.unstack(models.mlp())

@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 from course_lib import ensemble, experiments, models, parametrized, training
@@ -157,6 +158,42 @@ def test_settings_that_are_no_parameters_stay_each_networks_own(other, frozen):
         same_as_alone(runs, "a", seed, nets[seed])
 
 
+class Branching(nn.Module):
+    """A network with a branch that depends on its weights: no stack can compute two of them."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.linear = mlp(seed)
+        nn.init.constant_(self.linear.fc1.bias, 0.5 - seed)
+
+    def forward(self, x):
+        return self.linear(x) if self.linear.fc1.bias[0] > 0 else -self.linear(x)
+
+
+def test_networks_that_no_stack_can_compute_train_one_after_another():
+    nets = [Branching(seed) for seed in SEEDS]
+    assert [bool(net.linear.fc1.bias[0] > 0) for net in nets] == [True, False, False]
+    runs = experiments.run({"a": Arm(nets)}, TRAIN, TEST, PLAN, seeds=SEEDS)
+    for seed in SEEDS:
+        same_as_alone(runs, "a", seed, nets[seed])
+
+
+def test_networks_that_cannot_be_copied_are_refused_by_name():
+    nets = [mlp(seed) for seed in SEEDS]
+    for net in nets:
+        nn.utils.prune.l1_unstructured(net.fc1, "weight", 0.5)
+    with pytest.raises(ValueError, match="'fc1'"):
+        experiments.run({"a": Arm(nets)}, TRAIN, TEST, PLAN, seeds=SEEDS)
+
+
+def test_everything_is_checked_before_anything_trains(monkeypatch):
+    """The second arm cannot train, so the first does not begin."""
+    monkeypatch.setattr(training, "fit", None)
+    arms = {"a": Arm(mlp), "b": Arm(lambda seed: models.mlp((16, 8, 2), seed=seed))}
+    with pytest.raises(ValueError, match="labels from 0 to 1"):
+        experiments.run(arms, TRAIN, TEST, PLAN)
+
+
 def test_a_loss_knows_the_seeds_of_its_arm():
     """Each seed learns from labels of its own: logits of one arm are (seeds, batch, classes)."""
     labels = torch.stack([(TRAIN.y + seed) % 4 for seed in SEEDS])
@@ -255,12 +292,15 @@ def test_bad_arms(arms, plan, error, words):
 
 def test_bad_images():
     arms, large = {"a": Arm(mlp)}, Split(torch.zeros(3, 1, 5, 5), torch.zeros(3).long())
-    with pytest.raises(ValueError, match="test must fit the networks"):
-        experiments.run(arms, TRAIN, large, PLAN)
-    with pytest.raises(ValueError, match="train must fit the networks"):
-        experiments.run(arms, large, TEST, PLAN)
-    with pytest.raises(ValueError, match="test must hold as many images as labels"):
-        experiments.evaluate(arms, Split(TEST.x, TEST.y[:3]))
+    unequal = Split(TEST.x, TEST.y[:3])
+    spoiled = Split(TEST.x.clone().fill_(torch.nan), TEST.y)
+    for wrong in (large, unequal, spoiled):
+        with pytest.raises(ValueError, match="^train"):
+            experiments.run(arms, wrong, TEST, PLAN)
+        with pytest.raises(ValueError, match="^test"):
+            experiments.run(arms, TRAIN, wrong, PLAN)
+        with pytest.raises(ValueError, match="^test"):
+            experiments.evaluate(arms, wrong)
     with pytest.raises(ValueError, match="held_out must be below 110, the images, got 110"):
         experiments.choose(arms, TRAIN, PLAN, held_out=110)
     with pytest.raises(ValueError, match="held_out must be a positive integer"):

@@ -394,6 +394,16 @@ def test_a_sparse_copy_stores_and_multiplies_what_is_left():
     assert measure.macs(net, x, skip_zeros=True) == 2510 and measure.macs(net, x) == 25100
 
 
+def test_sparse_copies_are_copied():
+    csr = measure.sparse_copy(pruned(models.mlp(), 0.9)).eval()
+    found, x = copy.deepcopy(csr), torch.rand(3, 1, 14, 14)
+    expected = csr(x)
+    assert torch.equal(found(x), expected) and not any(m.training for m in found.modules())
+    csr.fc1.weight.values().zero_()
+    csr.fc1.bias.zero_()
+    assert torch.equal(found(x), expected) and not torch.equal(csr(x), expected)
+
+
 def test_latency_is_the_median_of_turns(monkeypatch):
     turns = []
 
