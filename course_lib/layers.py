@@ -95,6 +95,25 @@ def copied(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model)
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network itself, without the shell of ``torch.compile``, which ignores hooks."""
+    return model._orig_mod if isinstance(model, torch._dynamo.OptimizedModule) else model
+
+
+def run(model: nn.Module, x: Tensor) -> Tensor:
+    """``model(x)``, with a ValueError that names ``x`` where it does not fit the model."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
+    if x.dim() == 0 or len(x) == 0:
+        raise ValueError(f"x must hold at least one example, got shape {tuple(x.shape)}")
+    try:
+        return model(x)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"x must fit the model, which cannot be run on shape {tuple(x.shape)}, {x.dtype}: {error}"
+        ) from error
+
+
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """Parameter name -> weight of a linear or convolution layer, detached; a tied weight once.
 
@@ -142,11 +161,15 @@ def output_axis(name: str, layer: nn.Module) -> int:
 
 def outputs_first(layer: nn.Module, weight: Tensor) -> Tensor:
     """A weight of this layer as (out, in / groups, …), as ordinary layers keep it. The same call
-    brings it back: for a transposed convolution it swaps inputs and outputs within each group."""
-    if not isinstance(layer, TRANSPOSED):
-        return weight
-    groups = weight.unflatten(0, (layer.groups, -1))  # (groups, in / groups, out / groups, …)
-    return groups.transpose(1, 2).flatten(0, 1)
+    brings it back."""
+    return swapped(weight, layer.groups) if isinstance(layer, TRANSPOSED) else weight
+
+
+def swapped(weight: Tensor, groups: int) -> Tensor:
+    """A transposed convolution's weight, (in, out / groups, …), with inputs and outputs swapped
+    within each group: (out, in / groups, …). The same call brings it back."""
+    apart = weight.unflatten(0, (groups, -1))  # (groups, in / groups, out / groups, …)
+    return apart.transpose(1, 2).flatten(0, 1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ with a function of it: rounded to a grid, reduced to signs, looked up in a table
 ``torch.nn.utils.parametrize``, so the model stays an ordinary module, alone or in a stack.
 """
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,43 +15,91 @@ from course_lib import layers
 
 
 class Map(nn.Module):
-    """A function as a parametrisation (``torch.nn.utils.parametrize`` takes modules only)."""
+    """A function as a parametrisation (``torch.nn.utils.parametrize`` takes modules only).
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    Given its layer, the function sees the weight with the outputs first, (out, …), also that of a
+    transposed convolution, which torch keeps as (in, out / groups, …).
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], layer: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.function = function
+        self.transposed = isinstance(layer, layers.TRANSPOSED)
+        self.groups = layer.groups if self.transposed else 1
 
     def forward(self, weight: Tensor) -> Tensor:
-        return self.function(weight)
+        if not self.transposed:
+            return self.function(weight)
+        mapped = self.function(layers.swapped(weight, self.groups))
+        return layers.swapped(mapped, self.groups).contiguous()
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight
 
 
-def attach(model: nn.Module, function: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A copy whose linear and convolution layers compute with ``function(weight)``.
+def attach(
+    model: nn.Module, maps: Callable[[Tensor], Tensor] | Mapping[str, nn.Module]
+) -> nn.Module:
+    """A copy whose linear and convolution layers compute with a map of their weight.
 
-    The weight itself is what trains, as ``<layer>.parametrizations.weight.original``.
+    The weight itself is what trains, as ``<layer>.parametrizations.weight.original``; a frozen one
+    stays frozen. A tied weight is mapped once, for its first layer, and every module that shares it
+    computes with the same map: it stays tied.
+
+    Args:
+        maps: a function for all layers, which gets each weight as (out, …) and returns one of the same
+            shape and dtype; or layer name -> a module for this layer, which gets the weight as torch
+            keeps it. Layers not named stay as they are.
 
     Raises:
-        ValueError: ``model`` has no such layer, or one whose weight is not plain.
+        ValueError: ``model`` has no such layer, or one whose weight is not plain or not finite;
+            ``maps`` names something else, or does not return such a weight.
     """
-    model = copy.deepcopy(model)
-    for layer in layers.weighted(model, plain=True).values():
-        parametrize.register_parametrization(layer, "weight", Map(function))
+    layers.weights(model)
+    model = layers.copied(model)
+    found = layers.weighted(model)
+    if callable(maps):
+        maps = {name: Map(maps, layer) for name, layer in found.items()}
+    if unknown := maps.keys() - found.keys():
+        raise ValueError(
+            f"maps must name linear or convolution layers, {[*found]}, got {sorted(unknown)}"
+        )
+    sharing: dict[int, list[tuple[nn.Module, str]]] = {}  # weight -> the modules that have it
+    for module in model.modules():
+        for leaf, parameter in module._parameters.items():
+            sharing.setdefault(id(parameter), []).append((module, leaf))
+    for name, layer in found.items():
+        if name not in maps or parametrize.is_parametrized(layer, "weight"):
+            continue
+        others = [pair for pair in sharing[id(layer.weight)] if pair[0] is not layer]
+        _register(name, layer, maps[name])
+        for module, leaf in others:
+            _install(module, leaf, layer.parametrizations["weight"])
     return model
 
 
 def folded(model: nn.Module) -> nn.Module:
-    """A copy without parametrisations: its weights are those that the layers computed with."""
-    model = copy.deepcopy(model)
-    for layer in model.modules():
-        if isinstance(layer, layers.WEIGHTED) and parametrize.is_parametrized(layer, "weight"):
-            weight = nn.Parameter(layer.weight.detach().clone())
-            # Not torch's remove_parametrizations: it would change the class, which copies share.
-            layer.__class__ = parametrize.type_before_parametrizations(layer)
-            del layer.parametrizations
-            layer.weight = weight
+    """A copy whose linear and convolution layers hold the weights that they computed with, in
+    evaluation mode. Tied weights stay tied and frozen ones frozen; parametrisations of anything
+    else, such as a bias, stay.
+
+    Raises:
+        ValueError: a weight that a forward hook computes (torch's pruning): make it permanent first.
+    """
+    model = layers.copied(model)
+    of_layers = {
+        id(module.parametrizations["weight"])
+        for module in model.modules()
+        if isinstance(module, layers.WEIGHTED) and parametrize.is_parametrized(module, "weight")
+    }
+    done: dict[tuple[int, ...], nn.Parameter] = {}  # what a weight was computed from -> weight
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            for leaf, steps in list(module.parametrizations.items()):
+                if id(steps) in of_layers:
+                    _replace(module, leaf, _fold(steps, done))
     return model
 
 
@@ -60,3 +107,47 @@ def straight_through(x: Tensor, value: Tensor, passes: Tensor | None = None) -> 
     """``value``, to the last bit, with the gradient of ``x``: everywhere, or where ``passes`` is True."""
     carrier = x if passes is None else torch.where(passes, x, torch.zeros_like(x))
     return value.detach() + (carrier - carrier.detach())
+
+
+def _register(name: str, layer: nn.Module, step: nn.Module) -> None:
+    shape, dtype = tuple(layer.weight.shape), layer.weight.dtype
+    try:
+        parametrize.register_parametrization(layer, "weight", step)
+    except (ValueError, RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"maps must return a weight of shape {shape} and {dtype} for {name!r}: {error}"
+        ) from error
+    layer.parametrizations.train(layer.training)
+
+
+def _install(module: nn.Module, leaf: str, steps: parametrize.ParametrizationList) -> None:
+    """Let a module compute ``leaf`` by parametrisations that stand already."""
+    module.register_parameter(leaf, nn.Parameter(torch.empty(0)))
+    parametrize.register_parametrization(module, leaf, nn.Identity())
+    module.parametrizations[leaf] = steps
+    module.parametrizations.train(module.training)
+
+
+def _fold(steps: parametrize.ParametrizationList, done: dict) -> nn.Parameter:
+    """The weight that parametrisations compute; one for all modules that compute the same."""
+    trains = any(p.requires_grad for p in steps.parameters(recurse=False))
+    with torch.no_grad():
+        weight = steps.eval()().clone()
+    key = tuple(id(p) for p in steps.parameters())
+    if key not in done or not torch.equal(done[key], weight):
+        done[key] = nn.Parameter(weight, requires_grad=trains)
+    return done[key]
+
+
+def _replace(module: nn.Module, leaf: str, parameter: nn.Parameter) -> None:
+    """Put a parameter where a parametrisation was, in front, as its class has it."""
+    others = {name: steps for name, steps in module.parametrizations.items() if name != leaf}
+    # Not torch's remove_parametrizations: it would change the class, which copies share.
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    behind = dict(module._parameters)
+    module._parameters.clear()
+    module.register_parameter(leaf, parameter)
+    module._parameters.update(behind)
+    for name, steps in others.items():
+        _install(module, name, steps)

@@ -3,15 +3,15 @@
 Source: Chen et al. 2015, "Compressing neural networks with the hashing trick".
 """
 
-import copy
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from course_lib import layers
+from course_lib import layers, parametrized
+from course_lib.training import check_counts
 
 _LOW = 0xFFFFFFFF  # the low 32 bits
 
@@ -21,7 +21,12 @@ def mix(x: Tensor) -> Tensor:
 
     Args:
         x: int64 numbers from 0 to 2^32 − 1. Products wrap at 64 bits; their low half is what counts.
+
+    Raises:
+        TypeError: numbers of another type.
     """
+    if not isinstance(x, Tensor) or x.dtype != torch.int64:
+        raise TypeError(f"x must be an int64 tensor, got {getattr(x, 'dtype', type(x).__name__)}")
     x = x ^ (x >> 16)
     x = (x * 0x85EBCA6B) & _LOW
     x = x ^ (x >> 13)
@@ -35,7 +40,14 @@ def buckets(count: int, stored: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     Returns:
         (count,) int64 from 0 to ``stored`` − 1 and (count,) ±1 float32. Computed from the weights'
         positions and the seed, the same each time and on each machine.
+
+    Raises:
+        ValueError: ``count`` or ``stored`` is not a positive integer.
+        TypeError: ``seed`` is not an integer.
     """
+    check_counts(count=count, stored=stored)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
     start = int(mix(torch.tensor((seed ^ 0x9E3779B9) & _LOW)))
     scrambled = mix((torch.arange(count) + start) & _LOW)
     signs = mix(scrambled ^ 0x5BD1E995) & 1
@@ -62,43 +74,51 @@ class Hashed(nn.Module):
 
     def forward(self, shared: Tensor) -> Tensor:
         bucket, signs = self._where(shared)
-        return (shared.index_select(0, bucket) * signs).view(self.shape)
+        # In half precision, autograd's sum over a bucket is taken in float32.
+        gathered = layers.at_least_float32(shared).index_select(0, bucket).to(shared.dtype)
+        return (gathered * signs).view(self.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The stored numbers whose weight comes closest: the mean of each bucket, signs undone."""
         bucket, signs = self._where(weight)
-        empty = weight.new_zeros(self.stored)
-        total = empty.index_add(0, bucket, weight.flatten() * signs)
-        return total / empty.index_add(0, bucket, torch.ones_like(signs)).clamp(min=1)
+        signed = layers.at_least_float32(weight.flatten() * signs)
+        empty = signed.new_zeros(self.stored)
+        count = empty.index_add(0, bucket, torch.ones_like(signed)).clamp(min=1)
+        return (empty.index_add(0, bucket, signed) / count).to(weight.dtype)
 
     def _where(self, like: Tensor) -> tuple[Tensor, Tensor]:
         bucket, signs = buckets(math.prod(self.shape), self.stored, seed=self.seed)
         return bucket.to(like.device), signs.to(like)
 
 
-def hashed(model: nn.Module, share: float, *, seed: int = 0) -> nn.Module:
-    """A copy in which each linear and convolution layer stores ``share`` of its weights, at least
+def hashed(model: nn.Module, fraction: float, *, seed: int = 0) -> nn.Module:
+    """A copy in which each linear and convolution layer stores a ``fraction`` of its weights, at least
     one, and computes with as many as before. For a new network, to be trained like any other.
 
     The stored numbers start as that many of the layer's initial weights, so that the weights keep
     their variance. Biases stay as they are. ``parametrized.folded`` writes the weights out in full.
 
     Args:
-        share: of the weights that is stored, such as 1/8: ``max(1, round(share * n))`` a layer.
-        seed: which weights share. (The members of an ``ensemble.stack`` must share one seed.)
+        fraction: of the weights that is stored, such as 1/8: ``max(1, round(fraction * n))`` per layer.
+        seed: which weights share. (The members of an ``ensemble.stack`` all use the first's.)
 
     Raises:
-        ValueError: a share outside (0, 1]; no such layer, or one that is parametrised already.
+        ValueError: a fraction outside (0, 1]; no such layer, or one whose weight is not plain, not
+            finite or empty.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], got {share!r}")
-    model = copy.deepcopy(model)
-    for number, layer in enumerate(layers.weighted(model, plain=True).values()):
-        weight = layer.weight.detach()
-        stored = max(1, round(share * weight.numel()))
+    if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be a number in (0, 1], got {fraction!r}")
+    rules = {}
+    for number, (name, layer) in enumerate(layers.weighted(model, plain=True).items()):
+        shape, n = layer.weight.shape, layer.weight.numel()
+        if n == 0:
+            raise ValueError(f"model must have weights in every layer, got none in {name!r}")
         # A seed for each layer: two layers with the same pattern would share their errors.
-        rule = Hashed(weight.shape, stored, seed=seed * 1009 + number)
-        parametrize.register_parametrization(layer, "weight", rule)
+        rules[name] = Hashed(shape, max(1, round(fraction * n)), seed=seed * 1009 + number)
+    initial = {name: layer.weight.detach() for name, layer in layers.weighted(model).items()}
+    model = parametrized.attach(model, rules)
+    for name, layer in layers.weighted(model).items():
         with torch.no_grad():
-            layer.parametrizations.weight.original.copy_(weight.flatten()[:stored])
+            shared = layer.parametrizations.weight.original
+            shared.copy_(initial[name].flatten()[: len(shared)])
     return model

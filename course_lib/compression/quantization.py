@@ -1,35 +1,39 @@
-"""Fewer bits a number: the affine grid, how wide to make it, and training on it.
+"""Fewer bits per number: the affine grid, how wide to make it, and training on it.
 
-A real number r is stored as a whole number q on a grid of 2^b points, ``r ≈ (q - zero_point) * scale``.
+A real number r is stored as an integer q on a grid of 2^b points, ``r ≈ (q - zero_point) * scale``.
 Signed grids hold −2^(b−1) … 2^(b−1) − 1, unsigned ones 0 … 2^b − 1. Everything here *simulates* the
 grid in floating point, as training needs it; ``integer_matmul`` shows that a chip with integers gets
-the same. Models that come out are ordinary models.
+the same. Models that come out are ordinary models. Numbers in half precision are rounded in float32,
+for in half precision the reciprocal of a small scale is infinite.
 
 Source: Jacob et al. 2018; Krishnamoorthi 2018.
 """
 
-import copy
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import layers
 from course_lib.parametrized import attach, folded, straight_through
-from course_lib.training import evaluating
+from course_lib.training import check_counts, evaluating
 
 Range = Callable[[Tensor], tuple[Tensor, Tensor]]  # (rows, n) -> lowest (rows,), highest (rows,)
 
 
 def levels(bits: int, *, signed: bool = True) -> tuple[int, int]:
-    """The smallest and the largest whole number of a grid of 2^bits points.
+    """The smallest and the largest integer of a grid of 2^bits points.
 
     Raises:
-        ValueError: ``bits`` is not a whole number from 1 to 16.
+        ValueError: ``bits`` is not an integer from 1 to 16.
     """
     if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
-        raise ValueError(f"bits must be a whole number from 1 to 16, got {bits!r}")
+        raise ValueError(f"bits must be an integer from 1 to 16, got {bits!r}")
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
@@ -48,8 +52,9 @@ def fake_quantize(
 
     Ties go to the even neighbour. The derivative of rounding is zero almost everywhere; in its
     place the gradient passes unchanged where q was not clamped, and is zero where it was. No
-    gradient reaches the scale. Equal to torch's ``fake_quantize_per_tensor_affine`` and
-    ``_per_channel_affine`` to the last bit, gradients included.
+    gradient reaches the scale. In float32, float16 and bfloat16 equal to torch's
+    ``fake_quantize_per_tensor_affine`` and ``_per_channel_affine`` to the last bit, gradients
+    included; in float64 the scale is float64 too, where torch's is float32.
 
     Source: Jacob et al. 2018, equation 1 (r = S(q − Z)), and Krishnamoorthi 2018, section 2.4, for
     the gradient, which there passes within the range (here also the half step beyond it that rounds
@@ -57,13 +62,13 @@ def fake_quantize(
 
     Args:
         x: (…) real numbers.
-        scale: S > 0, a number or a tensor that broadcasts against ``x``: (out, 1) for a scale a row.
-        zero_point: Z, the whole number that stands for 0; within the grid.
+        scale: S > 0, a number or a tensor that broadcasts against ``x``: (out, 1) for a scale per row.
+        zero_point: Z, the integer that stands for 0; within the grid.
         bits, signed: the grid, as in ``levels``.
 
     Raises:
-        ValueError: a scale that is not positive, a zero point outside the grid or not whole, shapes
-            that do not broadcast to ``x``, or bits outside 1 to 16.
+        ValueError: numbers that are not finite, a scale that is not positive, a zero point outside
+            the grid or not whole, shapes that do not broadcast to ``x``, or bits outside 1 to 16.
         TypeError: ``x`` is not a floating-point tensor.
     """
     scale, zero_point = _check_grid(x, scale, zero_point, bits, signed)
@@ -78,25 +83,26 @@ def quantize(
     *,
     signed: bool = True,
 ) -> Tensor:
-    """The whole numbers q of ``fake_quantize`` as int32, x's shape. Raises as it does."""
+    """The integers q of ``fake_quantize`` as int32, x's shape. Raises as it does."""
     scale, zero_point = _check_grid(x, scale, zero_point, bits, signed)
     return _nearest(x, scale, zero_point).clamp(*levels(bits, signed=signed)).to(torch.int32)
 
 
 def dequantize(q: Tensor, scale: Tensor | float, zero_point: Tensor | int) -> Tensor:
-    """The real numbers S (q − Z) that whole numbers q stand for."""
+    """The real numbers S (q − Z) that integers q, of any integer type, stand for."""
+    q = q if q.is_floating_point() else q.to(torch.int32)  # uint8 would wrap below zero
     return (q - zero_point) * scale
 
 
 def _nearest(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     # Times the reciprocal, as torch's kernels do: x / scale differs from it in the last bit.
-    return torch.round(x * (1 / scale)) + zero_point
+    return torch.round(layers.at_least_float32(x) * (1 / scale)) + zero_point
 
 
 def _fake(x: Tensor, scale: Tensor, zero_point: Tensor, ends: tuple[int, int]) -> Tensor:
     nearest = _nearest(x, scale, zero_point)
     q = nearest.clamp(*ends)
-    return straight_through(x, (q - zero_point) * scale, q == nearest)
+    return straight_through(x, ((q - zero_point) * scale).to(x.dtype), q == nearest)
 
 
 def symmetric(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -105,18 +111,17 @@ def symmetric(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     .. math:: S = \max(|low|, |high|) / (2^{b-1} - 1), \qquad Z = 0
 
     The lowest point −2^(b−1) is used only by numbers outside the range. At 2 bits that leaves
-    −S, 0 and S.
+    −S, 0 and S. A range of zero gets a scale all the same: any grid holds 0.
 
     Source: Krishnamoorthi 2018, section 2.2 and equation 10 (read; Z = 0 and the grid, no formula
-    for S); equal to torch's ``MinMaxObserver`` with ``quant_min`` −(2^(b−1) − 1).
+    for S); equal to torch's ``MinMaxObserver`` with ``quant_min`` −(2^(b−1) − 1), except that
+    torch allows no scale below 1.2e-7.
 
     Raises:
         ValueError: bits outside 2 to 16.
     """
-    top = levels(bits)[1]
-    if top == 0:
-        raise ValueError(f"bits must be from 2 to 16 for a symmetric grid, got {bits!r}")
-    scale = torch.maximum(-low, high).clamp(min=0) / top
+    top = _top(bits)
+    scale = layers.at_least_float32(torch.maximum(-low, high)).clamp(min=0) / top
     return _positive(scale), torch.zeros_like(scale)
 
 
@@ -129,92 +134,145 @@ def affine(low: Tensor, high: Tensor, bits: int, *, signed: bool = False) -> tup
     many zeros, and they should cost no error.
 
     Source: Jacob et al. 2018, equations 12 and 13; widening the range is Krishnamoorthi 2018,
-    section 2.1 (both read). Equal to torch's ``MinMaxObserver``.
+    section 2.1 (both read). Equal to torch's ``MinMaxObserver``, except as said at ``symmetric``.
     """
     bottom, top = levels(bits, signed=signed)
-    low, high = low.clamp(max=0), high.clamp(min=0)
+    low = layers.at_least_float32(low).clamp(max=0)
+    high = layers.at_least_float32(high).clamp(min=0)
     scale = _positive((high - low) / (top - bottom))
     return scale, (bottom - torch.round(low / scale)).clamp(bottom, top)
 
 
 def _positive(scale: Tensor) -> Tensor:
-    return scale.clamp(min=torch.finfo(torch.float32).eps)  # all zero: any grid will do
+    return scale.clamp(min=torch.finfo(torch.float32).tiny)  # the smallest with a finite reciprocal
 
 
 def min_max(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Each row's range from its smallest to its largest number: nothing clipped, wide steps."""
+    rows = _rows(rows)
     return rows.amin(1), rows.amax(1)
 
 
-def percentile(share: float) -> Range:
-    """Each row's central ``share`` of numbers, such as 0.999; the tails are clipped.
+def percentile(fraction: float) -> Range:
+    """Each row's central ``fraction`` of numbers, such as 0.999; the tails are clipped.
+
+    Between two numbers it interpolates, as ``torch.quantile`` does, which stops at 16 million.
 
     Raises:
-        ValueError: a share outside (0, 1].
+        ValueError: a fraction outside (0, 1].
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], got {share!r}")
-    tail = (1 - share) / 2
+    if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be a number in (0, 1], got {fraction!r}")
+    tail = (1 - fraction) / 2
 
     def observe(rows: Tensor) -> tuple[Tensor, Tensor]:
-        return rows.quantile(tail, dim=1), rows.quantile(1 - tail, dim=1)
+        ordered = _rows(rows).sort(dim=1).values
+        return _quantile(ordered, tail), _quantile(ordered.flip(1), tail)
 
     return observe
 
 
+def _quantile(ordered: Tensor, q: float) -> Tensor:
+    """The number at the place q (n − 1) of each sorted row, (rows, n) -> (rows,)."""
+    place = q * (ordered.shape[1] - 1)
+    low, high = ordered[:, math.floor(place)], ordered[:, math.ceil(place)]
+    return low.lerp(high, place - math.floor(place))
+
+
 def mse(
-    bits: int, grid: Callable[[Tensor, Tensor, int], tuple] = symmetric, *, steps: int = 100
+    bits: int, grid: Callable[[Tensor, Tensor, int], tuple] = symmetric, *, candidates: int = 100
 ) -> Range:
-    """Each row's range, shrunk by the one of ``steps`` factors 1/steps … 1 with the smallest squared
+    """Each row's range, shrunk by the one of the factors 1/candidates … 1 with the smallest squared
     error: clipping a few numbers pays if all others get finer steps.
 
     Args:
         bits: of the grid that will be used.
         grid: ``symmetric`` or ``affine``.
+        candidates: how many factors are tried.
+
+    Raises:
+        ValueError: bits that the grid does not have, another grid, or no candidates.
     """
+    if grid not in (symmetric, affine):
+        raise ValueError(f"grid must be symmetric or affine, got {grid!r}")
     ends = levels(bits, signed=grid is symmetric)
+    check_counts(candidates=candidates)
 
     def observe(rows: Tensor) -> tuple[Tensor, Tensor]:
+        rows = _rows(rows)
         low, high = min_max(rows)
-        factors = torch.arange(1, steps + 1, device=rows.device) / steps
+        factors = torch.arange(1, candidates + 1, device=rows.device) / candidates
         errors = []
         for factor in factors:
             scale, zero_point = (v.unsqueeze(1) for v in grid(low * factor, high * factor, bits))
             errors.append((_fake(rows, scale, zero_point, ends) - rows).square().sum(1))
-        best = factors[torch.stack(errors).argmin(0)]  # (steps, rows) -> (rows,)
+        best = factors[torch.stack(errors).argmin(0)]  # (candidates, rows) -> (rows,)
         return low * best, high * best
 
     return observe
 
 
+def _rows(rows: Tensor) -> Tensor:
+    if rows.dim() != 2 or rows.shape[1] == 0:
+        raise ValueError(f"rows must be (rows, n) with n >= 1, got shape {tuple(rows.shape)}")
+    return layers.at_least_float32(rows)
+
+
 def weight_grid(
     weight: Tensor, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> tuple[Tensor, Tensor]:
-    """Scale and zero point of a weight (out, …), shaped to broadcast against it.
+    """Scale and zero point of a weight (out, …), shaped to broadcast against it; float32 for a
+    weight in half precision.
+
+    A transposed convolution keeps its outputs on another axis: ``layers.outputs_first`` moves them.
 
     Args:
         per_channel: a scale for each output channel, or one for the whole tensor.
-        observe: ``min_max``, ``percentile(share)`` or ``mse(bits)``.
+        observe: ``min_max``, ``percentile(fraction)`` or ``mse(bits)``.
+
+    Raises:
+        TypeError: ``weight`` is not a floating-point tensor.
+        ValueError: an empty weight, one that is not finite, or bits outside 2 to 16.
     """
-    rows = weight.detach().flatten(1) if per_channel else weight.detach().reshape(1, -1)
-    scale, zero_point = symmetric(*observe(rows), bits)
-    shape = (-1, *[1] * (weight.dim() - 1))
-    return scale.view(shape), zero_point.view(shape)
+    _check_weight(weight)
+    return _weight_grid(weight, bits, per_channel, observe)
 
 
 def on_grid(
     weight: Tensor, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> Tensor:
-    """A weight (out, …) rounded to its own grid, with a straight-through gradient."""
-    scale, zero_point = weight_grid(weight, bits, per_channel=per_channel, observe=observe)
-    return _fake(weight, scale, zero_point, levels(bits))
+    """A weight (out, …) rounded to its own grid, with a straight-through gradient.
+
+    Args, Raises:
+        as ``weight_grid``.
+    """
+    _check_weight(weight)
+    return _on_grid(weight, bits, per_channel, observe)
+
+
+# Without checks of the numbers: they run at every step, and vmap cannot look at them.
+def _weight_grid(
+    weight: Tensor, bits: int, per_channel: bool, observe: Range
+) -> tuple[Tensor, Tensor]:
+    rows = weight.detach().reshape(weight.shape[0] if per_channel else 1, -1)
+    scale, zero_point = symmetric(*observe(rows), bits)
+    shape = (-1, *[1] * (weight.dim() - 1))
+    return scale.view(shape), zero_point.view(shape)
+
+
+def _on_grid(weight: Tensor, bits: int, per_channel: bool, observe: Range) -> Tensor:
+    return _fake(weight, *_weight_grid(weight, bits, per_channel, observe), levels(bits))
 
 
 def ptq(
     model: nn.Module, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> nn.Module:
     """Post-training quantisation (PTQ): a copy whose weights are rounded to their grids, without
-    any training. Weights of linear and convolution layers; biases stay as they are."""
+    any training. Weights of linear and convolution layers; biases stay as they are.
+
+    Raises:
+        ValueError: as ``qat``.
+    """
     return folded(qat(model, bits, per_channel=per_channel, observe=observe))
 
 
@@ -225,89 +283,157 @@ def qat(
 
     Its layers compute with weights on the grid; the gradient at the rounded weights moves the
     full-precision ones behind them, and the grid follows. ``parametrized.folded`` ends it.
+
+    Raises:
+        ValueError: as ``parametrized.attach``, or bits outside 2 to 16.
     """
-    levels(bits)
-    return attach(
-        model, lambda weight: on_grid(weight, bits, per_channel=per_channel, observe=observe)
-    )
+    _top(bits)
+    rounded = partial(_on_grid, bits=bits, per_channel=per_channel, observe=observe)
+    return attach(model, rounded)
 
 
 def activations(model: nn.Module, x: Tensor, bits: int, *, observe: Range = min_max) -> nn.Module:
     """A copy that rounds the input of every linear and convolution layer to an unsigned grid.
 
     Each layer's grid is fixed by what reaches it while ``model`` sees ``x``, a few hundred images
-    (calibration). The gradient is straight-through, so the copy can also be trained, alone but not
-    in a stack.
+    (calibration). A layer that is called several times has a grid for each call, for one call's
+    numbers may be a hundred times another's; calls beyond those use the last. The gradient is
+    straight-through, so the copy can also be trained, alone but not in a stack. The copy of a
+    compiled model is not compiled.
 
     Raises:
-        ValueError: ``model`` has no such layer, or bits outside 1 to 16.
+        ValueError, NotImplementedError: as ``layer_inputs``; bits outside 1 to 16.
     """
+    ends = levels(bits, signed=False)
     seen = layer_inputs(model, x)
-    model = copy.deepcopy(model)
+    model = layers.copied(layers.uncompiled(model))
+    calls: dict[str, int] = {}  # in this forward pass, by layer
+    model.register_forward_pre_hook(partial(_begin_pass, calls=calls))
     for name, layer in layers.weighted(model).items():
-        low, high = observe(seen[name].reshape(1, -1))
-        scale, zero_point = affine(low, high, bits)
-        layer.register_forward_pre_hook(_rounding(scale, zero_point, levels(bits, signed=False)))
+        ranges = [observe(part.reshape(1, -1)) for part in seen[name]]
+        grids = [(*affine(low, high, bits), ends) for low, high in ranges]  # scale (1,), zero (1,)
+        rounded = partial(_round_input, grids=grids, name=name, calls=calls)
+        layer.register_forward_pre_hook(rounded, with_kwargs=True)
     return model
 
 
-def _rounding(scale: Tensor, zero_point: Tensor, ends: tuple[int, int]) -> Callable:
-    return lambda _, inputs: (_fake(inputs[0], scale, zero_point, ends),)
+def _begin_pass(_: nn.Module, args: tuple, *, calls: dict[str, int]) -> None:
+    calls.clear()
 
 
-def layer_inputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """What reaches each linear and convolution layer while ``model`` sees ``x``: name -> inputs."""
-    seen: dict[str, Tensor] = {}
+def _round_input(
+    _: nn.Module, args: tuple, named: dict, *, grids: list, name: str, calls: dict
+) -> tuple[tuple, dict]:
+    place, x = _input(args, named)
+    call = calls.get(name, 0)
+    calls[name] = call + 1
+    scale, zero_point, ends = grids[min(call, len(grids) - 1)]
+    x = _fake(x, scale.to(x.device), zero_point.to(x.device), ends)
+    return ((x, *args[1:]), named) if args else ((), {**named, place: x})
+
+
+def _input(args: tuple, named: dict) -> tuple[str, Tensor]:
+    """A layer's input, and its name if it was given by keyword."""
+    if args:
+        return "", args[0]
+    return next((place, x) for place, x in named.items() if isinstance(x, Tensor))
+
+
+def layer_inputs(model: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
+    """What reaches each linear and convolution layer while ``model`` sees ``x``, in evaluation mode:
+    name -> the input of each call, in order. The model stays as it is.
+
+    Raises:
+        ValueError: ``model`` has no such layer, or one that the forward pass leaves out; ``x`` is
+            empty, not finite or does not fit the model; what reaches a layer is not finite.
+        NotImplementedError: a layer whose input cannot be seen (``layers.check_called``).
+    """
+    model = layers.uncompiled(model)
+    layers.check_called(model)
+    seen: dict[str, list[Tensor]] = {name: [] for name in layers.weighted(model)}
+    if isinstance(x, Tensor):
+        layers.check_finite("x", x)
+
+    def note(_: nn.Module, args: tuple, named: dict, name: str) -> None:
+        seen[name].append(
+            _input(args, named)[1].detach().clone()
+        )  # the next layer may overwrite it
+
     hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
+        layer.register_forward_pre_hook(partial(note, name=name), with_kwargs=True)
         for name, layer in layers.weighted(model).items()
     ]
     try:
-        with torch.no_grad(), evaluating(model):
-            model(x)
+        with torch.no_grad(), evaluating(model), torch.compiler.set_stance("force_eager"):
+            layers.run(model, x)
     finally:
         for hook in hooks:
             hook.remove()
+    for name, parts in seen.items():
+        if not parts:
+            raise ValueError(f"model must use every layer on x, but it leaves out {name!r}")
+        for part in parts:
+            layers.check_finite(f"the input of {name!r}", part)
     return seen
 
 
 def integer_matmul(q1: Tensor, z1: int, q2: Tensor, z2: int | Tensor) -> Tensor:
-    r"""The product of two quantised matrices, with whole numbers only.
+    r"""The product of two quantised matrices, with integers only.
 
     .. math:: \sum_j (q_1^{(i,j)} - Z_1)(q_2^{(j,k)} - Z_2) =
               N Z_1 Z_2 - Z_1 a_2^{(k)} - Z_2 \bar a_1^{(i)} + \sum_j q_1^{(i,j)} q_2^{(j,k)}
 
     with :math:`a_2` the column sums of :math:`q_2` and :math:`\bar a_1` the row sums of
-    :math:`q_1`: the inner loop multiplies and adds small whole numbers, zero points enter once a
-    row and once a column. Times :math:`S_1 S_2` it is the product of the dequantised matrices.
+    :math:`q_1`: the inner loop multiplies and adds small integers, zero points enter once per row
+    and once per column. Times :math:`S_1 S_2` it is the product of the dequantised matrices.
 
     Source: Jacob et al. 2018, section 2.3, equations 7 and 8 (read).
 
     Args:
-        q1: (i, j) whole numbers. q2: (j, k) whole numbers.
-        z1, z2: zero points; ``z2`` may be one a column, (k,).
+        q1: (i, j) integers. q2: (j, k) integers. Both on the CPU: torch multiplies no integer
+            matrices elsewhere.
+        z1, z2: zero points; ``z2`` may be one per column, (k,).
 
     Returns:
         (i, k) int32 sums (exact below 2^31).
+
+    Raises:
+        TypeError: not two matrices of integers, or a zero point that is no integer.
+        ValueError: shapes that do not fit, or matrices on another device.
     """
     for name, q in (("q1", q1), ("q2", q2)):
-        if q.is_floating_point() or q.dim() != 2:
-            raise TypeError(f"{name} must be a matrix of whole numbers, got {q.dtype}, {q.dim()}-d")
+        if not isinstance(q, Tensor) or q.is_floating_point() or q.is_complex() or q.dim() != 2:
+            got = f"{q.dtype}, {q.dim()}-d" if isinstance(q, Tensor) else type(q).__name__
+            raise TypeError(f"{name} must be a matrix of integers, got {got}")
+        if q.device.type != "cpu":
+            raise ValueError(f"{name} must be on the CPU, got {q.device}")
     if q1.shape[1] != q2.shape[0]:
         raise ValueError(f"q2 must have {q1.shape[1]} rows, got {q2.shape[0]}")
-    q1, q2 = q1.to(torch.int32), q2.to(torch.int32)
-    z2 = torch.as_tensor(z2, dtype=torch.int32, device=q2.device)
+    z1, z2 = torch.as_tensor(z1), torch.as_tensor(z2)
+    for name, z, shapes in (("z1", z1, [()]), ("z2", z2, [(), (q2.shape[1],)])):
+        if (z != z.round()).any() or z.shape not in shapes:
+            raise TypeError(f"{name} must hold integers, of shape {shapes}, got {z.tolist()}")
+    q1, q2, z1, z2 = (t.to(torch.int32) for t in (q1, q2, z1, z2))
     rows, columns = q1.sum(1, dtype=torch.int32), q2.sum(0, dtype=torch.int32)
     return q1.shape[1] * z1 * z2 - z1 * columns - z2 * rows.unsqueeze(1) + q1 @ q2
 
 
 def stored_bytes(model: nn.Module, bits: int, *, per_channel: bool = True) -> int:
     """Bytes of a model whose weights take ``bits`` bits each, its float32 scales included; biases
-    and everything else as they are."""
-    total = sum(t.numel() * t.element_size() for t in folded(model).state_dict().values())
+    and everything else as they are. Tied weights are stored once.
+
+    Raises:
+        ValueError: ``model`` has no linear or convolution layer, or bits outside 1 to 16.
+    """
+    levels(bits)
+    model = folded(model)
+    stored = {id(t): t for t in model.state_dict(keep_vars=True).values()}  # tied: once
+    total = sum(t.numel() * t.element_size() for t in stored.values())
     for layer in layers.weighted(model).values():
-        weight = layer.weight
-        scales = weight.shape[0] if per_channel else 1
+        weight = stored.pop(id(layer.weight), None)
+        if weight is None:  # it was another layer's, too
+            continue
+        scales = layers.outputs_first(layer, weight).shape[0] if per_channel else 1
         total -= weight.numel() * weight.element_size()
         total += -(-weight.numel() * bits // 8) + 4 * scales
     return total
@@ -315,27 +441,86 @@ def stored_bytes(model: nn.Module, bits: int, *, per_channel: bool = True) -> in
 
 def int8(model: nn.Module) -> nn.Module:
     """A copy whose linear layers run in 8-bit integers on the CPU, for timing: torch's dynamic
-    quantisation, a scale a tensor, inputs rounded as they come.
+    quantisation, a scale per tensor, inputs rounded as they come.
 
     torch has announced the end of this interface in favour of another package; it is what works
     without one.
+
+    Raises:
+        ValueError: no linear layer, or one whose weight is not finite, not float32 or not on the CPU.
+        NotImplementedError: ``nn.MultiheadAttention``, or a torch without a quantised engine.
     """
-    with warnings.catch_warnings():
+    layers.check_called(model)
+    model = nn.Sequential(
+        folded(layers.uncompiled(model))
+    )  # a box: the model may be a linear layer
+    linear = {n: m for n, m in model.named_modules() if type(m) is nn.Linear}
+    if not linear:
+        raise ValueError("model must have a linear layer, got none")
+    for name, weight in layers.weights(model[0]).items():
+        if weight.dtype != torch.float32 or weight.device.type != "cpu":
+            raise ValueError(
+                f"model must be float32 on the CPU, but {name!r} is {weight.dtype} on {weight.device}"
+            )
+    with warnings.catch_warnings(), _quantized_engine():
         warnings.simplefilter("ignore")
-        return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8, inplace=True)
+    return model[0]
+
+
+@contextmanager
+def _quantized_engine() -> Iterator[None]:
+    """An engine for the block where torch has chosen none, as on macOS."""
+    backend = torch.backends.quantized
+    before, known = backend.engine, [e for e in backend.supported_engines if e != "none"]
+    if not known:
+        raise NotImplementedError(
+            "int8 needs a torch with a quantised engine, and this one has none"
+        )
+    if before in known:
+        yield
+        return
+    backend.engine = known[-1]
+    try:
+        yield
+    finally:
+        backend.engine = before
+
+
+def _top(bits: int) -> int:
+    """The largest integer of a symmetric grid, 2^(b−1) − 1."""
+    top = levels(bits)[1]
+    if top == 0:
+        raise ValueError(f"bits must be from 2 to 16 for a symmetric grid, got {bits!r}")
+    return top
+
+
+def _check_weight(weight: Tensor) -> None:
+    _check_floating("weight", weight)
+    if weight.dim() == 0 or weight.numel() == 0:
+        raise ValueError(f"weight must be (out, …) and not empty, got shape {tuple(weight.shape)}")
+    layers.check_finite("weight", weight)
+
+
+def _check_floating(argument: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{argument} must be a floating-point tensor, got {found}")
 
 
 def _check_grid(
     x: Tensor, scale: Tensor | float, zero_point: Tensor | int, bits: int, signed: bool
 ) -> tuple[Tensor, Tensor]:
     bottom, top = levels(bits, signed=signed)
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"x must be a floating-point tensor, got {found}")
-    scale = torch.as_tensor(scale, dtype=x.dtype, device=x.device)
+    _check_floating("x", x)
+    layers.check_finite("x", x)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    scale = torch.as_tensor(scale, dtype=dtype, device=x.device)
     zero_point = torch.as_tensor(zero_point, device=x.device)
-    if not (scale > 0).all() or not scale.isfinite().all():
-        raise ValueError(f"scale must be positive and finite, got {scale.tolist()}")
+    if not (scale > 0).all() or not (scale.isfinite() & (1 / scale).isfinite()).all():
+        raise ValueError(
+            f"scale must be positive and finite, and so must 1 / scale, got {scale.tolist()}"
+        )
     if not (
         (zero_point >= bottom) & (zero_point <= top) & (zero_point == zero_point.round())
     ).all():
@@ -351,4 +536,4 @@ def _check_grid(
             raise ValueError(
                 f"{name} must broadcast to x's shape {tuple(x.shape)}, got {tuple(value.shape)}"
             )
-    return scale, zero_point.to(x.dtype)
+    return scale, zero_point.to(dtype)

@@ -150,14 +150,60 @@ def test_baked_is_an_ordinary_network():
     assert torch.equal(plain(x), net(x))
 
 
-@pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan")])
-def test_a_share_outside_is_refused(share):
-    with pytest.raises(ValueError, match=r"share must be in \(0, 1\]"):
-        hashing.hashed(models.mlp(), share)
+@pytest.mark.parametrize("fraction", [0, -0.5, 1.5, float("nan"), True, "1/8"])
+def test_a_fraction_outside_is_refused(fraction):
+    with pytest.raises(ValueError, match=r"fraction must be a number in \(0, 1\]"):
+        hashing.hashed(models.mlp(), fraction)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_half_precision_sums_gradients_and_means_in_single(dtype):
+    rule = hashing.Hashed((60, 80), 2, seed=2)
+    bucket, signs = hashing.buckets(4800, 2, seed=2)
+    shared = torch.tensor([0.5, -0.25], dtype=dtype).requires_grad_()
+    weight = rule(shared)
+    assert weight.dtype == dtype
+    assert torch.equal(weight.double().flatten(), shared.double()[bucket] * signs.double())
+    upstream = 0.01 * (1 + torch.rand(60, 80, generator=torch.Generator().manual_seed(0)))
+    upstream = (upstream * signs.view(60, 80)).to(dtype)  # 2,400 terms of one sign per bucket
+    weight.backward(upstream)
+    wanted = torch.zeros(2).double().index_add(0, bucket, upstream.flatten().double() * signs)
+    eps = torch.finfo(dtype).eps
+    assert ((shared.grad.double() - wanted).abs() <= eps * wanted.abs()).all()
+    means = rule.right_inverse(upstream)
+    wanted = wanted / bucket.bincount(minlength=2)
+    assert means.dtype == dtype and ((means.double() - wanted).abs() <= eps * wanted.abs()).all()
+
+
+def test_tied_layers_store_their_numbers_once():
+    net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    net[1].weight = net[0].weight
+    small = hashing.hashed(net, 1 / 4)
+    assert small[0].parametrizations.weight is small[1].parametrizations.weight
+    assert measure.count_parameters(small) == 16 + 16
+    behind = small[0].parametrizations.weight.original
+    assert torch.equal(behind, net[0].weight.flatten()[:16])
+
+
+BAD = [
+    (lambda: hashing.buckets(0, 3), ValueError, "count must be a positive integer, got 0"),
+    (lambda: hashing.buckets(5, 0), ValueError, "stored must be a positive integer, got 0"),
+    (lambda: hashing.buckets(5, 2, seed=0.5), TypeError, "seed must be an integer, got 0.5"),
+    (lambda: hashing.mix(torch.tensor(1.0)), TypeError, "x must be an int64 tensor, got torch.float32"),
+    (lambda: hashing.mix(3), TypeError, "x must be an int64 tensor, got int"),
+    (lambda: hashing.hashed(torch.nn.Linear(0, 3), 0.5), ValueError, "weights in every layer, got none"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize(("call", "error", "words"), BAD)
+def test_bad_input_names_the_argument(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
 
 
 def test_hashing_twice_is_refused():
-    with pytest.raises(ValueError, match="without parametrisations"):
+    with pytest.raises(ValueError, match="'fc1' is parametrised"):
         hashing.hashed(hashing.hashed(models.mlp(), 0.5), 0.5)
     with pytest.raises(ValueError, match="model must have a linear"):
         hashing.hashed(torch.nn.ReLU(), 0.5)
