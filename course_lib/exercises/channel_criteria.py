@@ -30,7 +30,7 @@ def _active(activation: Tensor) -> Tensor:
 
 
 def _not_one_a_channel(returned: object, channels: int) -> str | None:
-    wanted = f"a tensor of shape ({channels},), one number a channel"
+    wanted = f"a tensor of shape ({channels},), one number per channel"
     if type(returned) is not Tensor:
         return f"{wanted}, got {kind(returned)}"
     if returned.shape != (channels,) or not returned.is_floating_point():
@@ -61,7 +61,7 @@ ACTIVE_FRACTION = Exercise(
     cases=_active_cases,
     properties=(
         Property(
-            "returns a float tensor with one number a channel",
+            "returns a float tensor with one number per channel",
             lambda returned, activation: _not_one_a_channel(returned, activation.shape[1]),
             "Axis 0 is the examples, axis 1 the channels, whatever follows are places. Only axis 1 "
             "is left at the end. A comparison gives bool: .float() makes numbers of it.",

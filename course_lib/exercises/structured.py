@@ -54,7 +54,7 @@ def _wrong_columns(returned, weight, _, next_weight, dead) -> str | None:
         returned[2], next_weight[:, columns]
     ):
         return None
-    return f"columns {show(columns)} of next_weight ({places} a channel)"
+    return f"columns {show(columns)} of next_weight ({places} per channel)"
 
 
 CUT_CHANNELS = Exercise(

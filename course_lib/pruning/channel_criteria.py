@@ -1,4 +1,4 @@
-"""Scores of whole channels: one number an id, in the order of ``graph.ids()``. Higher means keep.
+"""Scores of whole channels: one number per id, in the order of ``graph.ids()``. Higher means keep.
 
 A score looks at one of three things: the weights of the layers that *make* a channel (``l1``,
 ``l2``, ``rms``, ``bn_scale``), the values the channel takes right behind its *activation* function
@@ -15,6 +15,7 @@ al. 2016 could not be read; its formula and the meaning of its symbols agree wit
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -220,8 +221,8 @@ def macs_share(model: nn.Module, graph: ChannelGraph) -> Tensor:
     layers that make it, in those that read it and in depthwise convolutions on its way."""
     saved, total = _zeros(model, graph).double().cpu(), 0
     for name, positions in graph.positions.items():
-        weight = model.get_submodule(name).weight
-        makes = graph.makes.get(name, graph.passes.get(name))
+        weight = model.get_parameter(f"{name}.weight")
+        makes = {**graph.passes, **graph.makes}[name]
         out = _collect(graph, makes, torch.ones(len(makes)).double())
         pairs = out
         if name in graph.reads:  # (rows × columns) − (rows left × columns left)
@@ -260,7 +261,7 @@ def oracle(
     with torch.no_grad(), evaluating(quiet):
         before = _cost(quiet, batch, loss)
         for k, i in enumerate(graph.ids()):
-            read = {name: quiet.get_submodule(name).weight for name in columns.get(i, {})}
+            read = {name: quiet.get_parameter(f"{name}.weight") for name in columns.get(i, {})}
             kept = {name: w[:, columns[i][name]].clone() for name, w in read.items()}
             for name, w in read.items():
                 w[:, columns[i][name]] = 0
@@ -282,7 +283,8 @@ def spearman(a: Tensor, b: Tensor) -> float:
             raise ValueError(f"{argument} must hold no NaN, got {int(scores.isnan().sum())}")
     if (a == a[0]).all() or (b == b[0]).all():
         return float("nan")
-    return float(stats.spearmanr(a.detach().cpu(), b.detach().cpu()).statistic)
+    found: Any = stats.spearmanr(a.detach().cpu(), b.detach().cpu())
+    return float(found.statistic)
 
 
 def _zeros(model: nn.Module, graph: ChannelGraph) -> Tensor:
@@ -333,7 +335,7 @@ def _per_filter(model: nn.Module, graph: ChannelGraph, size: Callable[[Tensor], 
     """Sum of ``size`` (of a filter matrix (out, in · kernel)) over the layers that make an id."""
     total = _zeros(model, graph)
     for name, ids in graph.makes.items():
-        weight = model.get_submodule(name).weight.detach().to(total)
+        weight = model.get_parameter(f"{name}.weight").detach().to(total)
         total += _collect(graph, ids, size(weight.flatten(1)))
     return total
 
@@ -346,7 +348,7 @@ def _over_activations(
     total, count = _zeros(model, graph), _zeros(model, graph)
     found: dict[str, Tensor] = {}  # activation -> (batch, channels, entries)
 
-    def look(node: fx.Node, value: object) -> None:
+    def look(node: fx.Node, value: Any) -> None:
         if node.name in graph.activations:  # a copy: a later in-place operation may overwrite it
             found[node.name] = value.to(total, copy=True).unsqueeze(2).flatten(2)
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -132,7 +133,7 @@ def silence(model: nn.Module, graph: ChannelGraph, dead: Collection[int]) -> nn.
     quiet = copied(model)
     with torch.no_grad():
         for name, ids in graph.reads.items():
-            quiet.get_submodule(name).weight[:, [i in dead for i in ids]] = 0
+            quiet.get_parameter(f"{name}.weight")[:, [i in dead for i in ids]] = 0
     return quiet
 
 
@@ -166,7 +167,8 @@ def fold(model: nn.Module, graph: ChannelGraph, dead: Collection[int], x: Tensor
         gone = [i in dead for i in ids]
         if any(gone):
             check_finite(f"x's means at {name!r}", mean[name][gone])
-            layer, weight = folded.get_submodule(name), model.get_submodule(name).weight
+            layer: Any = folded.get_submodule(name)
+            weight = model.get_parameter(f"{name}.weight")
             columns = at_least_float32(weight.detach()[:, gone])  # (out, dead, *kernel)
             gift = columns.unsqueeze(2).flatten(2).sum(2) @ mean[name][gone]  # -> (out,)
             bias = gift if layer.bias is None else layer.bias.detach() + gift
@@ -239,7 +241,7 @@ class _Watched(fx.Interpreter):
     """Runs a graph and shows every value to ``look``."""
 
     def __init__(
-        self, model: nn.Module, graph: fx.Graph, look: Callable[[fx.Node, object], None]
+        self, model: nn.Module, graph: fx.Graph, look: Callable[[fx.Node, Any], None]
     ) -> None:
         super().__init__(model, graph=graph)
         self.look, self.extra_traceback = look, False
@@ -247,13 +249,13 @@ class _Watched(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         if n.op == "call_module":
-            check_batched(n.target, self.fetch_attr(n.target), value)
+            check_batched(str(n.target), self.module.get_submodule(str(n.target)), value)
         self.look(n, value)
         return value
 
 
 def watch(
-    argument: str, model: nn.Module, x: Tensor, look: Callable[[fx.Node, object], None]
+    argument: str, model: nn.Module, x: Tensor, look: Callable[[fx.Node, Any], None]
 ) -> fx.Graph:
     """Run the traced network on x (called ``argument``), in evaluation mode, and show every value to
     ``look(node, value)``; the graph."""
@@ -311,7 +313,7 @@ class _Tracer:
         self.shapes = shapes
         self.parent: list[int] = []  # of the union-find forest over ids
         self.of: dict[fx.Node, Ids] = {}
-        self.sizes: dict[fx.Node, object] = {}  # x.shape: None; x.shape[d], x.size(d): d
+        self.sizes: dict[Any, object] = {}  # x.shape: None; x.shape[d], x.size(d): d
         self.makes: dict[str, Ids] = {}
         self.reads: dict[str, Ids] = {}
         self.passes: dict[str, Ids] = {}
@@ -327,14 +329,15 @@ class _Tracer:
         elif node.op == "output":
             self.fixed += [i for value in node.all_input_nodes for i in self.of.get(value, [])]
         elif node.op == "call_module":
-            self.of[node] = self.module(node, self.layers[node.target])
+            self.of[node] = self.module(node, str(node.target))
         elif not self.size(node):
             table = {"call_function": _OF_FUNCTION, "call_method": _OF_METHOD}.get(node.op, {})
             if node.target not in table:
                 raise self.refuse(node)
             self.of[node] = self.operation(node, table[node.target])
 
-    def module(self, node: fx.Node, layer: nn.Module) -> Ids:
+    def module(self, node: fx.Node, name: str) -> Ids:
+        layer: Any = self.layers[name]
         for rule, kinds in (("activation", _ACTIVATION), ("same", _KEEPS_CHANNELS)):
             if isinstance(layer, kinds):
                 return self.operation(node, rule)
@@ -345,24 +348,26 @@ class _Tracer:
             return self.flatten(node, layer.start_dim, layer.end_dim)
         if not isinstance(layer, (*_CONV, nn.Linear, _NORM)):
             raise self.refuse(node)
-        claim(self.used, node.target, layer)
+        claim(self.used, name, layer)
         (value,) = node.all_input_nodes  # whether called conv(x) or conv(input=x)
         if isinstance(layer, _NORM):
-            self.passes[node.target] = self.of[value]
+            self.passes[name] = self.of[value]
             return self.of[value]
-        conv, shape = isinstance(layer, _CONV), self.shape(value)
+        shape = self.shape(value)
         if isinstance(layer, nn.Linear) and len(shape) != 2:
             raise self.refuse(node, f", on an input of shape {tuple(shape)}")
-        self.positions[node.target] = prod(self.shape(node)[2:])
-        if conv and layer.groups > 1:
+        self.positions[name] = prod(self.shape(node)[2:])
+        if isinstance(layer, _CONV) and layer.groups > 1:
             if layer.groups != layer.in_channels:
                 raise self.refuse(node, f", a convolution in {layer.groups} groups")
             each = layer.out_channels // layer.in_channels  # the depthwise multiplier
-            self.passes[node.target] = [i for i in self.of[value] for _ in range(each)]
-            return self.passes[node.target]
-        self.reads[node.target] = self.of[value]
-        self.makes[node.target] = self.issue(layer.out_channels if conv else layer.out_features)
-        return self.makes[node.target]
+            self.passes[name] = [i for i in self.of[value] for _ in range(each)]
+            return self.passes[name]
+        self.reads[name] = self.of[value]
+        # Not len(layer.weight): a parametrisation would compute that, and may change its own state.
+        n_made = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        self.makes[name] = self.issue(n_made)
+        return self.makes[name]
 
     def operation(self, node: fx.Node, rule: str) -> Ids:
         if rule == "view":
@@ -405,7 +410,7 @@ class _Tracer:
         return node in self.sizes
 
     def view(self, node: fx.Node) -> Ids:
-        sizes = node.args[1:]
+        sizes: Any = node.args[1:]
         sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
         if len(sizes) != 2 or sizes[1] != -1 or self.sizes.get(sizes[0]) != 0:
             raise self.refuse(node, ", unless it flattens as x.view(x.size(0), -1) does")
@@ -463,13 +468,13 @@ class _Tracer:
 
     def refuse(self, node: fx.Node, why: str = "") -> NotImplementedError:
         if node.op == "call_module":
-            what = f"{node.target!r} ({type(self.layers[node.target]).__name__})"
+            what = f"{node.target!r} ({type(self.layers[str(node.target)]).__name__})"
         else:
             what = f"{getattr(node.target, '__name__', node.target)!r} (at {node.name!r})"
         return NotImplementedError(f"channels cannot be followed through {what}{why}")
 
 
-def _argument(node: fx.Node, position: int, name: str, default: object) -> object:
+def _argument(node: fx.Node, position: int, name: str, default: object) -> Any:
     if len(node.args) > position:
         return node.args[position]
     return node.kwargs.get(name, default)
@@ -591,7 +596,7 @@ def check_bare(model: nn.Module) -> None:
             raise NotImplementedError(f"{what} a wrapper: give its .module")
         if isinstance(module, torch.jit.ScriptModule):
             raise NotImplementedError(f"{what} scripted: give the original")
-        if any(is_lazy(p) for p in module._parameters.values()):
+        if any(p is not None and is_lazy(p) for p in module._parameters.values()):
             raise NotImplementedError(f"{what} lazy and has no weights yet: run the model once")
 
 
@@ -616,7 +621,7 @@ def check_graph(model: nn.Module, graph: ChannelGraph) -> None:
     used: dict[object, str] = {}
     for name, ids in {**graph.makes, **graph.passes}.items():
         try:
-            layer = model.get_submodule(name)
+            layer: Any = model.get_submodule(name)
         except AttributeError:
             raise ValueError(f"graph must be of this model, which has no layer {name!r}") from None
         _check_own(name, layer)
@@ -672,7 +677,7 @@ def _alive(ids: Ids, dead: set[int]) -> Tensor:
     return torch.tensor([k for k, i in enumerate(ids) if i not in dead], dtype=torch.long)
 
 
-def _shrink(layer: nn.Module, out: Tensor, into: Tensor | None = None) -> None:
+def _shrink(layer: Any, out: Tensor, into: Tensor | None = None) -> None:
     """Keep the outputs ``out`` and the inputs ``into`` of a layer (of a copy), in place."""
 
     def keep(name: str, *axes: Tensor) -> None:

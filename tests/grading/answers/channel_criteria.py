@@ -186,10 +186,10 @@ RIGHT = {
 
 WRONG = {
     "active_fraction": [
-        (active_list, "one number a channel"),
-        (active_of_each_place, "one number a channel"),
-        (active_of_examples, "one number a channel"),
-        (active_counts, "one number a channel"),
+        (active_list, "one number per channel"),
+        (active_of_each_place, "one number per channel"),
+        (active_of_examples, "one number per channel"),
+        (active_counts, "one number per channel"),
         (active_as_apoz, "higher for channels to keep"),
         (active_positive, "entries that are not zero"),
         (active_mean_value, "entries that are not zero"),
