@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from course_lib import models
-from course_lib.parametrized import Map, straight_through
+from course_lib import ensemble, layers, models
+from course_lib.parametrized import attach, straight_through
+from course_lib.training import check_counts
 
 
 def sign(x: Tensor) -> Tensor:
@@ -24,13 +25,16 @@ def sign(x: Tensor) -> Tensor:
     .. math:: x^b = \begin{cases} +1 & x \ge 0 \\ -1 & \text{otherwise} \end{cases}, \qquad
               g_x = g_{x^b}\, \mathbf 1_{|x| \le 1}
 
+    What is not a number stays so, for training to notice.
+
     Source: Courbariaux et al. 2016, equations 1 and 4 (as two summaries of the paper give them).
     """
     return straight_through(x, _plus_minus(x), x.abs() <= 1)
 
 
 def _plus_minus(x: Tensor) -> Tensor:
-    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)  # torch.sign(0) is 0, which no bit can hold
+    signs = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)  # torch.sign(0) is 0, which no bit can hold
+    return torch.where(x.isnan(), x, signs)
 
 
 class Sign(nn.Module):
@@ -59,10 +63,11 @@ def binarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Tens
         B of weight's shape, +1 where the weight is 0; α of shape (), or (out, 1, …).
 
     Raises:
+        TypeError: ``weight`` is not a floating-point tensor.
         ValueError: an empty weight, or one that is not finite.
     """
     _check_weight(weight)
-    return _plus_minus(weight), _mean(weight.abs(), per_channel)
+    return _plus_minus(weight), _mean(weight.abs(), per_channel).to(weight.dtype)
 
 
 def ternarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Tensor]:
@@ -83,19 +88,24 @@ def ternarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Ten
         as ``binarize``.
     """
     _check_weight(weight)
-    return _ternary(weight, per_channel)
+    values, scale = _ternary(weight, per_channel)
+    return values, scale.to(weight.dtype)
 
 
 def _ternary(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
-    size = weight.abs()
+    size = layers.at_least_float32(weight.abs())
     far = size > 0.7 * _mean(size, per_channel)
-    count = _mean(far.to(weight.dtype), per_channel)
+    count = _mean(far.to(size.dtype), per_channel)
     scale = _mean(size * far, per_channel) / torch.where(count > 0, count, 1)  # all zero: scale 0
     return _plus_minus(weight) * far, scale
 
 
 def _mean(x: Tensor, per_channel: bool) -> Tensor:
-    return x.mean(tuple(range(1, x.dim())), keepdim=True) if per_channel else x.mean()
+    """Mean of all numbers, (), or of each output's, (out, 1, …); float32 for half precision."""
+    x = layers.at_least_float32(x)
+    if not per_channel:
+        return x.mean()
+    return x.reshape(x.shape[0], -1).mean(1).view(-1, *[1] * (x.dim() - 1))
 
 
 def binary_weight(weight: Tensor) -> Tensor:
@@ -104,13 +114,14 @@ def binary_weight(weight: Tensor) -> Tensor:
     The gradient passes to the weight unchanged, as in algorithm 1 of XNOR-Net and of TWN (both read;
     XNOR-Net's section 3.1 multiplies it by 1/n + α 1[|W| <= 1], which its algorithm does not do).
     """
-    return straight_through(weight, _plus_minus(weight) * _mean(weight.abs(), True))
+    values = _plus_minus(weight) * _mean(weight.abs(), True)
+    return straight_through(weight, values.to(weight.dtype))
 
 
 def ternary_weight(weight: Tensor) -> Tensor:
     """``ternarize`` for each output channel, to train with; the gradient passes unchanged."""
     values, scale = _ternary(weight, True)
-    return straight_through(weight, values * scale)
+    return straight_through(weight, (values * scale).to(weight.dtype))
 
 
 def bnn(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Sequential:
@@ -125,28 +136,37 @@ def bnn(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Seque
     binarised too, each at its own learnt threshold, so that every product is one of bits.
     """
     plain = models.mlp(sizes, seed=seed)  # its checks and its initial weights
-    layers = OrderedDict[str, nn.Module](flatten=nn.Flatten())
+    parts = OrderedDict[str, nn.Module](flatten=nn.Flatten())
     for i, (n_in, n_out) in enumerate(pairwise(sizes), start=1):
         layer = nn.Linear(n_in, n_out, bias=False)  # batch norm shifts
         layer.weight = plain.get_submodule(f"fc{i}").weight
-        parametrize.register_parametrization(layer, "weight", Map(sign))
-        layers |= {f"norm{i}": nn.BatchNorm1d(n_in), f"sign{i}": Sign(), f"fc{i}": layer}
-    layers["norm"] = nn.BatchNorm1d(sizes[-1])
-    return nn.Sequential(layers)
+        parts |= {f"norm{i}": nn.BatchNorm1d(n_in), f"sign{i}": Sign(), f"fc{i}": layer}
+    parts["norm"] = nn.BatchNorm1d(sizes[-1])
+    return attach(nn.Sequential(parts), sign)
 
 
 def hold_in_range(
     optimizer: torch.optim.Optimizer, model: nn.Module
 ) -> torch.utils.hooks.RemovableHandle:
     """Keep the weights behind the signs within −1 … 1 after every step: beyond, no gradient would
-    bring them back (Courbariaux et al. 2016, algorithm 1: clip).
+    bring them back (Courbariaux et al. 2016, algorithm 1: clip). ``remove()`` of the handle ends it.
 
     Raises:
-        ValueError: ``model`` has no parametrised weight.
+        ValueError: ``model`` has no weight that passes through ``sign``, or ``optimizer`` trains none
+            of them. Weights that it does not train stay as they are.
     """
-    behind = [p for n, p in model.named_parameters() if n.endswith(".weight.original")]
-    if not behind:
+    found = [
+        model.get_parameter(f"{name}.parametrizations.weight.original".lstrip("."))
+        for name, layer in ensemble.template(model).named_modules()
+        if parametrize.is_parametrized(layer, "weight")
+        and any(getattr(step, "function", None) is sign for step in layer.parametrizations.weight)
+    ]
+    if not found:
         raise ValueError("model must have weights that pass through a sign, got none")
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    behind = [p for p in found if id(p) in trained and p.requires_grad]
+    if not behind:
+        raise ValueError("optimizer must train weights of the model that pass through a sign")
 
     @torch.no_grad()
     def clip(*_: object) -> None:
@@ -159,11 +179,17 @@ def hold_in_range(
 
 def pack(x: Tensor) -> Tensor:
     """Signs as bits: (…, n) numbers -> (…, ⌈n/64⌉) int64 words, a set bit where x >= 0. The last
-    word is filled up with zeros."""
-    bits = np.packbits((x >= 0).numpy(), axis=-1, bitorder="little")  # (…, ⌈n/8⌉) bytes
-    filled = np.zeros((*bits.shape[:-1], -(-x.shape[-1] // 64) * 8), dtype=np.uint8)
-    filled[..., : bits.shape[-1]] = bits
-    return torch.from_numpy(filled.view(np.int64))
+    word is filled up with zeros. Computed on the CPU, returned on x's device.
+
+    Raises:
+        ValueError: a single number, or NaN, which has no sign.
+    """
+    if x.dim() == 0 or x.isnan().any():
+        raise ValueError(f"x must be (…, n) without NaN, got shape {tuple(x.shape)}")
+    bits = np.packbits((x >= 0).cpu().numpy(), axis=-1, bitorder="little")  # (…, ⌈n/8⌉) bytes
+    words = np.zeros((*bits.shape[:-1], -(-x.shape[-1] // 64)), dtype=np.int64)
+    words.view(np.uint8)[..., : bits.shape[-1]] = bits
+    return torch.from_numpy(words).to(x.device)
 
 
 def packed_matmul(a: Tensor, b: Tensor, n: int) -> Tensor:
@@ -179,21 +205,29 @@ def packed_matmul(a: Tensor, b: Tensor, n: int) -> Tensor:
         b: (words, k), columns of length n: ``pack(...).t()``, best contiguous.
 
     Returns:
-        (i, k) int32.
+        (i, k) int32, on a's device; computed on the CPU.
+
+    Raises:
+        TypeError: not words from ``pack``.
+        ValueError: shapes that do not belong to ``n``, or ``n`` no positive integer.
     """
+    check_counts(n=n)
     words = -(-n // 64)
+    for name, bits in (("a", a), ("b", b)):
+        if bits.dtype != torch.int64:
+            raise TypeError(f"{name} must be int64 words from pack, got {bits.dtype}")
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != words or b.shape[0] != words:
         raise ValueError(
-            f"a must have {words} words a row and b {words} a column for n={n}, "
+            f"a must have {words} words per row and b {words} per column for n={n}, "
             f"got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
     different = np.empty((a.shape[0], b.shape[1]), dtype=np.int32)
-    columns = b.numpy()
-    for i, row in enumerate(a.numpy()):  # a row at a time: (words, k) stays in the cache
+    columns = b.cpu().numpy()
+    for i, row in enumerate(a.cpu().numpy()):  # a row at a time: (words, k) stays in the cache
         # As unsigned numbers: NumPy counts the bits of |x| if x is signed.
         bits = (row[:, None] ^ columns).view(np.uint64)
         different[i] = np.bitwise_count(bits).sum(0, dtype=np.int32)
-    return torch.from_numpy(n - 2 * different)
+    return torch.from_numpy(n - 2 * different).to(a.device)
 
 
 class PackedLinear(nn.Module):
@@ -201,36 +235,53 @@ class PackedLinear(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
+        if weight.dim() != 2:
+            raise ValueError(f"weight must be (out, in), got shape {tuple(weight.shape)}")
         self.n = weight.shape[1]
         self.register_buffer("words", pack(weight.detach()).t().contiguous())  # (⌈in/64⌉, out)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 2 or x.shape[1] != self.n:  # other widths may need as many words
+            raise ValueError(f"x must be (batch, {self.n}), got shape {tuple(x.shape)}")
         return packed_matmul(pack(x), self.words, self.n).to(x.dtype)
 
 
 def packed(model: nn.Sequential) -> nn.Sequential:
-    """A ``bnn`` for use: one bit a weight, products by XOR and bit count, the same outputs to the
-    last bit. Batch norm stays in float32.
+    """A ``bnn`` for use: one bit per weight, products by XOR and bit count, the same outputs to the
+    last bit. Batch norm stays as it is. A copy, in evaluation mode.
 
     Raises:
-        TypeError: ``model`` is not an ``nn.Sequential`` of flatten, batch norm, sign and binary
-            linear layers.
+        TypeError: ``model`` is not an ``nn.Sequential`` of flatten, batch norm, and signs that are
+            each followed by a linear layer of ±1 without bias.
     """
     if not isinstance(model, nn.Sequential):
         raise TypeError(f"model must be an nn.Sequential from bnn, got {type(model).__name__}")
-    layers = OrderedDict[str, nn.Module]()
-    before: nn.Module | None = None
-    for name, layer in model.named_children():
-        if isinstance(layer, nn.Linear) and isinstance(before, Sign) and layer.bias is None:
-            layers[name] = PackedLinear(layer.weight)
-        elif isinstance(layer, (nn.Flatten, nn.BatchNorm1d)):
-            layers[name] = layer
-        elif not isinstance(layer, Sign):
+    parts = OrderedDict[str, nn.Module]()
+    signed = False  # whether the layer before was a sign
+    for name, layer in layers.copied(model).named_children():
+        if isinstance(layer, Sign) and not signed:
+            signed = True
+        elif signed and _binary_linear(layer):
+            parts[name], signed = PackedLinear(layer.weight), False
+        elif isinstance(layer, (nn.Flatten, nn.BatchNorm1d)) and not signed:
+            parts[name] = layer
+        else:
             raise TypeError(f"model must be made by bnn, got {name!r}: {layer}")
-        before = layer
-    return nn.Sequential(layers).eval()
+    if signed:
+        raise TypeError("model must be made by bnn, got a sign at its end")
+    return nn.Sequential(parts).eval()
+
+
+def _binary_linear(layer: nn.Module) -> bool:
+    if not isinstance(layer, nn.Linear) or layer.bias is not None:
+        return False
+    return bool((layer.weight.abs() == 1).all())
 
 
 def _check_weight(weight: Tensor) -> None:
-    if weight.numel() == 0 or not weight.isfinite().all():
-        raise ValueError(f"weight must hold finite numbers, at least one, got {weight}")
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        found = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+        raise TypeError(f"weight must be a floating-point tensor, got {found}")
+    if weight.dim() == 0 or weight.numel() == 0:
+        raise ValueError(f"weight must be (out, …) and not empty, got shape {tuple(weight.shape)}")
+    layers.check_finite("weight", weight)

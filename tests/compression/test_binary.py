@@ -161,7 +161,7 @@ def test_a_binary_network_learns_and_is_binary(trained):
         assert set(layer.weight.unique().tolist()) == {-1.0, 1.0}
         assert layer.parametrizations.weight.original.abs().max() <= 1
     seen = quantization.layer_inputs(net, test.x)
-    assert all(set(x.unique().tolist()) == {-1.0, 1.0} for x in seen.values())
+    assert all(set(x.unique().tolist()) == {-1.0, 1.0} for (x,) in seen.values())
 
 
 def test_weights_behind_the_signs_stay_within_one():
@@ -211,16 +211,153 @@ def test_the_same_seed_gives_the_same_network():
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("method", [binary.binarize, binary.ternarize])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_half_precision_is_that_of_the_same_numbers_in_double(method, per_channel, dtype):
+    weight = numbers(6, 3000)
+    weight[0], weight[1] = 0, 0.3  # dead, constant
+    weight[2] *= 1e-4
+    weight[3] *= 1e4
+    weight = weight.to(dtype)
+    values, scale = method(weight, per_channel=per_channel)
+    wanted, exact = method(weight.double(), per_channel=per_channel)
+    assert values.dtype == scale.dtype == dtype and torch.equal(values.double(), wanted)
+    assert torch.allclose(scale.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-7)
+    train_with = binary.binary_weight if method is binary.binarize else binary.ternary_weight
+    if per_channel:
+        product = (wanted * exact).to(dtype)
+        assert torch.allclose(
+            train_with(weight), product, rtol=1e-2 if dtype != torch.float64 else 0
+        )
+        assert train_with(weight).dtype == dtype
+
+
+@pytest.mark.parametrize("method", [binary.binarize, binary.ternarize])
+def test_a_vector_has_a_scale_per_number(method):
+    values, scale = method(torch.tensor([2.0, -3.0, 0.5]), per_channel=True)
+    assert values.tolist() == [1, -1, 1] and scale.tolist() == [2, 3, 0.5]
+
+
+@pytest.mark.parametrize("function", [binary.binary_weight, binary.ternary_weight])
+def test_a_transposed_convolution_has_a_scale_per_output(function):
+    layer = nn.ConvTranspose2d(2, 3, 1, bias=False)
+    layer.weight.data = torch.tensor([[1.0, 100, 0.01], [1.0, 50, -0.01]]).view(2, 3, 1, 1)
+    got = parametrized.attach(layer, function).weight.view(2, 3)
+    for out in range(3):
+        assert torch.equal(got[:, out], function(layer.weight[:, out].view(1, 2)).flatten())
+
+
+def test_sign_passes_on_what_is_not_a_number():
+    x = torch.tensor([math.nan, math.inf, -math.inf]).requires_grad_()
+    y = binary.sign(x)
+    assert y[0].isnan() and y[1:].tolist() == [1, -1]
+    y[1:].sum().backward()
+    assert x.grad.tolist() == [0, 0, 0]
+
+
+def test_only_signed_weights_that_the_optimizer_trains_are_held():
+    net = nn.Sequential(
+        parametrized.attach(nn.Linear(3, 3, bias=False), binary.sign),
+        parametrized.attach(nn.Linear(3, 3, bias=False), binary.sign),
+        quantization.qat(nn.Linear(3, 3, bias=False), 4),
+        parametrized.attach(nn.Linear(3, 3, bias=False), binary.sign).requires_grad_(False),
+    )
+    behind = [layer.parametrizations.weight.original for layer in net]
+    for weight in behind:
+        weight.data.fill_(5)
+    chosen = [behind[0], behind[2], behind[3]]
+    optimizer = torch.optim.SGD(chosen, lr=1.0)
+    binary.hold_in_range(optimizer, net)
+    assert [w.max().item() for w in behind] == [1, 5, 5, 5]
+
+    def closure():
+        optimizer.zero_grad()
+        loss = sum(w.square().sum() for w in chosen)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # 1 - 2 = -1 and, in range of no sign, 5 - 10 = -5
+    assert [w.max().item() for w in behind] == [-1, 5, -5, 5]
+
+
+def test_members_of_a_stack_are_held_too():
+    nets = [parametrized.attach(models.mlp((4, 3), seed=seed), binary.sign) for seed in range(2)]
+    stack = ensemble.stack(nets)
+    optimizer = torch.optim.SGD(stack.parameters(), lr=1.0)
+    binary.hold_in_range(optimizer, stack)
+    weight = dict(stack.named_parameters())["fc1.parametrizations.weight.original"]
+    weight.grad = torch.full_like(weight, 9)
+    optimizer.step()
+    assert (weight == -1).all()
+
+
+def test_packing_leaves_the_network_as_it_was(trained):
+    net, test = trained
+    net.train()
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    small = binary.packed(net)
+    assert all(m.training for m in net.modules()) and not small.training
+    small.train()
+    small(test.x[:50])  # its batch norms move, and they are its own
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+    net.eval()
+    plain = binary.packed(parametrized.folded(net))
+    with torch.no_grad():
+        assert torch.equal(plain(test.x), net(test.x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_packed_half_precision_is_the_network_in_half_precision(trained, dtype):
+    net, test = trained
+    half = parametrized.folded(net).to(dtype)
+    x = test.x[:40].to(dtype)
+    assert torch.equal(binary.packed(half)(x), half(x))
+
+
+def test_nothing_packs_to_nothing():
+    assert binary.pack(torch.zeros(0, 70)).shape == (0, 2)
+    assert binary.pack(torch.zeros(3, 0)).shape == (3, 0)
+    weight = torch.ones(3, 70, requires_grad=True)  # a parameter can be packed as it is
+    none = binary.packed_matmul(binary.pack(torch.zeros(0, 70)), binary.pack(weight).t(), 70)
+    assert none.shape == (0, 3)
+    assert binary.PackedLinear(weight)(torch.zeros(0, 70)).shape == (0, 3)
+
+
+def sign_then(*layers):
+    return nn.Sequential(nn.BatchNorm1d(4), binary.Sign(), *layers)
+
+
+def held(optimizer_of, model):
+    return lambda: binary.hold_in_range(training.sgd(optimizer_of), model)
+
+
 BAD = [
-    (lambda: binary.binarize(torch.tensor([math.nan])), ValueError, "weight must hold finite"),
-    (lambda: binary.ternarize(torch.zeros(0)), ValueError, "weight must hold finite numbers, at"),
+    (lambda: binary.binarize(torch.tensor([math.nan])), ValueError, "weight must be finite, got 1 NaN"),
+    (lambda: binary.ternarize(torch.zeros(0)), ValueError, r"not empty, got shape \(0,\)"),
     (lambda: binary.packed(models.mlp()), TypeError, "made by bnn, got 'fc1'"),
     (lambda: binary.packed(nn.ReLU()), TypeError, "model must be an nn.Sequential from bnn"),
     (lambda: binary.packed_matmul(binary.pack(torch.ones(1, 65)), binary.pack(torch.ones(3, 65)), 65),
-     ValueError, r"a must have 2 words a row and b 2 a column for n=65.*\(3, 2\)"),
+     ValueError, r"a must have 2 words per row and b 2 per column for n=65.*\(3, 2\)"),
     (lambda: binary.packed_matmul(binary.pack(torch.ones(1, 64)), binary.pack(torch.ones(1, 64)), 65),
      ValueError, "a must have 2 words"),
     (lambda: binary.hold_in_range(training.sgd(models.mlp()), models.mlp()), ValueError, "model must have weights"),
+    (lambda: binary.binarize(torch.tensor([math.inf, 1.0])), ValueError, "weight must be finite, got 1"),
+    (lambda: binary.ternarize(torch.tensor(1.0)), ValueError, r"weight must be \(out, …\)"),
+    (lambda: binary.binarize(torch.ones(2, 2).int()), TypeError, "weight must be a floating.*int32"),
+    (lambda: binary.ternarize([1.0]), TypeError, "weight must be a floating-point tensor, got list"),
+    (lambda: binary.pack(torch.tensor([math.nan, 1.0])), ValueError, r"x must be \(…, n\) without NaN"),
+    (lambda: binary.pack(torch.tensor(1.0)), ValueError, r"x must be \(…, n\)"),
+    (lambda: binary.packed_matmul(torch.ones(1, 1), torch.ones(1, 1), 3), TypeError, "a must be int64"),
+    (lambda: binary.packed_matmul(binary.pack(torch.ones(1, 1)), binary.pack(torch.ones(1, 1)), 0),
+     ValueError, "n must be a positive integer"),
+    (lambda: binary.PackedLinear(torch.ones(3)), ValueError, r"weight must be \(out, in\)"),
+    (lambda: binary.PackedLinear(torch.ones(3, 60))(torch.ones(2, 64)), ValueError, r"x must be \(batch, 60\)"),
+    (lambda: binary.packed(sign_then(nn.Linear(4, 3, bias=False))), TypeError, "made by bnn, got '2'"),
+    (lambda: binary.packed(sign_then()), TypeError, "got a sign at its end"),
+    (lambda: binary.packed(sign_then(nn.BatchNorm1d(4))), TypeError, "made by bnn, got '2'"),
+    (held(models.mlp(), binary.bnn()), ValueError, "optimizer must train weights of the model"),
+    (held(binary.bnn(), quantization.qat(models.mlp(), 4)), ValueError, "model must have weights"),
     (lambda: binary.bnn((196,)), ValueError, "sizes must hold at least two"),
     (lambda: ensemble.stack([binary.bnn(), binary.bnn()]), ValueError, "no buffers"),
 ]  # fmt: skip
