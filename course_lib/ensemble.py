@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Identity, nn.Dropout)
 HOOKS = {"forward": "_forward_hooks", "forward pre": "_forward_pre_hooks"}
 HOOKS |= {"backward": "_backward_hooks", "backward pre": "_backward_pre_hooks"}
+BARE = frozenset(vars(nn.Module()))  # what every module has: parameters, modules, its mode
 
 
 def stack(models: Sequence[nn.Module]) -> "Stack":
@@ -119,7 +120,6 @@ class Stack(nn.Module):
         super().__init__()
         self._size = len(models)
         self._template = (copy.deepcopy(models[0]),)  # in a tuple: not a submodule, not trained
-        self._template[0].zero_grad()
         self._names = _names(models[0])
         self._is_mlp, self._plain = _is_mlp(models[0]), _plain(models[0])
         for name, p in models[0].named_parameters():
@@ -361,8 +361,7 @@ def _check_alike(argument: str, model: nn.Module, first: nn.Module) -> None:
 
 def _same_layer(a: nn.Module, b: nn.Module) -> bool:
     kinds = [parametrize.type_before_parametrizations(m) for m in (a, b)]
-    common = vars(nn.Module()).keys()  # parameters, modules, mode: compared by others, or free
-    own = [{k: v for k, v in vars(m).items() if k not in common} for m in (a, b)]
+    own = [{k: v for k, v in vars(m).items() if k not in BARE} for m in (a, b)]
     return kinds[0] is kinds[1] and _same(*own)
 
 

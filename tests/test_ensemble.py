@@ -707,6 +707,15 @@ def test_networks_are_alike_that_could_be_stacked():
     assert not ensemble.alike(others[2], copy.deepcopy(others[2]))  # nor can two batch norms
 
 
+def test_alike_says_what_stack_would_say():
+    net = models.mlp((4, 3))
+    assert ensemble.alike(net, models.mlp((4, 3), seed=1))
+    assert not ensemble.alike(net, models.mlp((4, 2)))
+    assert not ensemble.alike(with_hook("forward_hook"), models.mlp())
+    assert not ensemble.alike(models.mlp(), with_hook("forward_hook"))
+    assert not ensemble.alike(PAIR, nn.Sequential(nn.Linear(3, 3), nn.Tanh()))
+
+
 def test_unstack_takes_stacks_only():
     with pytest.raises(TypeError, match="stacked must be made by stack, got Sequential"):
         ensemble.unstack(models.mlp())
