@@ -43,6 +43,7 @@ def test_a_cut_off_file_is_named(tmp_path, cut):
         files.load("state", path)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_other_files_are_named(tmp_path):
     path = tmp_path / "s.pt"
     for data in (b"hello", b"\x80\x04", b"PK\x03\x04" + bytes(100), bytes(1000)):
