@@ -1,4 +1,4 @@
-"""Scores: one number a weight that says how much it is worth keeping. Higher means keep.
+"""Scores: one number per weight that says how much it is worth keeping. Higher means keep.
 
 In scope are the weights of linear and convolution layers (``layers.weights``).
 """
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from course_lib import layers
+from course_lib.data import check_seed
 from course_lib.pruning import masks
 from course_lib.pruning.masks import Masks
 from course_lib.training import evaluating
@@ -30,7 +31,8 @@ def magnitude(model: nn.Module) -> Scores:
         Scores: parameter name -> tensor of the parameter's shape, >= 0.
 
     Raises:
-        ValueError: ``model`` has no linear or convolution layer, or a weight that is NaN.
+        ValueError: ``model`` has no linear or convolution layer, one whose weight is not a plain
+            parameter, or a weight that is not finite.
     """
     return {name: weight.abs() for name, weight in layers.weights(model).items()}
 
@@ -39,11 +41,13 @@ def random(model: nn.Module, *, seed: int) -> Scores:
     """Uniform random numbers in [0, 1): the control every other criterion has to beat.
 
     Returns:
-        Scores: parameter name -> tensor of the parameter's shape, the same for the same ``seed``.
+        Scores: parameter name -> float32 tensor of the parameter's shape, the same for the same
+        ``seed``.
 
     Raises:
-        ValueError: as ``magnitude``.
+        ValueError: as ``magnitude``. TypeError: a seed that is no integer.
     """
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     return {
         # Drawn on the CPU, so that a GPU sees the same numbers.
@@ -65,8 +69,9 @@ def snip(
               g_j = \left.\frac{\partial L(c \odot w)}{\partial c_j}\right|_{c = 1}
                   = w_j \frac{\partial L}{\partial w_j}
 
-    Returned is :math:`|g_j|`: the sum in the denominator is one positive number for the whole
-    network and changes no ranking, neither within layers nor over all of them.
+    The function returns :math:`|g_j|`: the sum in the denominator is one positive number for the
+    whole network and changes no ranking, neither within layers nor over all of them. Half precision
+    is computed in float32, and the scores are float32 then.
 
     Source: Lee et al. 2019, section 4.1, equations 5 and 6, read in the paper's own text. (There the
     sum runs over all parameters; the authors' code scores biases too.)
@@ -78,15 +83,17 @@ def snip(
             removed scores -inf.
 
     Returns:
-        Scores: parameter name -> tensor of the parameter's shape, >= 0 (or -inf).
+        Scores: parameter name -> tensor of the parameter's shape, >= 0 (or -inf). A layer that the
+        model does not use scores 0, a tied weight once, for all its uses together.
 
     Raises:
-        ValueError: as ``magnitude``; an empty batch; a loss that is not one finite number; masks
-            that do not fit the scored weights.
+        ValueError: as ``magnitude``; a batch that is empty or fits neither model nor loss; a loss or
+            gradient that is not finite, or a loss of more than one number; masks that do not fit the
+            scored weights.
         TypeError: masks that are not bool.
     """
     weights, gradients = _gradients(model, batch, loss, within)
-    return _lowest({n: (w * gradients[n]).abs() for n, w in weights.items()}, within)
+    return lowest({n: (w * gradients[n]).abs() for n, w in weights.items()}, within)
 
 
 def taylor(
@@ -113,7 +120,7 @@ def taylor(
         as ``snip``.
     """
     weights, gradients = _gradients(model, batch, loss, within)
-    return _lowest({n: (w * gradients[n]).square() for n, w in weights.items()}, within)
+    return lowest({n: (w * gradients[n]).square() for n, w in weights.items()}, within)
 
 
 def synflow(model: nn.Module, input_shape: Sequence[int], *, within: Masks | None = None) -> Scores:
@@ -146,24 +153,27 @@ def synflow(model: nn.Module, input_shape: Sequence[int], *, within: Masks | Non
         Scores: parameter name -> float64 tensor of the parameter's shape, >= 0 (or -inf).
 
     Raises:
-        ValueError: as ``magnitude``; a flow beyond float64; masks that do not fit.
-        TypeError: masks that are not bool.
+        ValueError: as ``magnitude``; a shape that does not fit the model; a flow beyond float64;
+            masks that do not fit.
+        TypeError: masks that are not bool, a model that returns no tensor.
     """
-    weights = {n: w.abs().double() for n, w in _masked(model, within).items()}
+    weights = {n: w.abs().double() for n, w in masked(model, within).items()}
     others = dict(model.named_parameters()) | dict(model.named_buffers())
     others = {n: t.detach().abs().double() for n, t in others.items() if t.is_floating_point()}
-    ones = torch.ones(
-        1, *input_shape, dtype=torch.float64, device=next(iter(weights.values())).device
-    )
+    device = next(iter(weights.values())).device
+    ones = torch.ones(1, *_checked_shape(input_shape), dtype=torch.float64, device=device)
 
     def flow(weights: dict[str, Tensor]) -> Tensor:
-        return functional_call(model, others | weights, (ones,)).sum()
+        out = _run("input_shape", model, others | weights, ones)
+        if not isinstance(out, Tensor):
+            raise TypeError(f"model must return a tensor, got {type(out).__name__}")
+        return out.sum()
 
-    with evaluating(model):
+    with evaluating(model), torch.compiler.set_stance("force_eager"):
         if not (total := flow(weights)).isfinite():
             raise ValueError(f"model must have a finite flow in float64, got {total.item()}")
         gradients = grad(flow)(weights)
-    return _lowest({n: w * gradients[n] for n, w in weights.items()}, within)
+    return lowest({n: w * gradients[n] for n, w in weights.items()}, within)
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
@@ -174,37 +184,99 @@ def check_batch(x: Tensor, y: Tensor) -> None:
         )
 
 
+def loss_on(
+    model: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss
+) -> Callable[[dict[str, Tensor]], Tensor]:
+    """The loss on the batch as a function of the parameters, name -> tensor; those it is not given
+    are constants. The model, which the caller puts in evaluation mode, stays as it is.
+
+    Raises:
+        ValueError: an empty batch; the function: a batch that does not fit, a loss that is not one
+            number.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise ValueError(f"batch must be a pair, inputs and targets, got {type(batch).__name__}")
+    x, y = batch
+    check_batch(x, y)
+    constants = dict(model.named_parameters()) | dict(model.named_buffers())
+    constants = {n: layers.at_least_float32(t.detach()) for n, t in constants.items()}
+    x = layers.at_least_float32(x)
+
+    def value(parameters: dict[str, Tensor]) -> Tensor:
+        out = _run("batch", model, constants | parameters, x)
+        try:
+            found = loss(out, y)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"batch must have targets that fit the loss: {error}") from error
+        if not isinstance(found, Tensor) or found.dim():
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"loss must give one number, got shape {shape}")
+        return found
+
+    return value
+
+
+def _run(argument: str, model: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+    """``model(x)`` with other parameters, or a ValueError that names the caller's argument."""
+    try:
+        return functional_call(model, parameters, (x,))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"{argument} must fit the model, which cannot be run on an input of shape "
+            f"{tuple(x.shape)}, {x.dtype}: {error}"
+        ) from error
+
+
+def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    sides = tuple(shape) if isinstance(shape, Sequence) else ()
+    if not sides or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sides):
+        raise ValueError(
+            f"input_shape must be positive integers, (channels, height, width), got {shape!r}"
+        )
+    return sides
+
+
 def _gradients(
     model: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, within: Masks | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The weights under ``within`` and the gradient of the loss there; the model stays as it is."""
-    weights = _masked(model, within)
-    x, y = batch
-    check_batch(x, y)
-    others = {n: p.detach() for n, p in model.named_parameters()}  # biases are constants here
+    weights = {n: layers.at_least_float32(w) for n, w in masked(model, within).items()}
+    objective = loss_on(model, batch, loss)
 
-    def objective(weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        value = loss(functional_call(model, others | weights, (x,)), y)
-        if value.dim():
-            raise ValueError(f"loss must give one number, got shape {tuple(value.shape)}")
+    def twice(weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        value = objective(weights)
         return value, value
 
-    with evaluating(model):
-        gradients, value = grad(objective, has_aux=True)(weights)
+    with evaluating(model), torch.compiler.set_stance("force_eager"):
+        gradients, value = grad(twice, has_aux=True)(weights)
     if not value.isfinite():
         raise ValueError(f"loss must be finite on batch, got {value.item()}")
+    for name, gradient in gradients.items():
+        layers.check_finite(f"the gradient of the loss on batch in {name!r}", gradient)
     return weights, gradients
 
 
-def _masked(model: nn.Module, within: Masks | None) -> dict[str, Tensor]:
-    """The scored weights as an earlier round's masks leave them; copies where masked."""
+def masked(model: nn.Module, within: Masks | None) -> dict[str, Tensor]:
+    """The scored weights as an earlier round's masks leave them; copies where masked.
+
+    Raises:
+        ValueError, TypeError: masks that do not fit the scored weights; a model that torch spreads
+            over devices, which cannot be run with other weights than its own.
+    """
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise TypeError(f"model must be the network itself, model.module of {type(model).__name__}")
     weights = layers.weights(model)
     masks.check(within or {}, weights, "within", "the scored layers")
-    return weights | {n: weights[n].masked_fill(~keep, 0) for n, keep in (within or {}).items()}
+    return weights | _filled(weights, within, 0)
 
 
-def _lowest(scores: Scores, within: Masks | None) -> Scores:
+def lowest(scores: Scores, within: Masks | None) -> Scores:
     """-inf where ``within`` has removed: below every score, so that it stays removed."""
-    return scores | {
-        n: scores[n].masked_fill(~keep, -torch.inf) for n, keep in (within or {}).items()
+    return scores | _filled(scores, within, -torch.inf)
+
+
+def _filled(values: dict[str, Tensor], within: Masks | None, value: float) -> dict[str, Tensor]:
+    return {
+        n: values[n].masked_fill(~keep.to(values[n].device), value)
+        for n, keep in (within or {}).items()
     }

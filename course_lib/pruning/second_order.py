@@ -13,17 +13,13 @@ The expansion needs a minimum: train to convergence, and pass the ``weight_decay
 Compute in float64.
 """
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.utils import vector_to_parameters
 
 from course_lib import layers
 from course_lib.pruning.counting import check_sparsity
-from course_lib.pruning.criteria import Loss, Scores, check_batch
+from course_lib.pruning.criteria import Loss, Scores, loss_on, lowest, masked
 from course_lib.pruning.masks import Masks
 from course_lib.training import evaluating
 
@@ -36,6 +32,7 @@ def obd(
     loss: Loss = F.cross_entropy,
     *,
     weight_decay: float = 0.0,
+    within: Masks | None = None,
 ) -> Scores:
     r"""Optimal Brain Damage: what deleting a weight adds to the loss, by curvature alone.
 
@@ -52,17 +49,18 @@ def obd(
         batch: inputs and targets, usually the whole training set.
         loss: (model's output, targets) -> a scalar.
         weight_decay: λ of a term ½ λ ‖w‖² over all parameters that the training loss also had.
+        within: masks of an earlier round: the network is scored as they leave it, and what they
+            removed scores -inf.
 
     Returns:
         Scores: parameter name -> tensor of the parameter's shape. Negative where the curvature is.
 
     Raises:
-        ValueError: no linear or convolution layer, NaN weights, more than 5,000 parameters, an
-            empty batch.
+        ValueError: as ``criteria.snip``; more than 5,000 parameters, a Hessian that is not finite.
+        TypeError: masks that are not bool.
     """
-    h = hessian(model, batch, loss, weight_decay=weight_decay).diagonal()  # (P,)
-    w = _flat(model)  # (P,)
-    return _by_name(model, h * w.square() / 2)
+    h = hessian(model, batch, loss, weight_decay=weight_decay, within=within).diagonal()  # (P,)
+    return lowest(_by_name(model, h * _flat(model, within).square() / 2), within)
 
 
 def obs(
@@ -71,6 +69,7 @@ def obs(
     loss: Loss = F.cross_entropy,
     *,
     weight_decay: float = 0.0,
+    within: Masks | None = None,
 ) -> Scores:
     r"""Optimal Brain Surgeon's saliency: what deleting a weight adds to the loss if all others
     move to make up for it.
@@ -81,14 +80,15 @@ def obs(
     the paper only the abstract could be read, the equations' numbers are from memory).
 
     Args, Returns:
-        as ``obd``; the scores are of the first deletion. ``obs_prune`` goes on from there.
+        as ``obd``; the scores are of the first deletion. ``obs_prune`` goes on from there. With
+        ``within``, what was removed stays at zero while the others move.
 
     Raises:
-        ValueError: as ``obd``; a Hessian that is not positive definite (not a minimum).
+        ValueError: as ``obd``; a Hessian that is not positive definite (not a minimum); frozen
+            parameters, which cannot move.
     """
-    inverse = inverse_at(hessian(model, batch, loss, weight_decay=weight_decay))
-    w = _flat(model)
-    return _by_name(model, saliency(w, inverse))
+    w, inverse, _ = _at_minimum(model, batch, loss, weight_decay, within)
+    return lowest(_by_name(model, saliency(w, inverse)), within)
 
 
 def saliency(w: Tensor, inverse: Tensor) -> Tensor:
@@ -122,36 +122,45 @@ def obs_prune(
     model: nn.Module,
     batch: tuple[Tensor, Tensor],
     sparsity: float,
-    loss: Loss = F.cross_entropy,
     *,
+    loss: Loss = F.cross_entropy,
     weight_decay: float = 0.0,
+    within: Masks | None = None,
 ) -> tuple[nn.Module, Masks]:
     """Optimal Brain Surgeon down to a sparsity: delete the weight of lowest saliency, move the
     others, and again. One Hessian, of the network as given, serves all deletions; the paper
     computes it anew after each.
 
     Args:
-        sparsity: the fraction removed of the weights of linear and convolution layers,
-            ``round(sparsity * n)`` of them; of equal saliencies the later one goes.
-        batch, loss, weight_decay: as ``obs``.
+        sparsity: the fraction removed of the weights of linear and convolution layers, those already
+            gone included: ``round(sparsity * n)`` of them; of equal saliencies the later one goes.
+        loss, weight_decay, within: as ``obs``.
 
     Returns:
         A new model, with zeros where weights went, and their masks.
 
     Raises:
-        ValueError: as ``obs``; a sparsity outside [0, 1].
+        ValueError: as ``obs``; a sparsity outside [0, 1] or below that of ``within``.
     """
     sparsity = check_sparsity("sparsity", sparsity)
-    inverse = inverse_at(hessian(model, batch, loss, weight_decay=weight_decay))
-    w = _flat(model)
-    left = _in_scope(model)  # (P,) bool: may still be deleted
-    for _ in range(round(sparsity * int(left.sum()))):
+    pruned = layers.copied(model)
+    w, inverse, left = _at_minimum(model, batch, loss, weight_decay, within)
+    n = sum(weight.numel() for weight in layers.weights(model).values())
+    keep = n - round(sparsity * n)
+    if keep > int(left.sum()):
+        raise ValueError(
+            f"sparsity={sparsity!r} keeps {keep} of {n} weights, "
+            f"but within has only {int(left.sum())} left"
+        )
+    for _ in range(int(left.sum()) - keep):
         worth = saliency(w, inverse).masked_fill(~left, torch.inf)
         q = len(w) - 1 - int(worth.flip(0).argmin())
         w, inverse = delete(w, inverse, q)
         left[q] = False
-    pruned = copy.deepcopy(model)
-    vector_to_parameters(w, pruned.parameters())
+    parameters = list(pruned.parameters())
+    with torch.no_grad():
+        for p, part in zip(parameters, w.split([p.numel() for p in parameters]), strict=True):
+            p.copy_(part.view_as(p))
     return pruned, _by_name(model, left)
 
 
@@ -161,26 +170,30 @@ def hessian(
     loss: Loss = F.cross_entropy,
     *,
     weight_decay: float = 0.0,
+    within: Masks | None = None,
 ) -> Tensor:
-    """The exact Hessian of the loss over all P parameters, (P, P).
+    """The exact Hessian of the loss over all P parameters, (P, P); half precision in float32.
 
     Raises:
-        ValueError: as ``obd``.
+        ValueError, TypeError: as ``obd``.
     """
-    layers.weights(model)  # refuses a model with nothing to prune, and NaN
-    parameters = {n: p.detach() for n, p in model.named_parameters()}
-    if (n := sum(p.numel() for p in parameters.values())) > LARGEST:
-        raise ValueError(f"model must have at most {LARGEST:,} parameters, got {n:,}")
-    x, y = batch
-    check_batch(x, y)
+    w = _flat(model, within)  # refuses a model with nothing to prune, NaN, masks that do not fit
+    if len(w) > LARGEST:
+        raise ValueError(f"model must have at most {LARGEST:,} parameters, got {len(w):,}")
+    if not 0 <= weight_decay < float("inf"):
+        raise ValueError(f"weight_decay must be finite and >= 0, got {weight_decay!r}")
+    shapes = {n: p.shape for n, p in model.named_parameters()}
+    objective = loss_on(model, batch, loss)
 
     def energy(w: Tensor) -> Tensor:  # (P,) -> ()
-        parts = w.split([p.numel() for p in parameters.values()])
-        named = {n: v.view_as(p) for (n, p), v in zip(parameters.items(), parts, strict=True)}
-        return loss(functional_call(model, named, (x,)), y) + weight_decay / 2 * w.square().sum()
+        parts = w.split([shape.numel() for shape in shapes.values()])
+        named = {n: v.view(shape) for (n, shape), v in zip(shapes.items(), parts, strict=True)}
+        return objective(named) + weight_decay / 2 * w.square().sum()
 
-    with evaluating(model):
-        return torch.func.hessian(energy)(_flat(model))
+    with evaluating(model), torch.compiler.set_stance("force_eager"):
+        found = torch.func.hessian(energy)(w)
+    layers.check_finite("the Hessian of the loss on batch", found)
+    return found
 
 
 def inverse_at(h: Tensor) -> Tensor:
@@ -230,21 +243,38 @@ def inverse_by_recursion(x: Tensor, alpha: float) -> Tensor:
     return inverse
 
 
-def _flat(model: nn.Module) -> Tensor:
-    """All parameters in a row, (P,), whatever their memory format."""
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+def _flat(model: nn.Module, within: Masks | None = None) -> Tensor:
+    """All parameters in a row, (P,), as ``within`` leaves them, whatever their memory format."""
+    parameters = {n: p.detach() for n, p in model.named_parameters()} | masked(model, within)
+    return torch.cat([layers.at_least_float32(p).flatten() for p in parameters.values()])
 
 
-def _in_scope(model: nn.Module) -> Tensor:
-    """(P,) bool: True for the weights of linear and convolution layers."""
-    scope = layers.weights(model)
-    return torch.cat(
-        [torch.full((p.numel(),), n in scope, device=p.device) for n, p in model.named_parameters()]
-    )
+def _at_minimum(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    loss: Loss,
+    weight_decay: float,
+    within: Masks | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Parameters, (P,), inverse Hessian, (P, P), and which may still be deleted, (P,) bool. Rows and
+    columns of what ``within`` has removed are 0, so that it stays where it is."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            raise ValueError(f"model must have no frozen parameter, which OBS would move: {name!r}")
+    h = hessian(model, batch, loss, weight_decay=weight_decay, within=within)
+    scope, alive, left = layers.weights(model), [], []
+    for name, p in model.named_parameters():
+        keep = (within or {}).get(name, torch.ones_like(p, dtype=torch.bool))
+        alive.append(keep.to(p.device).flatten())
+        left.append(alive[-1] & (name in scope))
+    inverse = torch.zeros_like(h)
+    places = torch.cat(alive).nonzero().flatten()
+    inverse[places[:, None], places] = inverse_at(h[places][:, places])
+    return _flat(model, within), inverse, torch.cat(left)
 
 
 def _by_name(model: nn.Module, flat: Tensor) -> dict[str, Tensor]:
     """A flat tensor over all parameters as a dict over the prunable ones."""
     sizes = {n: p.numel() for n, p in model.named_parameters()}
     parts = dict(zip(sizes, flat.split(list(sizes.values())), strict=True))
-    return {n: parts[n].view_as(w) for n, w in layers.weights(model).items()}
+    return {n: parts[n].view(w.shape) for n, w in layers.weights(model).items()}

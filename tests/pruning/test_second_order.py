@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
-from course_lib import models
+from course_lib import layers, models
 from course_lib.pruning import allocate, criteria, masks, second_order
 
 
@@ -126,7 +126,7 @@ def test_surgeon_deletes_what_a_greedy_search_with_refitting_deletes():
             return (d @ h @ d).item()
 
         gone = [*gone, min(options, key=cost)]
-        pruned, keep = second_order.obs_prune(model, batch, count / 6, half_squared_error)
+        pruned, keep = second_order.obs_prune(model, batch, count / 6, loss=half_squared_error)
         assert (~keep["weight"]).flatten().nonzero().flatten().tolist() == sorted(gone)
         found = parameters_to_vector(pruned.parameters()).detach()
         assert torch.allclose(found, constrained_minimum(h, start, gone), atol=1e-10)
@@ -185,7 +185,7 @@ def test_on_xor_obs_deletes_the_right_weights_and_magnitude_and_obd_the_wrong_on
     for seed in range(5):
         model, batch = xor_net(seed)
         assert solves(model, batch)
-        pruned, keep = second_order.obs_prune(model, batch, 3 / 9, loss, weight_decay=0.01)
+        pruned, keep = second_order.obs_prune(model, batch, 3 / 9, loss=loss, weight_decay=0.01)
         assert sum(int((~m).sum()) for m in keep.values()) == 3
         assert solves(pruned, batch)
         for score in (
@@ -202,7 +202,7 @@ def test_scope_is_the_weights_and_the_rest_moves_and_the_model_stays():
     model.train()
     before = copy.deepcopy(model.state_dict())
     pruned, keep = second_order.obs_prune(
-        model, batch, 0.5, F.binary_cross_entropy_with_logits, weight_decay=0.01
+        model, batch, 0.5, loss=F.binary_cross_entropy_with_logits, weight_decay=0.01
     )
     assert list(keep) == ["fc1.weight", "fc2.weight"]
     assert sum(int((~m).sum()) for m in keep.values()) == round(0.5 * 9)
@@ -213,7 +213,7 @@ def test_scope_is_the_weights_and_the_rest_moves_and_the_model_stays():
         p.grad is not None for p in model.parameters()
     )  # as LBFGS left it
     same, everything = second_order.obs_prune(
-        model, batch, 0, F.binary_cross_entropy_with_logits, weight_decay=0.01
+        model, batch, 0, loss=F.binary_cross_entropy_with_logits, weight_decay=0.01
     )
     assert all(torch.equal(before[n], t) for n, t in same.state_dict().items())
     assert all(m.all() for m in everything.values())
@@ -225,7 +225,7 @@ def test_of_equal_saliencies_the_later_goes():
         model.weight.fill_(1.0)
         model.bias.zero_()
     x = torch.cat([torch.eye(4), -torch.eye(4)]).double()  # H is a multiple of the identity
-    _, keep = second_order.obs_prune(model, (x, model(x).detach()), 0.5, half_squared_error)
+    _, keep = second_order.obs_prune(model, (x, model(x).detach()), 0.5, loss=half_squared_error)
     assert keep["weight"].tolist() == [[True, True, False, False]]
 
 
@@ -236,10 +236,84 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="at least one, got 40 and 0"):
         second_order.obd(model, (batch[0], batch[1][:0]), half_squared_error)
     with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\].*got 1.5"):
-        second_order.obs_prune(model, batch, 1.5, half_squared_error)
+        second_order.obs_prune(model, batch, 1.5, loss=half_squared_error)
     with pytest.raises(ValueError, match="got ReLU without one"):
         second_order.obs(nn.ReLU(), batch)
     with pytest.raises(ValueError, match="Hessian must be positive definite, but its smallest"):
         second_order.obs(model, batch, lambda out, y: -half_squared_error(out, y))
     with pytest.raises(ValueError, match="alpha positive, got shape"):
         second_order.inverse_by_recursion(batch[0], 0.0)
+
+
+def everything_but(model, gone):
+    keep = {n: torch.ones_like(w, dtype=torch.bool) for n, w in layers.weights(model).items()}
+    keep["weight"].view(-1)[gone] = False
+    return keep
+
+
+@pytest.mark.parametrize("gone", [[0], [4, 1], [2, 5, 3]])
+def test_within_scores_what_earlier_rounds_left(gone):
+    """OBD: the change of the loss as the masked network loses one weight more. OBS: that of the
+    constrained minimum, the removed ones staying at zero."""
+    model, batch = fitted(n_in=6, n_out=1, seed=3)
+    keep = everything_but(model, gone)
+    cut = copy.deepcopy(model)
+    masks.apply(cut, keep)
+    # Away from the dense minimum: back to the minimum of what is left, as the expansion asks.
+    h = second_order.hessian(model, batch, half_squared_error)
+    w = parameters_to_vector(model.parameters()).detach()
+    nn.utils.vector_to_parameters(constrained_minimum(h, w, gone), cut.parameters())
+    with torch.no_grad():
+        cut.weight.view(-1)[gone] = 0
+    given = copy.deepcopy(cut)
+    with torch.no_grad():
+        given.weight.view(-1)[gone] = 7.0  # under the mask: it must not matter
+    base, start = energy(cut, batch), parameters_to_vector(cut.parameters()).detach()
+    obd = second_order.obd(given, batch, half_squared_error, within=keep)["weight"].flatten()
+    obs = second_order.obs(given, batch, half_squared_error, within=keep)["weight"].flatten()
+    assert (obd[gone] == -torch.inf).all() and (obs[gone] == -torch.inf).all()
+    for q in set(range(6)) - set(gone):
+        one = copy.deepcopy(cut)
+        one.weight.data.view(-1)[q] = 0
+        assert obd[q].item() == pytest.approx(energy(one, batch) - base, abs=1e-12)
+        moved = constrained_minimum(h, w, [*gone, q])
+        nn.utils.vector_to_parameters(moved, one.parameters())
+        assert obs[q].item() == pytest.approx(energy(one, batch) - base, abs=1e-12)
+    assert start[gone].eq(0).all()
+
+
+def test_pruning_in_two_rounds_is_pruning_in_one():
+    model, batch = fitted(n_in=6, n_out=1, seed=3)
+    once, keep = second_order.obs_prune(model, batch, 4 / 6, loss=half_squared_error)
+    half, first = second_order.obs_prune(model, batch, 2 / 6, loss=half_squared_error)
+    twice, second = second_order.obs_prune(
+        half, batch, 4 / 6, loss=half_squared_error, within=first
+    )
+    assert torch.equal(keep["weight"], second["weight"])  # a quadratic: H stays what it was
+    for p, q in zip(once.parameters(), twice.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-10)
+    with pytest.raises(ValueError, match="keeps 5 of 6 weights, but within has only 4 left"):
+        second_order.obs_prune(half, batch, 1 / 6, loss=half_squared_error, within=first)
+
+
+def test_a_pruned_model_shares_nothing_with_the_given_one_and_ties_stay():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    model[2].weight = model[0].weight
+    x = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)).double()
+    before = copy.deepcopy(model.state_dict())
+    pruned, keep = second_order.obs_prune(
+        model, (x, x), 0.5, loss=half_squared_error, weight_decay=10.0
+    )
+    assert list(keep) == ["0.weight"] and pruned[2].weight is pruned[0].weight
+    assert not pruned[0].weight[~keep["0.weight"]].any()
+    with torch.no_grad():
+        pruned[0].bias.fill_(9.0)
+    assert not (pruned[2].bias == 9).any()  # each parameter has its own memory
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+
+
+def test_a_weight_decay_that_is_none_is_named():
+    model, batch = fitted()
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="weight_decay must be finite and >= 0"):
+            second_order.obd(model, batch, half_squared_error, weight_decay=wrong)
