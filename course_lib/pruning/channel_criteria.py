@@ -113,7 +113,7 @@ def activation_std(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
     def deviation(a: Tensor) -> Tensor:  # (batch, channels, entries)
         if a.shape[2] == 1:
             if len(a) == 1:
-                raise ValueError("x must hold at least two examples, got one, of one entry a map")
+                raise ValueError("x must hold at least two examples, got one")
             return a.std((0, 2), correction=0)
         return a.std(2, correction=0).mean(0)
 
@@ -172,13 +172,13 @@ def taylor(
         return gated.to(z.dtype)
 
     with torch.enable_grad(), watching_reads(model, graph, gate):
-        n = len(batch[0])
-        cost = _cost(model, batch, loss).to(entries) * n  # a sum: each example's own gradient
+        cost, n = _cost(model, batch, loss).to(entries), len(batch[0])
         if not cost.requires_grad:
             raise ValueError("loss must depend on the model's output, got one without a gradient")
-        # d cost / d gate = sum over the map of dC/dz * z, for each example and channel.
+        # A sum over the batch, so that each example has its own gradient:
+        # d (n cost) / d gate = sum over the map of dC/dz * z, for each example and channel.
         slopes = torch.autograd.grad(
-            cost, list(gates.values()), allow_unused=True, materialize_grads=True
+            cost * n, list(gates.values()), allow_unused=True, materialize_grads=True
         )
     total = torch.zeros(n, len(entries)).to(entries)  # (batch, ids)
     for name, slope in zip(gates, slopes, strict=True):
