@@ -86,7 +86,7 @@ class Explorer(anywidget.AnyWidget):
         return proposal["value"]
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle, metadata = super()._repr_mimebundle_(**kwargs)
+        bundle, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         bundle |= {"text/plain": self.data["title"], "text/html": self._html()}
         return bundle, metadata
 
