@@ -13,6 +13,7 @@ import copy
 import functools
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -155,7 +156,7 @@ class Stack(nn.Module):
             one = functools.partial(torch.func.functional_call, self._template[0])
             return torch.stack([one(p, (x.clone(),)) for p in each])
         h = x.flatten(1).t()  # (in, B), one for all: columns, as in a = W x + b
-        for name, layer in self._template[0]._modules.items():
+        for name, layer in _layers(self._template[0]):
             if isinstance(layer, nn.Linear):
                 w, b = (self._stacked(parameters, name, layer, leaf) for leaf in ("weight", "bias"))
                 h = _affine(w, b, h)  # (K, out, B)
@@ -165,12 +166,16 @@ class Stack(nn.Module):
                 h = layer(h)
         return h.transpose(1, 2)  # (K, B, out)
 
-    def _stacked(self, parameters, name: str, layer: nn.Module, leaf: str) -> Tensor | None:
-        """A layer's weight or bias for all K members: (K, …), parametrisations applied to each."""
+    def _stacked(self, parameters, name: str, layer: nn.Module, leaf: str) -> Any:
+        """A layer's weight or bias for all K members: (K, …), parametrisations applied to each.
+        None: a layer without bias."""
         if not parametrize.is_parametrized(layer, leaf):
             return parameters.get(self._names.get(f"{name}.{leaf}"))
-        steps, place = layer.parametrizations[leaf], f"{name}.parametrizations.{leaf}"
-        own = {n: parameters[self._names[f"{place}.{n}"]] for n, _ in steps.named_parameters()}
+        place = f"parametrizations.{leaf}"
+        steps = layer.get_submodule(place)
+        own = {
+            n: parameters[self._names[f"{name}.{place}.{n}"]] for n, _ in steps.named_parameters()
+        }
 
         def one(p: dict[str, Tensor]) -> Tensor:
             return torch.func.functional_call(steps, p, ())
@@ -275,10 +280,15 @@ def _names(model: nn.Module) -> dict[str, str]:
     }
 
 
+def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """``named_children()``, but a layer that stands twice is named twice."""
+    return [(name, layer) for name, layer in model._modules.items() if layer is not None]
+
+
 def _is_mlp(model: nn.Module) -> bool:
     """Whether all members can be computed at once, layer by layer. Exact types: a subclass may
     compute anything."""
-    layers = list(model._modules.values()) if type(model) is nn.Sequential else []
+    layers = [layer for _, layer in _layers(model)] if type(model) is nn.Sequential else []
     kinds = [parametrize.type_before_parametrizations(layer) for layer in layers]
     return (
         nn.Linear in kinds
@@ -295,7 +305,7 @@ def _is_mlp(model: nn.Module) -> bool:
 def _plain(model: nn.Module) -> list[str]:
     """The names of an MLP's linear layers if only ReLUs stand between them and nothing is
     parametrised or tied, else none."""
-    layers = [(name, m) for name, m in model._modules.items() if not isinstance(m, nn.Flatten)]
+    layers = [(name, m) for name, m in _layers(model) if not isinstance(m, nn.Flatten)]
     linear = [name for name, m in layers if type(m) is nn.Linear]
     ties = len(_names(model)) > len(list(model.parameters()))
     kinds = [type(m) for _, m in layers]
@@ -362,22 +372,27 @@ def _check_alike(argument: str, model: nn.Module, first: nn.Module) -> None:
 def _same_layer(a: nn.Module, b: nn.Module) -> bool:
     kinds = [parametrize.type_before_parametrizations(m) for m in (a, b)]
     own = [{k: v for k, v in vars(m).items() if k not in BARE} for m in (a, b)]
-    return kinds[0] is kinds[1] and _same(*own)
+    return kinds[0] is kinds[1] and _same(own[0], own[1])
 
 
-def _same(a: object, b: object, within: tuple = ()) -> bool:
+def _same(a: Any, b: Any, within: tuple[tuple[int, int], ...] = ()) -> bool:
     """Whether two settings of a layer mean the same; functions by their code and what they hold."""
     if a is b or (id(a), id(b)) in within:  # the second: a function that holds itself
         return True
     if type(a) is not type(b):
         return False
-    deeper = functools.partial(_same, within=(*within, (id(a), id(b))))
+
+    inside = (*within, (id(a), id(b)))
+
+    def deeper(a: Any, b: Any) -> bool:
+        return _same(a, b, inside)
+
     if isinstance(a, Tensor):
         return a.shape == b.shape and a.device == b.device and torch.equal(a, b)
     if isinstance(a, types.FunctionType):
         cells = [[c.cell_contents for c in f.__closure__ or ()] for f in (a, b)]
         parts = [(f.__code__, f.__defaults__, f.__kwdefaults__) for f in (a, b)]
-        return deeper(parts[0], parts[1]) and deeper(*cells)
+        return deeper(parts[0], parts[1]) and deeper(cells[0], cells[1])
     if isinstance(a, functools.partial):
         return deeper((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
     if isinstance(a, Mapping):
