@@ -4,19 +4,22 @@ Each function takes a trained layer and returns an ``nn.Sequential`` of ordinary
 special class, so that saving, training and timing go as for any network. The last of them carries
 the bias. ``replaced`` puts such chains into a copy of a model.
 
-Tucker and CP run tensorly's alternating least squares in double precision; convolution kernels are
-laid out as torch keeps them, (T, S, h, w): output channels, input channels, height, width.
+Everything is computed in double precision on the CPU. Convolution kernels are laid out as torch keeps
+them, (T, S, h, w): output channels, input channels, height, width. A frozen layer becomes a frozen
+chain.
 """
 
 import copy
-import warnings
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
-import tensorly
 import torch
-from tensorly.decomposition import parafac, partial_tucker
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from course_lib.layers import check_finite, copied
 
 KINDS = ("svd", "tucker", "cp")
 
@@ -33,14 +36,14 @@ def svd(layer: nn.Linear, rank: int) -> nn.Sequential:
 
     Raises:
         TypeError: not a linear layer.
-        ValueError: a rank below 1 or above min(in, out).
+        ValueError: a weight that is empty or not finite, or a rank below 1 or above min(in, out).
     """
-    _check_layer(layer, nn.Linear)
-    _check_rank("rank", rank, min(layer.weight.shape))
-    u, s, vt = torch.linalg.svd(layer.weight.detach().double(), full_matrices=False)
+    weight = _weight(layer, nn.Linear)
+    _check_rank("rank", rank, min(weight.shape))
+    u, s, vt = torch.linalg.svd(weight, full_matrices=False)
     root = s[:rank].sqrt()
-    first = nn.Linear(layer.in_features, rank, bias=False)
-    last = nn.Linear(rank, layer.out_features, bias=layer.bias is not None)
+    first = nn.Linear(layer.in_features, rank, bias=False, device="meta")
+    last = nn.Linear(rank, layer.out_features, bias=layer.bias is not None, device="meta")
     factors = [root[:, None] * vt[:rank], u[:, :rank] * root]  # (r, in), (out, r)
     return _chain(layer, [first, last], factors)
 
@@ -52,31 +55,49 @@ def tucker(layer: nn.Conv2d, ranks: tuple[int, int]) -> nn.Sequential:
         K[t, s, i, j] ≈ Σ_{a,b} C[b, a, i, j] U[s, a] V[t, b]
 
     a 1×1 convolution S -> a, the h×w core a -> b (it keeps stride, padding and dilation), and a 1×1
-    convolution b -> T. tensorly's higher-order orthogonal iteration finds it, so U and V are
-    orthonormal. The form is the paper's method as its abstract and citing works describe it; its
-    equation numbers could not be checked.
+    convolution b -> T. U and V are orthonormal, found by higher-order orthogonal iteration: each in
+    turn is set to the leading singular vectors of the kernel multiplied by the other. The form is the
+    paper's method as its abstract and citing works describe it; its equation numbers could not be
+    checked.
 
     Args:
         ranks: (a, b), channels after the first and after the second convolution.
 
     Raises:
         TypeError: not a two-dimensional convolution.
-        ValueError: a grouped convolution, or a rank out of range.
+        ValueError: a grouped convolution, a weight that is empty or not finite, a rank below 1, or
+            above S or T.
     """
-    _check_conv(layer)
-    t, s, h, w = layer.weight.shape
+    kernel = _kernel(layer).numpy()
+    t, s, h, w = kernel.shape
+    if not isinstance(ranks, Sequence) or len(ranks) != 2:
+        raise ValueError(f"ranks must be a pair of positive integers, got {ranks!r}")
     _check_rank("ranks[0]", ranks[0], s)
     _check_rank("ranks[1]", ranks[1], t)
-    with tensorly.backend_context("numpy"):
-        (core, (v, u)), _ = partial_tucker(
-            _numpy(layer.weight), rank=[ranks[1], ranks[0]], modes=[0, 1], tol=1e-8
-        )  # core (b, a, h, w), v (T, b), u (S, a)
+    u = _leading(kernel.swapaxes(0, 1), ranks[0])
+    squared, error = np.square(kernel).sum(), math.inf
+    for _ in range(100):
+        v = _leading(np.einsum("tshw,sa->tahw", kernel, u, optimize=True), ranks[1])  # (T, b)
+        narrow = np.einsum("tshw,tb->sbhw", kernel, v, optimize=True)
+        u = _leading(narrow, ranks[0])  # (S, a)
+        core = np.einsum("sbhw,sa->bahw", narrow, u, optimize=True)
+        # With orthonormal factors what the core lacks in length is the error.
+        before, error = error, math.sqrt(max(0.0, squared - np.square(core).sum()))
+        if before - error <= 1e-8 * math.sqrt(squared):
+            break
+    middle = nn.Conv2d(*ranks, (h, w), bias=False, device="meta", **_geometry(layer))
     layers = [
-        nn.Conv2d(s, ranks[0], 1, bias=False),
-        nn.Conv2d(ranks[0], ranks[1], (h, w), bias=False, **_geometry(layer)),
-        nn.Conv2d(ranks[1], t, 1, bias=layer.bias is not None),
+        nn.Conv2d(s, ranks[0], 1, bias=False, device="meta"),
+        middle,
+        nn.Conv2d(ranks[1], t, 1, bias=layer.bias is not None, device="meta"),
     ]
     return _chain(layer, layers, [u.T[..., None, None], core, v[..., None, None]])
+
+
+def _leading(tensor: np.ndarray, rank: int) -> np.ndarray:
+    """The first ``rank`` left singular vectors of (n, …) unfolded to a matrix: (n, rank)."""
+    rows = tensor.reshape(len(tensor), -1)
+    return np.linalg.eigh(rows @ rows.T)[1][:, : -rank - 1 : -1].copy()  # eigh sorts upwards
 
 
 def cp(layer: nn.Conv2d, rank: int, *, seed: int = 0, iterations: int = 100) -> nn.Sequential:
@@ -84,47 +105,68 @@ def cp(layer: nn.Conv2d, rank: int, *, seed: int = 0, iterations: int = 100) -> 
 
         K[t, s, i, j] ≈ Σ_r K_t[t, r] K_s[s, r] K_y[i, r] K_x[j, r]
 
-    a 1×1 convolution S -> R, an h×1 and a 1×w convolution a channel, a 1×1 convolution R -> T.
-    The paper fits by non-linear least squares; here it is tensorly's alternating least squares,
-    started from the singular vectors of each unfolding. Finding the best R terms is not a solved
-    problem: unlike an SVD the result depends on the start, and terms may grow while they cancel.
+    a 1×1 convolution S -> R, an h×1 and a 1×w convolution per channel, a 1×1 convolution R -> T.
+    The paper fits by non-linear least squares; here it is alternating least squares, started from the
+    singular vectors of each unfolding: with three factors fixed, the fourth is a linear problem.
+    Finding the best R terms is not a solved problem: unlike an SVD the result depends on the start,
+    and terms may grow while they cancel.
 
     Args:
-        rank: R, the number of terms; may exceed the channels.
+        rank: R, the number of terms, at most T·S·h·w / max(T, S, h, w): so many write any kernel.
         seed: for the part of the start that singular vectors do not fill.
         iterations: sweeps over the four factors, at most.
 
     Raises:
         TypeError: not a two-dimensional convolution.
-        ValueError: a grouped convolution, a rank or a number of iterations below 1.
+        ValueError: a grouped convolution, a weight that is empty or not finite, a rank out of range,
+            or a number of iterations below 1.
     """
-    _check_conv(layer)
-    t, s, h, w = layer.weight.shape
-    _check_rank("rank", rank, layer.weight.numel())
+    kernel = _kernel(layer).numpy()
+    _check_rank("rank", rank, kernel.size // max(kernel.shape))
     _check_rank("iterations", iterations, 100_000)
-    with tensorly.backend_context("numpy"), warnings.catch_warnings():
-        # A mode shorter than the rank: its start is filled up from the seed, as said above.
-        warnings.filterwarnings("ignore", "Trying to compute SVD with n_eigenvecs")
-        size, (kt, ks, ky, kx) = parafac(
-            _numpy(layer.weight),
-            rank,
-            n_iter_max=iterations,
-            random_state=np.random.RandomState(seed),
-            normalize_factors=True,
-        )  # (T, R), (S, R), (h, R), (w, R), all columns of length 1
-    share = size**0.25  # each factor carries the same part of a term's size
-    kt, ks, ky, kx = (share * factor for factor in (kt, ks, ky, kx))
-    (sy, sx), (py, px), (dy, dx) = layer.stride, layer.padding, layer.dilation
-    vertical = {"stride": (sy, 1), "padding": (py, 0), "dilation": (dy, 1)}
-    horizontal = {"stride": (1, sx), "padding": (0, px), "dilation": (1, dx)}
+    t, s, h, w = kernel.shape
+    kt, ks, ky, kx = _alternating(kernel, rank, np.random.RandomState(seed), iterations)
+    down, across = (_geometry(layer, side) for side in (0, 1))
+    last = nn.Conv2d(rank, t, 1, bias=layer.bias is not None, device="meta")
     layers = [
-        nn.Conv2d(s, rank, 1, bias=False),
-        nn.Conv2d(rank, rank, (h, 1), groups=rank, bias=False, **vertical),
-        nn.Conv2d(rank, rank, (1, w), groups=rank, bias=False, **horizontal),
-        nn.Conv2d(rank, t, 1, bias=layer.bias is not None),
+        nn.Conv2d(s, rank, 1, bias=False, device="meta"),
+        nn.Conv2d(rank, rank, (h, 1), groups=rank, bias=False, device="meta", **down),
+        nn.Conv2d(rank, rank, (1, w), groups=rank, bias=False, device="meta", **across),
+        last,
     ]
     ks, ky, kx = ks.T[..., None, None], ky.T[:, None, :, None], kx.T[:, None, None, :]
     return _chain(layer, layers, [ks, ky, kx, kt[..., None, None]])
+
+
+def _alternating(
+    kernel: np.ndarray, rank: int, random: np.random.RandomState, iterations: int
+) -> list[np.ndarray]:
+    """Factors (T, R), (S, R), (h, R), (w, R) of a sum of R rank-one kernels near this one."""
+    factors = []
+    for mode, n in enumerate(kernel.shape):
+        rows = np.moveaxis(kernel, mode, 0).reshape(n, -1)
+        start = np.linalg.svd(rows, full_matrices=False)[0][:, :rank]
+        factors.append(np.hstack([start, random.random_sample((n, rank - start.shape[1]))]))
+    error, length = math.inf, np.linalg.norm(kernel)
+    for _ in range(iterations):
+        for mode in range(4):
+            big = 1 if mode == 0 else 0  # of the other sides, the one to sum over first
+            x, y = (i for i in range(4) if i not in (mode, big))
+            gram = np.prod([factors[i].T @ factors[i] for i in (big, x, y)], axis=0)  # (R, R)
+            part = np.tensordot(kernel, factors[big], (big, 0))  # kernel without that side, and R
+            part = np.moveaxis(part, mode - (mode > big), 0)  # (n, x, y, R)
+            inner = np.einsum("nxyr,xr,yr->nr", part, factors[x], factors[y], optimize=True)
+            # Least squares by the pseudo-inverse: dead filters and terms that coincide leave more
+            # than one solution, and it takes the smallest.
+            factor = inner @ np.linalg.pinv(gram, rcond=1e-12, hermitian=True)
+            size = np.linalg.norm(factor, axis=0)  # of each term; columns are kept at length 1
+            factors[mode] = factor / np.where(size > 0, size, 1)
+        # ‖K − K̂‖² = ‖K‖² − 2⟨K, K̂⟩ + ‖K̂‖², of which the last sweep leaves the parts.
+        squared = length**2 - 2 * (inner * factor).sum() + (gram * (factor.T @ factor)).sum()
+        before, error = error, math.sqrt(abs(squared))
+        if before - error <= 1e-8 * length:
+            break
+    return [f * size**0.25 for f in factors]  # each carries the same part of a term's size
 
 
 def product(chain: nn.Sequential) -> Tensor:
@@ -146,20 +188,37 @@ def product(chain: nn.Sequential) -> Tensor:
 
 
 def replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
-    """A copy of the model with other layers in place of those named.
+    """A copy of the model with copies of other layers in place of those named.
+
+    A layer that the model has under several names is replaced under all of them. One object given
+    for two names stays one in the copy.
 
     Args:
         layers: name as in ``named_modules()`` -> what stands there now.
 
     Raises:
-        ValueError: a name that the model does not have.
+        TypeError: something that is no module.
+        ValueError: a name that the model does not have, one within another, or two names of the same
+            layer with different replacements; a weight that a forward hook computes.
     """
-    known = dict(model.named_modules())
-    for name in layers:
+    known = dict(model.named_modules(remove_duplicate=False))
+    given: dict[int, nn.Module] = {}  # the layer that stands there -> its replacement
+    for name, layer in layers.items():
+        if not isinstance(layer, nn.Module):
+            raise TypeError(f"layers must hold modules, got {type(layer).__name__} for {name!r}")
         if not name or name not in known:
             raise ValueError(f"layers names {name!r}; the model has {[n for n in known if n]}")
-    model = copy.deepcopy(model)
-    for name, layer in layers.items():
+        if given.setdefault(id(known[name]), layer) is not layer:
+            raise ValueError(f"layers names {name!r}, a layer that it replaces by another already")
+    places = [n for n, m in known.items() if id(m) in given]
+    for outer in places:
+        for inner in places:
+            if inner.startswith(outer + "."):
+                raise ValueError(f"layers names {outer!r} and {inner!r}, which is within it")
+    for layer in given.values():
+        copied(layer)  # refuses, by name, what cannot be copied
+    model, news = copied(model), copy.deepcopy([given[id(known[n])] for n in places])
+    for name, layer in zip(places, news, strict=True):
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, layer)
     return model
@@ -170,11 +229,15 @@ def replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
 
 def squared_singular_values(layer: nn.Linear | nn.Conv2d) -> list[Tensor]:
     """Squared singular values, largest first: of a linear layer's weight, or of a kernel's two
-    unfoldings, input channels (S, T·h·w) before output channels (T, S·h·w)."""
-    weight = layer.weight.detach().double()
+    unfoldings, input channels (S, T·h·w) before output channels (T, S·h·w).
+
+    Raises:
+        TypeError: neither a linear layer nor a two-dimensional convolution.
+        ValueError: a grouped convolution, a weight that is empty or not finite.
+    """
     if isinstance(layer, nn.Linear):
-        return [torch.linalg.svdvals(weight) ** 2]
-    _check_conv(layer)
+        return [torch.linalg.svdvals(_weight(layer, nn.Linear)) ** 2]
+    weight = _kernel(layer)
     unfoldings = (weight.transpose(0, 1).flatten(1), weight.flatten(1))
     return [torch.linalg.svdvals(u) ** 2 for u in unfoldings]
 
@@ -182,13 +245,13 @@ def squared_singular_values(layer: nn.Linear | nn.Conv2d) -> list[Tensor]:
 def rank_by_energy(layer: nn.Linear | nn.Conv2d, energy: float) -> int | tuple[int, int]:
     """The smallest rank that keeps the fraction ``energy`` of Σσ²; for a convolution Tucker's pair,
     each of its own unfolding. An SVD's squared relative error is then at most 1 − energy, Tucker's
-    at most twice that (one discarded part a mode; De Lathauwer et al. 2000, as others quote it).
+    at most twice that (one discarded part per mode; De Lathauwer et al. 2000, as others quote it).
+    A weight of zeros has rank 1 here.
 
     Raises:
-        ValueError: ``energy`` outside (0, 1].
+        TypeError, ValueError: as ``squared_singular_values``; ``energy`` outside (0, 1].
     """
-    if not 0 < energy <= 1:
-        raise ValueError(f"energy must be above 0 and at most 1, got {energy!r}")
+    _check_fraction("energy", energy)
     found = []
     for squares in squared_singular_values(layer):
         enough = squares.cumsum(0) >= energy * squares.sum() * (1 - 1e-12)  # rounding of the sum
@@ -203,19 +266,19 @@ def rank_by_budget(
     Tucker's two ranks keep the proportion of the channels that they stand for.
 
     Args:
-        kind: "svd", "tucker" or "cp".
+        kind: "svd" for a linear layer, "tucker" or "cp" for a convolution.
 
     Raises:
+        TypeError: a layer that this ``kind`` does not take.
         ValueError: another ``kind``, ``fraction`` outside (0, 1], or a budget below rank one.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be above 0 and at most 1, got {fraction!r}")
-    shape = layer.weight.shape
-    largest = max(shape[:2]) if kind == "tucker" else layer.weight.numel()
+    _check_fraction("fraction", fraction)
+    shape = _weight(layer, nn.Linear).shape if kind == "svd" else _kernel(layer).shape
+    largest = {"svd": min(shape), "tucker": max(shape[:2]), "cp": shape.numel() // max(shape)}[kind]
     ranks = [r if kind != "tucker" else _in_proportion(r, shape) for r in range(1, largest + 1)]
-    budget = fraction * layer.weight.numel()
+    budget = fraction * shape.numel()
     low, high = 0, len(ranks)  # weights grow with the rank: ranks[:low] fit, ranks[high:] do not
     while low < high:
         middle = (low + high) // 2
@@ -243,36 +306,60 @@ def _in_proportion(r: int, shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _chain(layer: nn.Module, layers: list[nn.Module], factors: list) -> nn.Sequential:
-    """The layers with the factors as their weights, on the old layer's device and in its dtype."""
+    """The layers, made without numbers, with the factors as their weights: on the old layer's device,
+    in its dtype and mode, and frozen where it was."""
     like = layer.weight
-    chain = nn.Sequential(*layers).to(device=like.device, dtype=like.dtype).train(layer.training)
+    chain = nn.Sequential(*layers).to(like.dtype).to_empty(device=like.device).train(layer.training)
     with torch.no_grad():
         for new, factor in zip(layers, factors, strict=True):
             new.weight.copy_(torch.as_tensor(factor))
         if layer.bias is not None:
             layers[-1].bias.copy_(layer.bias)
+    with torch.enable_grad():  # a weight that is computed says only then whether it trains
+        trains = layer.weight.requires_grad, layer.bias is None or layer.bias.requires_grad
+    for name, parameter in chain.named_parameters():
+        parameter.requires_grad_(trains[name.endswith("bias")])
+    for new in layers:
+        check_finite(f"layer's factors in {like.dtype}", new.weight)
     return chain
 
 
-def _numpy(weight: Tensor) -> np.ndarray:
-    return weight.detach().cpu().double().numpy()
+def _geometry(layer: nn.Conv2d, side: int | None = None) -> dict[str, object]:
+    """How a convolution is laid over its input; of one side only, for a kernel of length 1 along the
+    other."""
+    found = {"padding": layer.padding, "padding_mode": layer.padding_mode}
+    found |= {"stride": layer.stride, "dilation": layer.dilation}
+    if side is None:
+        return found
+    for name, rest in (("stride", 1), ("padding", 0), ("dilation", 1)):
+        if not isinstance(found[name], str):  # "same" and "valid" hold on either side
+            found[name] = tuple(v if i == side else rest for i, v in enumerate(found[name]))
+    return found
 
 
-def _geometry(layer: nn.Conv2d) -> dict[str, tuple[int, ...]]:
-    return {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-
-
-def _check_layer(layer: nn.Module, kind: type) -> None:
+def _weight(layer: nn.Module, kind: type) -> Tensor:
+    """The layer's weight in double precision on the CPU, checked."""
     if not isinstance(layer, kind):
         raise TypeError(f"layer must be an nn.{kind.__name__}, got {type(layer).__name__}")
+    if is_lazy(layer.weight) or layer.weight.numel() == 0:
+        raise ValueError(f"layer must have weights, got {layer}")
+    weight = layer.weight.detach()
+    check_finite("layer's weight", weight)
+    return weight.cpu().double().contiguous()
 
 
-def _check_conv(layer: nn.Module) -> None:
-    _check_layer(layer, nn.Conv2d)
-    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise ValueError(f"layer must have one group and numbers of zeros as padding, got {layer}")
+def _kernel(layer: nn.Module) -> Tensor:
+    weight = _weight(layer, nn.Conv2d)
+    if layer.groups != 1:
+        raise ValueError(f"layer must have one group, got {layer}")
+    return weight
 
 
 def _check_rank(name: str, rank: int, largest: int) -> None:
-    if not isinstance(rank, int) or not 1 <= rank <= largest:
-        raise ValueError(f"{name} must be a whole number from 1 to {largest}, got {rank!r}")
+    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= largest:
+        raise ValueError(f"{name} must be an integer from 1 to {largest}, got {rank!r}")
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value <= 1:
+        raise ValueError(f"{name} must be above 0 and at most 1, got {value!r}")

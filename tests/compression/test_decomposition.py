@@ -11,6 +11,7 @@ from tensorly.cp_tensor import cp_to_tensor
 from tensorly.decomposition import parafac, partial_tucker
 from tensorly.tucker_tensor import tucker_to_tensor
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 from course_lib import measure, models
 from course_lib.compression import decomposition as dec
@@ -221,29 +222,242 @@ def test_precision_and_mode_are_the_layers():
         assert all(p.dtype == torch.float16 for p in chain.parameters()) and not chain.training
 
 
-def test_tensorlys_backend_stays_as_it_was():
-    tensorly.set_backend("pytorch")
-    try:
-        dec.tucker(conv(), (2, 2)), dec.cp(conv(), 2)
-        assert tensorly.get_backend() == "pytorch"
-    finally:
-        tensorly.set_backend("numpy")
+MANY = {
+    "svd": lambda layer: dec.svd(layer, 2),
+    "tucker": lambda layer: dec.tucker(layer, (2, 3)),
+    "cp": lambda layer: dec.cp(layer, 3),
+}
+
+
+def layer_of(kind, **options):
+    torch.manual_seed(0)
+    return nn.Linear(6, 5, **options) if kind == "svd" else nn.Conv2d(4, 5, 3, **options)
+
+
+AWKWARD = {
+    "dead outputs": lambda w: w[1:].zero_(),
+    "dead inputs": lambda w: w[:, 1:].zero_(),
+    "zero": lambda w: w.zero_(),
+    "constant": lambda w: w.fill_(0.3),
+    "one number": lambda w: w.zero_().view(-1)[7:8].fill_(2.0),
+    "90 % sparse": lambda w: w.mul_(torch.rand(w.shape) > 0.9),
+    "two alike": lambda w: w[1].copy_(w[0]),
+    "tiny": lambda w: w.mul_(1e-30),
+    "huge": lambda w: w.mul_(1e30),
+}
+
+
+@pytest.mark.parametrize("kind", AWKWARD)
+@pytest.mark.parametrize("rank", [1, 2, 3, 8, 20, 36])
+def test_cp_of_an_awkward_kernel_is_near_it(kind, rank):
+    """Never further than zero, and there at the largest rank, where an exact answer exists."""
+    layer = layer_of("cp")
+    with torch.no_grad():
+        AWKWARD[kind](layer.weight)
+    w = layer.weight.detach().double()
+    error = (w - dec.product(dec.cp(layer, rank)).double()).norm()
+    assert error <= w.norm() * 1.0001
+    simple = kind in ("zero", "constant", "one number")  # of rank one
+    if simple or rank == 36:
+        assert error <= 1e-2 * w.norm()
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 5, 1, 1), (4, 4, 1, 1), (1, 6, 3, 3), (5, 1, 3, 1), (1, 1, 1, 1)]
+)
+def test_cp_takes_every_rank_up_to_the_one_that_it_states(shape):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(shape[1], shape[0], shape[2:]).double()
+    most = layer.weight.numel() // max(shape)
+    for rank in range(1, most + 1):
+        error = squared(layer.weight.detach() - dec.product(dec.cp(layer, rank, iterations=300)))
+        assert error <= squared(layer.weight.detach())
+    assert error <= 1e-4 * squared(layer.weight.detach())
+    with pytest.raises(
+        ValueError, match=f"rank must be an integer from 1 to {most}, got {most + 1}"
+    ):
+        dec.cp(layer, most + 1)
+
+
+@pytest.mark.parametrize("kind", AWKWARD)
+@pytest.mark.parametrize("ranks", [(1, 1), (2, 3), (4, 1), (4, 5)])
+def test_tucker_of_an_awkward_kernel_is_no_worse_than_its_bound(kind, ranks):
+    layer = layer_of("tucker").double()
+    with torch.no_grad():
+        AWKWARD[kind](layer.weight)
+    w = layer.weight.detach()
+    error = squared(w - dec.product(dec.tucker(layer, ranks)))
+    # De Lathauwer et al.: at most the discarded parts of the two unfoldings together.
+    parts = dec.squared_singular_values(layer)
+    bound = sum(float(s[r:].sum()) for s, r in zip(parts, ranks, strict=True))
+    assert error <= bound + 1e-9 * squared(w)
+
+
+@pytest.mark.parametrize("kind", AWKWARD)
+def test_svd_and_the_rank_by_energy_of_an_awkward_weight(kind):
+    layer = layer_of("svd").double()
+    with torch.no_grad():
+        AWKWARD[kind](layer.weight)
+    rank = dec.rank_by_energy(layer, 0.9)
+    w = layer.weight.detach()
+    assert squared(w - dec.product(dec.svd(layer, rank))) <= 0.1 * squared(w) + 1e-9 * squared(w)
+    if kind in ("zero", "constant", "one number"):
+        assert rank == 1
+
+
+@pytest.mark.parametrize("kind", MANY)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused_at_once(kind, wrong):
+    layer = layer_of(kind)
+    layer.weight.data.view(-1)[3] = wrong
+    calls = [MANY[kind], lambda x: dec.rank_by_energy(x, 0.9), dec.squared_singular_values]
+    calls.append(lambda x: dec.rank_by_budget(x, 0.9, kind))
+    for call in calls:
+        with pytest.raises(
+            ValueError, match="layer's weight must be finite, got 1 NaN or infinite"
+        ):
+            call(layer)
+
+
+@pytest.mark.parametrize("kind", MANY)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_chain_has_the_layers_precision_and_its_numbers(kind, dtype):
+    layer = layer_of(kind).to(dtype).eval()
+    chain = MANY[kind](layer)
+    assert {p.dtype for p in chain.parameters()} == {dtype} and not chain.training
+    wanted = dec.product(MANY[kind](copy.deepcopy(layer).double()))
+    found = dec.product(chain.double())
+    assert (found - wanted).norm() <= 4 * torch.finfo(dtype).eps * wanted.norm()
+
+
+def test_factors_that_leave_half_precision_are_refused():
+    torch.manual_seed(0)
+    layer = nn.Linear(300, 300, bias=False).half()
+    layer.weight.data.fill_(60000)  # √σ is 4,243 and fits, the core of Tucker's does not
+    assert dec.svd(layer, 1)[0].weight.isfinite().all()
+    kernel = nn.Conv2d(4, 4, 1, bias=False).half()
+    kernel.weight.data.fill_(60000)
+    with pytest.raises(ValueError, match="layer's factors in torch.float16 must be finite"):
+        dec.tucker(kernel, (1, 1))
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_what_is_frozen_stays_frozen_and_the_layer_as_it_was(kind):
+    for weight, bias in ((True, False), (False, True), (False, False), (True, True)):
+        layer = layer_of(kind)
+        layer.weight.requires_grad_(weight)
+        layer.bias.requires_grad_(bias)
+        before, noise = copy.deepcopy(layer.state_dict()), torch.get_rng_state()
+        chain = MANY[kind](layer)
+        assert {m.weight.requires_grad for m in chain} == {weight}
+        assert chain[-1].bias.requires_grad == bias
+        assert all(torch.equal(v, before[n]) for n, v in layer.state_dict().items())
+        assert torch.equal(noise, torch.get_rng_state())  # no random number is used up
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_a_parametrised_or_channels_last_layer_gives_the_chain_of_its_weight(kind):
+    plain = layer_of(kind)
+    half = parametrize.register_parametrization(copy.deepcopy(plain), "weight", nn.Tanh())
+    wanted = copy.deepcopy(plain)
+    wanted.weight.data.tanh_()
+    with torch.no_grad():
+        chain = MANY[kind](half)
+    assert all(p.requires_grad for p in chain.parameters())
+    torch.testing.assert_close(dec.product(chain), dec.product(MANY[kind](wanted)))
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(dec.product(MANY[kind](last)), dec.product(MANY[kind](plain)))
+
+
+PADDED = [
+    {"padding": "same"},
+    {"padding": "same", "kernel": (4, 3), "dilation": (1, 2)},
+    {"padding": "valid", "stride": 2},
+    {"padding": (2, 1), "padding_mode": "reflect"},
+    {"padding": (1, 2), "padding_mode": "circular", "stride": (1, 2)},
+    {"padding": "same", "padding_mode": "replicate"},
+]
+
+
+@pytest.mark.parametrize("geometry", PADDED)
+@pytest.mark.parametrize("make", [lambda c: dec.tucker(c, (3, 4)), lambda c: dec.cp(c, 5)])
+def test_every_padding_is_kept(make, geometry):
+    test_a_chain_is_a_convolution_with_the_rebuilt_kernel(make, geometry)
+
+
+def test_a_layer_under_two_names_is_replaced_under_both():
+    layer = nn.Linear(4, 4)
+    net = nn.ModuleDict({"a": layer, "b": nn.Sequential(nn.ReLU(), layer), "c": nn.Linear(4, 4)})
+    new = nn.Linear(4, 4)
+    for name in ("a", "b.1"):
+        small = dec.replaced(net, {name: new})
+        assert small.a is small.b[1] and torch.equal(small.a.weight, new.weight)
+    assert net.a is net.b[1] is layer
+    both = dec.replaced(net, {"a": new, "b.1": new})
+    assert both.a is both.b[1] is not new  # the caller's own is not part of the model
+    one = dec.replaced(net, {"a": new, "c": new})
+    assert one.a is one.c
+    with pytest.raises(ValueError, match="'b.1', a layer that it replaces by another already"):
+        dec.replaced(net, {"a": new, "b.1": nn.Linear(4, 4)})
+
+
+def test_replacing_keeps_ties_modes_and_frozen_parameters():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4).eval())
+    net[1].weight = net[0].weight
+    net[0].bias.requires_grad_(False)
+    small = dec.replaced(net, {"2": dec.svd(net[2], 2)})
+    assert small[0].weight is small[1].weight and not small[0].bias.requires_grad
+    assert small.training and not small[3].training
 
 
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
         (lambda: dec.svd(conv(), 2), TypeError, "layer must be an nn.Linear, got Conv2d"),
-        (lambda: dec.svd(linear(), 0), ValueError, "rank must be a whole number from 1 to 12"),
+        (lambda: dec.svd(linear(), 0), ValueError, "rank must be an integer from 1 to 12"),
         (lambda: dec.svd(linear(), 13), ValueError, "got 13"),
         (lambda: dec.tucker(linear(), (1, 1)), TypeError, "got Linear"),
         (lambda: dec.tucker(conv(), (7, 8)), ValueError, r"ranks\[0\] must be .* to 6, got 7"),
         (lambda: dec.tucker(conv(), (6, 9)), ValueError, r"ranks\[1\] must be .* to 8, got 9"),
         (lambda: dec.cp(conv(groups=2), 2), ValueError, "one group"),
-        (lambda: dec.cp(conv(padding="same"), 2), ValueError, "one group and numbers"),
-        (lambda: dec.cp(conv(), 2.0), ValueError, "rank must be a whole number"),
+        (lambda: dec.cp(conv(), 2.0), ValueError, "rank must be an integer"),
         (lambda: dec.cp(conv(), 2, iterations=0), ValueError, "iterations must be"),
         (lambda: dec.product(nn.Sequential(nn.Linear(1, 1))), ValueError, "two, three or four"),
+        (
+            lambda: dec.cp(conv(), True),
+            ValueError,
+            "rank must be an integer from 1 to 54, got True",
+        ),
+        (
+            lambda: dec.tucker(conv(), 3),
+            ValueError,
+            "ranks must be a pair of positive integers, got 3",
+        ),
+        (lambda: dec.tucker(conv(), (3,)), ValueError, "ranks must be a pair"),
+        (lambda: dec.cp(nn.ConvTranspose2d(2, 3, 3), 1), TypeError, "got ConvTranspose2d"),
+        (lambda: dec.svd(nn.LazyLinear(3), 1), ValueError, "layer must have weights"),
+        (
+            lambda: dec.rank_by_energy(nn.ReLU(), 0.5),
+            TypeError,
+            "layer must be an nn.Conv2d, got ReLU",
+        ),
+        (lambda: dec.rank_by_energy(linear(), "1"), ValueError, "energy must be above 0"),
+        (lambda: dec.rank_by_budget(conv(), 0.5, "svd"), TypeError, "layer must be an nn.Linear"),
+        (lambda: dec.rank_by_budget(linear(), 0.5, "cp"), TypeError, "layer must be an nn.Conv2d"),
+        (lambda: dec.replaced(models.mlp(), {"fc1": 3}), TypeError, "modules, got int for 'fc1'"),
+        (
+            lambda: dec.replaced(models.vgg(), {"block1": nn.ReLU(), "block1.0": nn.ReLU()}),
+            ValueError,
+            "'block1' and 'block1.0', which is within it",
+        ),
+        (
+            lambda: dec.replaced(
+                nn.Sequential(prune.identity(nn.Linear(2, 2), "weight"), nn.ReLU()),
+                {"1": nn.ReLU()},
+            ),
+            ValueError,
+            "'0' is computed by a forward hook",
+        ),
         (lambda: dec.rank_by_energy(linear(), 0), ValueError, "energy must be"),
         (lambda: dec.rank_by_budget(conv(), 0.5, "tt"), ValueError, "kind must be one of"),
         (lambda: dec.rank_by_budget(conv(), 1.5, "cp"), ValueError, "fraction must be"),
