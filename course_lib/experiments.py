@@ -58,7 +58,10 @@ class _Run(NamedTuple):
     arm: Hashable
     network: nn.Module
     keep: Masks
-    plan: Plan | None
+    plan: Plan
+
+
+UNTRAINED = Plan(epochs=1)  # the plan of those that are only evaluated: it is not used
 
 
 def run(
@@ -169,7 +172,7 @@ def _laid_out(arms: Mapping[Hashable, Arm], seeds: Sequence[int], plan: Plan | N
     for name, arm in arms.items():
         if not isinstance(arm, Arm):
             raise TypeError(f"arms[{name!r}] must be an Arm, got {type(arm).__name__}")
-        own = None if plan is None else _checked(arm.plan or plan, name)
+        own = UNTRAINED if plan is None else _checked(arm.plan or plan, name)
         networks = _per_seed(name, "networks", arm.networks, seeds)
         keeps = [{}] * len(seeds) if arm.masks is None else arm.masks
         for network, keep in zip(networks, _per_seed(name, "masks", keeps, networks), strict=True):
@@ -274,10 +277,8 @@ def _shared_plan(runs: Sequence[_Run], train: Split) -> Plan:
     return dataclasses.replace(plan, loss=loss)
 
 
-def _plan_key(plan: Plan | None) -> Hashable:
+def _plan_key(plan: Plan) -> Hashable:
     """What plans have to share for their networks to be trained as one: all but the loss."""
-    if plan is None:
-        return None
     values = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if f.name != "loss"}
     return tuple(id(v) if callable(v) else (name, v) for name, v in values.items())
 

@@ -40,7 +40,8 @@ def source(function: Callable) -> Markdown:
     Lessons show code this way and never paste it, so that a page cannot drift from the library.
     """
     code = textwrap.dedent(inspect.getsource(function))
-    first, *rest = ast.parse(code).body[0].body
+    nodes = ast.walk(ast.parse(code))
+    first, *rest = next(n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)).body
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and rest:
         lines = code.splitlines(keepends=True)
         code = "".join(lines[: first.lineno - 1] + lines[first.end_lineno :])

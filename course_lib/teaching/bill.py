@@ -66,11 +66,13 @@ def bill(
         columns["accuracy, %"] = {name: _accuracy(accuracy[name]) for name in first}
     columns["bytes"] = {name: _bytes(net) for name, net in first.items()}
     columns["multiplications"] = {name: _macs(net, batches[0]) for name, net in first.items()}
-    alone = {id(net): net for net in first.values()}  # a network in two rows is measured once
+    alone = {str(id(net)): net for net in first.values()}  # a network in two rows is measured once
     for x in batches:
         seconds = measure.latency(alone, x, rounds=rounds)
         header = f"ms, {len(x)} image{'s' if len(x) > 1 else ''}"
-        columns[header] = {name: _milliseconds(seconds[id(net)]) for name, net in first.items()}
+        columns[header] = {
+            name: _milliseconds(seconds[str(id(net))]) for name, net in first.items()
+        }
     for header, cells in (extra or {}).items():
         if unknown := [name for name in cells if name not in first]:
             raise ValueError(f"extra[{header!r}] names {unknown}, which are not among networks")
@@ -87,7 +89,7 @@ def _first(name: str, given: nn.Module | Sequence[nn.Module]) -> nn.Module:
 
 
 def _accuracy(values: float | Sequence[float]) -> str:
-    of_seeds = np.asarray(values, dtype=float).ravel()
+    of_seeds = np.asarray(values, dtype=float).ravel().tolist()
     return f"{of_seeds[0]:.1f}" if len(of_seeds) == 1 else claims.mean_sd(of_seeds)
 
 

@@ -92,15 +92,15 @@ def equal(
 
 
 def _difference(statement: str, a: Sequence[float], b: Sequence[float], unit: str) -> Claim:
-    a, b = (np.asarray(v, dtype=float) for v in (a, b))
-    if a.ndim != 1 or a.shape != b.shape or len(a) < MIN_SEEDS:
+    first, second = (np.asarray(v, dtype=float) for v in (a, b))
+    if first.ndim != 1 or first.shape != second.shape or len(first) < MIN_SEEDS:
         raise ValueError(
             f"a and b must hold one value per seed for the same {MIN_SEEDS} or more seeds, "
-            f"got shapes {a.shape} and {b.shape}"
+            f"got shapes {first.shape} and {second.shape}"
         )
-    if not np.isfinite([a, b]).all():
-        raise ValueError(f"a and b must be finite, got {a} and {b}")
-    d, n = a - b, len(a)
+    if not np.isfinite([first, second]).all():
+        raise ValueError(f"a and b must be finite, got {first} and {second}")
+    d, n = first - second, len(first)
     half_width = float(stats.t.ppf(0.975, n - 1)) * d.std(ddof=1) / math.sqrt(n)
     versions = {"course_lib": course_lib.__version__, "torch": torch.__version__}
     return Claim(

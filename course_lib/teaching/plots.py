@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -19,7 +20,7 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B0679A", "#8A8A8A")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "figure.figsize": (4.8, 3.4),  # a phone shows it at three quarters, text stays legible
     "figure.constrained_layout.use": True,
     "font.size": 11,
@@ -41,7 +42,7 @@ def use_style() -> None:
     mpl.rcParams.update(_STYLE)
 
 
-def drawn(figure: Figure, **options: object) -> str:
+def drawn(figure: Figure, **options: Any) -> str:
     """The figure as an SVG file's text, the same text each time it is drawn.
 
     matplotlib makes ids from the last bits of coordinates, which differ from run to run; here they
@@ -70,7 +71,7 @@ def svg(figure: Figure) -> str:
     )  # ids that nothing refers to, the same on each page
     # Points become a view box alone, so that the picture shrinks with a phone's width.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    width = float(re.search(r'<svg[^>]*? width="([\d.]+)pt"', text)[1])
+    width = float(re.findall(r'<svg[^>]*? width="([\d.]+)pt"', text)[0])
     largest = f'style="width: {1.3 * width:.0f}pt"'  # the page's style sheet keeps it on the page
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf"\1 {largest}", text, count=1)
     text = text.replace("#000000", "currentColor")
