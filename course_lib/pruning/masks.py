@@ -77,6 +77,13 @@ def hold(
     return optimizer.register_step_post_hook(project)
 
 
+def step_skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a GradScaler found an infinite gradient and tells a fused optimizer to do nothing, in a
+    hook of its step. (Of any other optimizer it does not call the step.)"""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
 def stack(members: Sequence[Mapping[str, Tensor]]) -> Masks:
     """Masks of K networks, name -> (*shape), as those of a ``ensemble.stack``, name -> (K, *shape)."""
     if not members:

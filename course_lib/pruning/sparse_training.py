@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from course_lib import ensemble
 from course_lib.pruning.counting import check_sparsity, keep_top, whole_numbers
-from course_lib.pruning.masks import Handle, Masks, hold
+from course_lib.pruning.masks import Handle, Masks, hold, step_skipped
 from course_lib.training import check_counts
 
 
@@ -321,7 +321,9 @@ def rewire(
     def move(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         nonlocal t
         t += 1
-        if not (drops := check_sparsity("fraction's value", fraction(t))) or _skipped(optimizer):
+        if not (drops := check_sparsity("fraction's value", fraction(t))) or step_skipped(
+            optimizer
+        ):
             return None
         args, kwargs = _run_closure(args, kwargs)
         new = _moved(optimizer, model, masks, list(zip(methods, streams, strict=True)), drops)
@@ -424,13 +426,6 @@ def _run_closure(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     if len(args) > 1:
         return (args[0], lambda: loss, *args[2:]), kwargs
     return args, {**kwargs, "closure": lambda: loss}
-
-
-def _skipped(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a GradScaler found an infinite gradient and tells a fused optimizer to do nothing.
-    (Of any other optimizer it does not call the step.)"""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)
 
 
 def _forget(optimizer: torch.optim.Optimizer, parameter: Tensor, fresh: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Penalties: maps against numerical minimisation, training against scikit-learn and KKT."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ from scipy import optimize
 from sklearn.linear_model import Lasso, Ridge
 from torch import nn
 
-from course_lib import data, layers, measure, models, training
+from course_lib import data, ensemble, layers, measure, models, training
 from course_lib.pruning import allocate, criteria, masks, penalties
 
 GROUPS = {
@@ -120,6 +121,158 @@ def test_rows_and_columns_are_the_units_weights():
         torch.testing.assert_close(penalties.group_lasso(weights, groups), norms.sum())
         numbers = torch.cat([g.unique() for g in groups.values()])
         assert numbers.tolist() == list(range(len(norms)))  # none occurs in two layers
+
+
+KINDS = {
+    "linear": lambda: nn.Linear(4, 6),
+    "convolution": lambda: nn.Conv2d(4, 6, 3),
+    "grouped": lambda: nn.Conv2d(4, 6, 3, groups=2),
+    "depthwise": lambda: nn.Conv2d(4, 8, 3, groups=4),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 3),
+    "transposed, grouped": lambda: nn.ConvTranspose2d(4, 6, 3, groups=2),
+    "one dimension": lambda: nn.ConvTranspose1d(4, 6, 3),
+    "channels last": lambda: nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+def test_zeroing_a_group_is_silencing_its_unit(make):
+    """Brute force: without its row an output is its bias, without its column an input has no say."""
+    net = nn.Sequential(make()).double()
+    layer = net[0]
+    n_in = getattr(layer, "in_channels", 4)
+    sides = layer.weight.dim() - 2
+    x = torch.rand(3, n_in, *[5] * sides, generator=torch.Generator().manual_seed(0)).double()
+    whole = net(x)
+
+    def without(index, unit):
+        cut = copy.deepcopy(net)
+        with torch.no_grad():
+            cut[0].weight.masked_fill_(index == unit, 0)
+        return cut
+
+    index = penalties.rows(net)["0.weight"]
+    assert index.shape == layer.weight.shape and index.unique().tolist() == list(
+        range(whole.shape[1])
+    )
+    for o in range(whole.shape[1]):
+        y = without(index, o)(x)
+        others = [k for k in range(whole.shape[1]) if k != o]
+        assert torch.equal(y[:, others], whole[:, others])
+        assert torch.equal(y[:, o], layer.bias[o].expand_as(y[:, o]))
+    index = penalties.columns(net)["0.weight"]
+    assert index.unique().tolist() == list(range(n_in))
+    for i in range(n_in):
+        silenced = x.clone()
+        silenced[:, i] = 0
+        torch.testing.assert_close(without(index, i)(x), net(silenced))
+
+
+def test_each_member_of_a_stack_has_its_own_groups():
+    nets = [models.mlp((4, 3, 2), seed=seed) for seed in range(3)]
+    stack = ensemble.stack(nets)
+    groups, alone = penalties.rows(stack), penalties.rows(nets[0])
+    values = dict(stack.named_parameters())
+    shrunk = penalties.prox_group_lasso(values, 0.5, groups)
+    for k, net in enumerate(nets):
+        own = penalties.prox_group_lasso(layers.weights(net), 0.5, alone)
+        for name, v in own.items():
+            torch.testing.assert_close(shrunk[name][k], v)
+    sums = [penalties.group_lasso(layers.weights(net), alone) for net in nets]
+    torch.testing.assert_close(penalties.group_lasso(values, groups), sum(sums))
+
+
+def test_a_stack_is_regularised_member_by_member():
+    nets = [models.mlp((4, 3, 2), seed=seed) for seed in range(2)]
+    stack = ensemble.stack(nets)
+    train = data.Split(torch.rand(20, 4), torch.arange(20) % 2)
+    for net in (stack, *nets):
+        optimizer = training.sgd(net)
+        penalties.regularise(optimizer, net, penalties.prox_l1, strength=0.05)
+        training.fit(net, train, epochs=5, batch_size=10, optimizer=optimizer)
+    for k, net in enumerate(nets):
+        for name, p in net.named_parameters():
+            torch.testing.assert_close(stack.get_parameter(name)[k], p)
+    assert (stack.get_parameter("fc1.weight") == 0).any()
+
+
+def test_a_tied_weight_is_penalised_once():
+    net = models.mlp((4, 4, 4, 2))
+    net.fc2.weight = net.fc1.weight
+    groups = penalties.rows(net)
+    assert list(groups) == ["fc1.weight", "fc3.weight"]
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    penalties.regularise(optimizer, net, penalties.prox_l1, strength=0.01)
+    before = net.fc1.weight.detach().clone()
+    net.fc1.weight.grad = torch.zeros(4, 4)
+    optimizer.step()
+    expected = penalties.prox_l1({"w": before}, 0.01)["w"]
+    assert torch.equal(net.fc2.weight, expected) and net.fc2.weight is net.fc1.weight
+
+
+def test_frozen_weights_are_left_alone_or_refused_where_named():
+    net = models.mlp((4, 3, 2))
+    net.fc1.weight.requires_grad_(False)
+    before = net.fc1.weight.clone()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    penalties.regularise(optimizer, net, penalties.prox_l1, strength=9.0)
+    net(torch.rand(5, 4)).sum().backward()
+    optimizer.step()
+    assert torch.equal(net.fc1.weight, before) and not net.fc2.weight.any()
+    with pytest.raises(ValueError, match="'fc1.weight', which is frozen"):
+        penalties.regularise(optimizer, net, penalties.prox_l1, strength=1.0, names=["fc1.weight"])
+    net.requires_grad_(False)
+    with pytest.raises(ValueError, match="at least one parameter that trains"):
+        penalties.regularise(optimizer, net, penalties.prox_l1, strength=1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    v = {"a": torch.full((600, 200), 3.0, dtype=dtype), "b": torch.full((4,), 1e-3, dtype=dtype)}
+    groups = {name: torch.full(x.shape, k) for k, (name, x) in enumerate(v.items())}
+    wide = {name: x.float() for name, x in v.items()}
+    for penalty in (
+        penalties.l1, penalties.l2, partial(penalties.group_lasso, groups=groups)
+    ):  # fmt: skip
+        assert penalty(v).isfinite() and torch.equal(penalty(v), penalty(wide))
+    for prox in (
+        penalties.prox_l1, penalties.prox_l2, partial(penalties.prox_group_lasso, groups=groups)
+    ):  # fmt: skip
+        for name, x in prox(v, 1e-4).items():
+            assert x.dtype == dtype and torch.equal(x, prox(wide, 1e-4)[name].to(dtype))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_closures_and_scalers_shrink_as_plain_steps(fused):
+    def run(how, overflow=False):
+        net = models.mlp((4, 3, 2))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.5, fused=fused)
+        penalties.regularise(optimizer, net, penalties.prox_l1, strength=0.01)
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=how == "scaler")
+        for t in range(4):
+            x, before = torch.full((5, 4), 0.1 * t), copy.deepcopy(net.state_dict())
+            lost = torch.inf if overflow and t == 2 else 1.0
+
+            def closure(x=x, lost=lost):
+                optimizer.zero_grad()
+                loss = net(x).square().sum() * lost
+                scaler.scale(loss).backward()
+                return loss
+
+            if how == "closure":
+                optimizer.step(closure)
+            else:
+                closure()
+                scaler.step(optimizer)
+                scaler.update()
+            if overflow and t == 2:
+                assert all(torch.equal(v, before[n]) for n, v in net.state_dict().items())
+        return list(net.parameters())
+
+    for how in ("closure", "scaler"):
+        for a, b in zip(run("plain"), run(how), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    run("scaler", overflow=True)
 
 
 def regression():
@@ -252,7 +405,7 @@ def test_bad_input():
     with pytest.raises(TypeError, match="optimizer must be torch.optim.SGD, got Adam"):
         adam = torch.optim.Adam(net.parameters())
         penalties.regularise(adam, net, penalties.prox_l1, strength=1)
-    with pytest.raises(ValueError, match="strength must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="strength must be at least 0 and finite, got -1"):
         penalties.regularise(sgd, net, penalties.prox_l1, strength=-1)
     with pytest.raises(ValueError, match="names has 'fc9'.*fc1.weight"):
         penalties.regularise(sgd, net, penalties.prox_l1, strength=1, names=["fc9"])
@@ -261,10 +414,23 @@ def test_bad_input():
         penalties.regularise(other, net, penalties.prox_l1, strength=1, names=["fc1.weight"])
     with pytest.raises(ValueError, match=r"groups\['a'\] of shape \(2,\) must fit values"):
         penalties.group_lasso({"a": torch.ones(3)}, {"a": torch.zeros(2, dtype=torch.long)})
+    with pytest.raises(TypeError, match=r"groups\['a'\] must be int64 numbers, got torch.float32"):
+        penalties.group_lasso({"a": torch.ones(3)}, {"a": torch.zeros(3)})
+    for strength in ("much", None, True):
+        with pytest.raises(TypeError, match="strength must be a number"):
+            penalties.regularise(sgd, net, penalties.prox_l1, strength=strength)
+    with pytest.raises(ValueError, match="strength must be at least 0 and finite, got inf"):
+        penalties.regularise(sgd, net, penalties.prox_l1, strength=float("inf"))
+    with pytest.raises(TypeError, match="names must be several names, a list"):
+        penalties.regularise(sgd, net, penalties.prox_l1, strength=1, names="fc1.weight")
+    parametrised = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
+    for make in (penalties.rows, penalties.columns):
+        with pytest.raises(ValueError, match="'0' is parametrised"):
+            make(parametrised)
     with pytest.raises(ValueError, match="groups must hold at least one"):
         penalties.group_lasso({"a": torch.ones(3)}, {})
     with pytest.raises(ValueError, match="model must have a batch norm, got Sequential"):
         penalties.bn_scales(net)
-    with pytest.raises(ValueError, match="t must be at least 0, got nan"):
+    with pytest.raises(ValueError, match="t must be at least 0 and finite, got nan"):
         penalties.prox_l1({}, float("nan"))
     assert not sgd._optimizer_step_post_hooks
