@@ -57,7 +57,6 @@ def load(
     n_test: int | None = None,
     seed: int = 0,
     root: str | Path | None = None,
-    download: bool = False,
 ) -> tuple[Split, Split]:
     """Training and test set by name, as ``(train, test)``; each unpacks as ``x, y``.
 
@@ -69,7 +68,7 @@ def load(
             of 97 % is then known to ±0.17 points). Others: the first ones of a fixed order.
         seed: which glyphs are drawn. It does not touch torch's global generator.
         root: the folder of torchvision's data sets; default is the variable ``COURSE_DATA``.
-        download: let torchvision fetch a missing data set into ``root``. Never done unasked.
+            ``download`` fetches what is missing there; nothing is fetched unasked.
 
     Raises:
         ValueError: an unknown name, a size or a count that the data set cannot give.
@@ -91,10 +90,27 @@ def load(
     if name == "digits":
         train, test = _digits()
     else:
-        train, test = (_torchvision(name, root, part, download) for part in (True, False))
+        train, test = (_torchvision(name, root, train=part) for part in (True, False))
         if name != "cifar10" and size == 14:
             train, test = (Split(F.avg_pool2d(s.x, 2), s.y) for s in (train, test))
     return _first(train, n_train, "n_train"), _first(test, n_test, "n_test")
+
+
+def download(name: str, *, root: str | Path | None = None) -> None:
+    """Let torchvision fetch a data set into a folder, for ``load`` to read it there.
+
+    Args:
+        name: ``mnist``, ``fashion`` or ``cifar10``.
+        root: the folder; default is the variable ``COURSE_DATA``.
+
+    Raises:
+        ValueError: an unknown name.
+        FileNotFoundError: no folder is named, or the network does not give the data set.
+    """
+    if name not in TORCHVISION:
+        raise ValueError(f"name must be one of {', '.join(TORCHVISION)}, got {name!r}")
+    for part in (True, False):
+        _torchvision(name, root, train=part, download=True)
 
 
 def _first(split: Split, n: int | None, argument: str) -> Split:
@@ -180,13 +196,15 @@ def _digits() -> tuple[Split, Split]:
     )
 
 
-def _torchvision(name: str, root: str | Path | None, train: bool, download: bool) -> Split:
+def _torchvision(
+    name: str, root: str | Path | None, *, train: bool, download: bool = False
+) -> Split:
     root = root if root is not None else os.environ.get("COURSE_DATA")
     if root is None:
         raise FileNotFoundError(
             f"{name} needs a folder: pass root=... or set the variable COURSE_DATA to the folder that "
-            f"holds torchvision's {TORCHVISION[name]} (with a network, download=True fetches it "
-            "there). Without either, name='glyphs' and name='digits' need no files."
+            f"holds torchvision's {TORCHVISION[name]} (with a network, data.download({name!r}, root=...) "
+            "fetches it there). Without either, name='glyphs' and name='digits' need no files."
         )
     from torchvision import datasets  # slow to import, so only when it is wanted
 
@@ -195,7 +213,7 @@ def _torchvision(name: str, root: str | Path | None, train: bool, download: bool
     except RuntimeError as error:
         raise FileNotFoundError(
             f"{name} was not found in root={str(root)!r}: torchvision's {TORCHVISION[name]} is expected "
-            "there. With a network, data.load(..., download=True) fetches it; without, "
+            f"there. With a network, data.download({name!r}, root=...) fetches it; without, "
             "name='glyphs' and name='digits' need no files."
         ) from error
     images = torch.as_tensor(found.data)

@@ -136,7 +136,8 @@ def fit(
         ValueError: a count below 1, images or labels that are empty, not finite or do not fit the
             model, steps outside the training, nothing to train, a ``loss`` of another shape or one
             that mixes the members of a stack, a ``checkpoint`` that is damaged or of another run.
-            The model and the optimizer are then as they were.
+            The model and the optimizer are then as they were (after a ``loss`` that is refused, the
+            model is at ``plan.start``).
         TypeError: a name that is no field of ``Plan``, a field of another type.
     """
     plan = _planned(plan, changes)
@@ -290,7 +291,9 @@ def check_plan(model: nn.Module, train: Split, plan: Plan, *, test: Split | None
     for number in range(plan.first, last):
         factor = plan.schedule(number / whole)
         if not 0 <= factor < math.inf:
-            raise ValueError(f"schedule must be finite and at least 0, got {factor!r} at {number}")
+            raise ValueError(
+                f"schedule must be finite and at least 0, got {factor!r} at step {number}"
+            )
     classes = _check_fits("train", model, train, plan.batch_size)
     if plan.loss is None:
         _check_labels("train", train.y, classes)
@@ -305,6 +308,8 @@ def check_state(argument: str, model: nn.Module, state: Mapping[str, Tensor] | N
     """Raise ValueError unless ``state``, if any, has the names, shapes and dtypes of the model's."""
     if state is None:
         return
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{argument} must be a state_dict of model, got {type(state).__name__}")
     have, got = (
         {name: (tuple(v.shape), v.dtype) for name, v in values.items() if isinstance(v, Tensor)}
         for values in (model.state_dict(), state)

@@ -116,9 +116,22 @@ def test_a_missing_folder_says_what_to_do(monkeypatch):
         data.load("mnist")
 
 
+def test_what_is_drawn_is_not_downloaded():
+    with pytest.raises(
+        ValueError, match="name must be one of mnist, fashion, cifar10, got 'glyphs'"
+    ):
+        data.download("glyphs")
+
+
+def test_a_download_needs_a_folder(monkeypatch):
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match=r"mnist needs a folder"):
+        data.download("mnist")
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion", "cifar10"])
 def test_a_folder_without_data_says_what_to_do(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=f"{name} was not found.*download=True"):
+    with pytest.raises(FileNotFoundError, match=f"{name} was not found.*data.download\\('{name}'"):
         data.load(name, root=tmp_path)
 
 

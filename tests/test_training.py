@@ -753,6 +753,7 @@ def test_what_cannot_be_trained_is_refused_and_nothing_has_moved(build, train, c
         ((GOOD.x, GOOD.y), {}, "train must be a data.Split of two tensors, got tuple"),
         (Split(GOOD.x, GOOD.y.tolist()), {}, "train must be a data.Split of two tensors"),
         (GOOD, {"seed": 0.5}, "seed must be an integer, got 0.5"),
+        (GOOD, {"start": MLP()}, "start must be a state_dict of model, got Sequential"),
         (
             GOOD,
             {"optimizer": lambda net: None},
