@@ -615,6 +615,10 @@ def test_a_checkpoint_of_other_images_is_refused(tmp_path, part):
     other = train._replace(**{part: getattr(train, part).flip(0)})
     with pytest.raises(ValueError, match="belongs to a run with .*checksum of train"):
         training.fit(square(), other, epochs=2, checkpoint=tmp_path / "c")
+    how = {"epochs": 2, "checkpoint": tmp_path / "d"}
+    training.fit(square(), train, valid=train, **how)
+    with pytest.raises(ValueError, match="belongs to a run with .*checksum of valid"):
+        training.fit(square(), train, valid=other, **how)
 
 
 @pytest.mark.parametrize(
