@@ -14,17 +14,29 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from course_lib.training import cross_entropy, evaluating
+from course_lib.layers import at_least_float32, check_finite, run
+from course_lib.training import check_counts, cross_entropy, evaluating
 
 
 def soft_targets(logits: Tensor, temperature: float) -> Tensor:
     """Probabilities at a temperature, equation 1 above: (…, classes) -> (…, classes).
 
     Raises:
-        ValueError: ``temperature`` is not a positive number.
+        TypeError: ``logits`` is not a floating-point tensor, ``temperature`` not a number.
+        ValueError: ``logits`` is not finite, also divided by the temperature; ``temperature`` is not
+            a positive number.
     """
+    return _softened("logits", logits, temperature).softmax(-1).to(logits.dtype)
+
+
+def _softened(argument: str, logits: Tensor, temperature: float) -> Tensor:
+    """Logits over the temperature, in float32 at least, checked."""
     _check_temperature(temperature)
-    return (logits / temperature).softmax(-1)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.dim() == 0:
+        raise TypeError(f"{argument} must be a floating-point tensor (…, classes), got {logits!r}")
+    softened = at_least_float32(logits) / temperature
+    check_finite(f"{argument} / temperature", softened)
+    return softened
 
 
 def loss(
@@ -58,21 +70,25 @@ def loss(
         alpha: weight of the labels, from 0 (soft targets only) to 1 (cross-entropy only).
 
     Returns:
-        (), or (K,) for a stack.
+        (), or (K,) for a stack, in the student's precision. NaN where a student's logits are: one
+        member of a stack that diverges does not stop the others.
 
     Raises:
-        ValueError: a temperature or weight out of range, shapes that do not belong together, or no
-            labels although ``alpha`` gives them weight.
+        TypeError: logits that are no floating-point tensors, labels that are no integers, a
+            temperature or weight that is no number.
+        ValueError: a temperature or weight out of range, teacher's logits that are not finite, an
+            empty minibatch, shapes that do not belong together, labels that are no classes, or none
+            although ``alpha`` gives them weight.
     """
-    _check_temperature(temperature)
     _check(student_logits, teacher_logits, labels, alpha)
-    log_p = (teacher_logits.detach() / temperature).log_softmax(-1)
-    log_q = (student_logits / temperature).log_softmax(-1)
+    log_p = _softened("teacher_logits", teacher_logits.detach(), temperature).log_softmax(-1)
+    z = at_least_float32(student_logits)
+    log_q = (z / temperature).log_softmax(-1)
     kl = (log_p.exp() * (log_p - log_q)).sum(-1).mean(-1)  # (…, B, C) -> (…)
     soft = temperature**2 * kl
-    if labels is None or alpha == 0:
-        return soft
-    return alpha * cross_entropy(student_logits, labels) + (1 - alpha) * soft
+    if labels is not None and alpha > 0:
+        soft = alpha * cross_entropy(z, labels) + (1 - alpha) * soft
+    return soft.to(student_logits.dtype)
 
 
 @torch.no_grad()
@@ -84,14 +100,15 @@ def answers(teacher: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
     soft targets are the members' geometric mean, normalised.
 
     Raises:
-        ValueError: no images, or a batch size below 1.
+        TypeError: ``x`` is not a tensor.
+        ValueError: ``x`` is empty, not finite or does not fit the teacher, or a batch size below 1.
     """
-    if len(x) == 0 or batch_size < 1:
-        raise ValueError(
-            f"x and batch_size must not be empty, got {len(x)} images and {batch_size!r}"
-        )
+    check_counts(batch_size=batch_size)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
+    check_finite("x", x)
     with evaluating(teacher):
-        return torch.cat([teacher(part) for part in x.split(batch_size)], dim=-2)
+        return torch.cat([run(teacher, part) for part in x.split(batch_size)], dim=-2)
 
 
 def _check_temperature(temperature: float) -> None:
@@ -106,14 +123,28 @@ def _check(z: Tensor, v: Tensor, labels: Tensor | None, alpha: float) -> None:
         raise TypeError(f"alpha must be a number in [0, 1], got {alpha!r}")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1] (the weight of the labels), got {alpha!r}")
+    for name, logits in (("student_logits", z), ("teacher_logits", v)):
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            found = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+            raise TypeError(f"{name} must be a floating-point tensor, got {found}")
     if z.dim() not in (2, 3) or v.shape not in (z.shape, z.shape[-2:]):
         raise ValueError(
             f"teacher_logits must have the shape of student_logits, (B, C) or (K, B, C), or its "
             f"last two sides, got {tuple(v.shape)} for {tuple(z.shape)}"
         )
+    if z.numel() == 0:
+        raise ValueError(f"student_logits must not be empty, got shape {tuple(z.shape)}")
     if labels is None and alpha > 0:
         raise ValueError(f"labels must be given where alpha gives them weight, got alpha={alpha!r}")
-    if labels is not None and labels.shape != z.shape[-2:-1]:
-        raise ValueError(
-            f"labels must have shape {tuple(z.shape[-2:-1])}, got {tuple(labels.shape)}"
-        )
+    if labels is not None:
+        _check_labels(labels, z.shape[-2], z.shape[-1])
+
+
+def _check_labels(labels: Tensor, examples: int, classes: int) -> None:
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels must be int64, got {labels.dtype}")
+    if labels.shape != (examples,):
+        raise ValueError(f"labels must have shape {(examples,)}, got {tuple(labels.shape)}")
+    low, high = labels.aminmax()
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels must be from 0 to {classes - 1}, got {int(low)} to {int(high)}")

@@ -1,14 +1,16 @@
 """Compact layers: formulas against counters, surgery against the parts it kept."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils import prune
 
 from course_lib import measure, models
-from course_lib.compression import compact
+from course_lib.compression import compact, quantization
 
 CASES = [(3, 8, 16, 14), (5, 1, 7, 9), (1, 4, 4, 6), (3, 1, 1, 1)]
 
@@ -120,11 +122,109 @@ def test_a_mobilenet_of_full_convolutions_costs_what_howard_says():
     assert round(counted["standard"][1] / 1e6, 1) == 29.3
 
 
+def state(model):
+    tensors = {n: (t.clone(), t.dtype) for n, t in model.state_dict().items()}
+    return (
+        tensors,
+        [m.training for m in model.modules()],
+        [p.requires_grad for p in model.parameters()],
+    )
+
+
+def same(before, after):
+    return before[1:] == after[1:] and all(
+        torch.equal(t, after[0][n][0]) and dtype == after[0][n][1]
+        for n, (t, dtype) in before[0].items()
+    )
+
+
+def tied_maps():
+    convs = [nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)]
+    convs[2].weight = convs[1].weight
+    return nn.Sequential(*convs, nn.Flatten(), nn.Linear(4 * 196, 10))
+
+
+AWKWARD = {
+    "half": lambda: models.small_cnn().half(),
+    "bfloat16": lambda: models.small_cnn().bfloat16(),
+    "double": lambda: models.small_cnn().double(),
+    "evaluation": lambda: models.vgg().eval(),
+    "frozen": lambda: models.vgg().requires_grad_(False),
+    "tied": tied_maps,
+    "channels last": lambda: models.small_cnn().to(memory_format=torch.channels_last),
+    "quantised": lambda: quantization.qat(models.small_cnn(), 4),
+}
+
+
+@pytest.mark.parametrize("kind", AWKWARD)
+def test_a_new_head_has_its_networks_precision_mode_and_ties(kind):
+    net = AWKWARD[kind]()
+    before = state(net)
+    x = torch.randn(3, 1, 14, 14).to(next(net.parameters()).dtype)
+    small = compact.pooled_head(net, x)
+    assert same(before, state(net))
+    assert small.training == net.training == small.fc.training
+    assert small(x).dtype == x.dtype and small.fc.weight.requires_grad
+    kept = list(net.children())[: list(small._modules).index("pool")]
+    assert [
+        p.requires_grad for m in small.children() if m is not small.fc for p in m.parameters()
+    ] == [p.requires_grad for m in kept for p in m.parameters()]
+    if kind == "tied":
+        assert small[1].weight is small[2].weight
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_separable_layer_has_its_convolutions_precision_mode_and_padding(dtype):
+    conv = nn.Conv2d(3, 4, 3, padding="same", padding_mode="reflect").to(dtype).eval()
+    light, x = compact.separable(conv), torch.randn(2, 3, 6, 7).to(dtype)
+    assert light(x).shape == conv(x).shape and light(x).dtype == dtype and not light.training
+    assert light[0].padding_mode == "reflect"
+
+
+def test_tied_linear_layers_count_once():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Linear(4, 4))
+    net[2].weight = net[1].weight
+    parts = compact.by_part(net, torch.zeros(1, 4))
+    assert parts == {"convolutions": (0, 0), "linear": (16 + 8, 32)}
+
+
+def pooled(net=None, x=None, classes=10):
+    x = torch.zeros(2, 1, 14, 14) if x is None else x
+    return compact.pooled_head(net or models.small_cnn(), x, classes=classes)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
         (lambda: compact.separable(nn.Linear(2, 2)), TypeError, "conv must be an nn.Conv2d"),
         (lambda: compact.separable(nn.Conv2d(4, 4, 3, groups=2)), ValueError, "groups=2"),
+        (lambda: compact.separable(nn.LazyConv2d(4, 3)), ValueError, "conv must have a shape"),
+        (lambda: compact.separable(nn.ConvTranspose2d(4, 4, 3)), TypeError, "got ConvTranspose2d"),
+        (
+            lambda: compact.standard_macs(3, 0, 1, 1),
+            ValueError,
+            "m must be a positive integer, got 0",
+        ),
+        (lambda: compact.separable_macs(3, 1, 1.5, 1), ValueError, "n must be a positive integer"),
+        (
+            lambda: pooled(x=torch.zeros(0, 1, 14, 14)),
+            ValueError,
+            "x must hold at least one example",
+        ),
+        (lambda: pooled(x=torch.zeros(2, 3, 14, 14)), ValueError, "x must fit the model"),
+        (lambda: pooled(classes=0), ValueError, "classes must be a positive integer, got 0"),
+        (
+            lambda: pooled(nn.Sequential(OrderedDict(pool=nn.MaxPool2d(2), flatten=nn.Flatten()))),
+            ValueError,
+            "model must leave the name 'pool' for the new head",
+        ),
+        (
+            lambda: pooled(
+                nn.Sequential(prune.identity(nn.Conv2d(1, 2, 3), "weight"), nn.Flatten())
+            ),
+            ValueError,
+            "'0' is computed by a forward hook",
+        ),
         (
             lambda: compact.pooled_head(nn.ReLU(), torch.zeros(1, 1)),
             TypeError,

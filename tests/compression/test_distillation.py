@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 from course_lib import ensemble, models, training
-from course_lib.compression import distillation
+from course_lib.compression import distillation, quantization
 from course_lib.data import Split
 
 
@@ -168,6 +169,54 @@ def test_a_student_trained_in_the_one_loop_becomes_its_teacher():
     torch.testing.assert_close(found, wanted.expand(2, -1, -1), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [0.5, 4, 20])
+def test_half_precision_computes_in_single(dtype, temperature):
+    """A student near its teacher: in half precision their KL would be lost in rounding."""
+    z, v, eps = Z.to(dtype), (Z + 0.3 * V).to(dtype), torch.finfo(dtype).eps
+    for alpha in (0, 0.3):
+        found = distillation.loss(z, v, Y, temperature=temperature, alpha=alpha)
+        exact = distillation.loss(z.double(), v.double(), Y, temperature=temperature, alpha=alpha)
+        assert found.dtype == dtype and found.item() == pytest.approx(exact.item(), rel=2 * eps)
+    q = distillation.soft_targets(v, temperature)
+    assert q.dtype == dtype
+    torch.testing.assert_close(
+        q.double(), distillation.soft_targets(v.double(), temperature), rtol=eps, atol=1e-7
+    )
+
+
+def test_the_teacher_may_be_in_another_precision():
+    found = distillation.loss(Z.half(), V, Y, temperature=2, alpha=0.5)
+    exact = distillation.loss(Z.half().double(), V, Y, temperature=2, alpha=0.5)
+    assert found.dtype == torch.float16 and found.item() == pytest.approx(exact.item(), rel=2e-3)
+
+
+def test_a_member_that_diverges_does_not_stop_the_others():
+    z = logits(3, 7, 5, seed=2)
+    z[1, 2, 3] = math.nan
+    found = distillation.loss(z, V, Y, temperature=4, alpha=0.2)
+    assert found.isnan().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("build", [
+    lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3).eval(), nn.Dropout(0.5)),
+    lambda: models.mlp((4, 3)).half(),
+    lambda: models.mlp((4, 3)).requires_grad_(False),
+    lambda: quantization.qat(models.mlp((4, 3)), 4),
+    lambda: prune.l1_unstructured(nn.Linear(4, 3), "weight", 2),
+    lambda: ensemble.stack([models.mlp((4, 3), seed=s) for s in range(2)]),
+])  # fmt: skip
+def test_asking_leaves_the_teacher_as_it_was(build):
+    teacher = build()
+    before = {n: t.clone() for n, t in teacher.state_dict().items()}
+    modes = [m.training for m in teacher.modules()]
+    x = torch.randn(5, 4).to(next(teacher.parameters()).dtype)
+    found = distillation.answers(teacher, x, batch_size=2)
+    assert found.shape[-2:] == (5, 3) and found.isfinite().all() and found.dtype == x.dtype
+    assert [m.training for m in teacher.modules()] == modes
+    assert all(torch.equal(t, before[n]) for n, t in teacher.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [
@@ -181,6 +230,32 @@ def test_a_student_trained_in_the_one_loop_becomes_its_teacher():
         ({"labels": Y[:6]}, ValueError, r"labels must have shape \(7,\), got \(6,\)"),
         ({"teacher_logits": V[:, :4]}, ValueError, r"teacher_logits must.*\(7, 4\) for \(7, 5\)"),
         ({"teacher_logits": V[:1]}, ValueError, r"teacher_logits must.*\(1, 5\) for \(7, 5\)"),
+        (
+            {"temperature": 1e-320},
+            ValueError,
+            "teacher_logits / temperature must be finite, got 35",
+        ),
+        ({"alpha": math.nan}, ValueError, r"alpha must be in \[0, 1\]"),
+        (
+            {"teacher_logits": V / 0},
+            ValueError,
+            "teacher_logits / temperature must be finite, got 35",
+        ),
+        (
+            {"teacher_logits": V * math.nan},
+            ValueError,
+            "teacher_logits / temperature must be finite",
+        ),
+        ({"teacher_logits": V.long()}, TypeError, "teacher_logits must be a floating.*int64"),
+        ({"student_logits": [1.0]}, TypeError, "student_logits must be a floating.*list"),
+        (
+            {"student_logits": Z[:0], "teacher_logits": V[:0], "labels": Y[:0]},
+            ValueError,
+            r"student_logits must not be empty, got shape \(0, 5\)",
+        ),
+        ({"labels": Y.float()}, TypeError, "labels must be int64, got torch.float32"),
+        ({"labels": Y + 1}, ValueError, "labels must be from 0 to 4, got 1 to 5"),
+        ({"labels": Y - 1}, ValueError, "labels must be from 0 to 4, got -1 to 3"),
         ({"student_logits": Z[0]}, ValueError, r"\(7, 5\) for \(5,\)"),
     ],
 )
@@ -191,7 +266,28 @@ def test_bad_input(changed, error, words):
 
 
 def test_bad_questions():
-    with pytest.raises(ValueError, match="x and batch_size must not be empty, got 0 images"):
-        distillation.answers(models.mlp((4, 2)), torch.zeros(0, 4))
-    with pytest.raises(ValueError, match="temperature must be a positive number, got -1"):
-        distillation.soft_targets(V, -1)
+    net, x = models.mlp((4, 2)), torch.zeros(3, 4)
+    for call, error, words in (
+        (lambda: distillation.answers(net, x[:0]), ValueError, "x must hold at least one example"),
+        (lambda: distillation.answers(net, x * math.nan), ValueError, "x must be finite, got 12"),
+        (lambda: distillation.answers(net, x[:, :3]), ValueError, "x must fit the model"),
+        (lambda: distillation.answers(net, [0.0]), TypeError, "x must be a tensor, got list"),
+        (
+            lambda: distillation.answers(net, x, batch_size=0),
+            ValueError,
+            "batch_size must be a posi",
+        ),
+        (lambda: distillation.soft_targets(V, -1), ValueError, "temperature must be.*got -1"),
+        (
+            lambda: distillation.soft_targets(V * math.nan, 2),
+            ValueError,
+            "logits / temperature must be",
+        ),
+        (
+            lambda: distillation.soft_targets(V.int(), 2),
+            TypeError,
+            "logits must be a floating-point",
+        ),
+    ):
+        with pytest.raises(error, match=words):
+            call()
