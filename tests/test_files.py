@@ -61,6 +61,7 @@ class Trap:
         return os.mkdir, ("trapped",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize(
     "write", [torch.save, lambda trap, path: path.write_bytes(pickle.dumps(trap))]
 )
