@@ -596,6 +596,7 @@ def test_two_widgets_on_a_page_do_not_meddle(show):
     assert shown(page)["scope"] == "local"
     assert second.evaluate("(o) => JSON.stringify(o.dataset)") == before
     assert page.locator("#explorer-two").get_by_label("local: one").is_checked()
+    assert page.complaints == [], "the script ran twice, and left alone what was alive"
 
 
 @pytest.mark.parametrize("scope", ["global", "local"])
