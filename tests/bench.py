@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -254,6 +255,7 @@ def pruning() -> None:
 def _beside_one_read(net: torch.nn.Module) -> None:
     """The exact global mask in units of one read of the weights, with 1 thread and torch's default.
     A copy is printed too: scores are as many numbers as the weights, and must at least be written."""
+    warnings.simplefilter("ignore")  # at 90 % nothing is left of an untrained network's last layer
     weights = [p.detach() for p in net.parameters() if p.dim() > 1]
     contestants = {
         "read": lambda: [w.sum() for w in weights],

@@ -410,6 +410,15 @@ def test_half_precision_is_computed_in_float32_or_better(dtype, score):
     assert (got["2.weight"] != 0).any()
 
 
+def test_half_inputs_and_half_buffers_are_taken_too():
+    net = Twice().half().eval()
+    x, y = SMALL
+    expected = criteria.snip(copy.deepcopy(net).float(), (x.half().float(), y))
+    for name, s in criteria.snip(net, (x.half(), y)).items():
+        assert torch.equal(s, expected[name])
+    assert net.norm.running_mean.dtype == torch.float16
+
+
 def test_obs_prune_keeps_the_type_of_a_half_model():
     net = plain().to(torch.bfloat16)
     pruned, keep = second_order.obs_prune(net, SMALL, 0.5, weight_decay=10.0)
