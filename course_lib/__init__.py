@@ -1,15 +1,19 @@
 """The companion library of the pruning course.
 
-Ground floor: ``data``, ``models``, ``training``, ``measure``. Above it the methods, ``pruning``, and
-above those ``teaching`` (what a lesson page needs) and ``grading`` (what an exercise needs).
-Imports point down only.
+Modules import only what stands above them in this list:
+
+- ``data``, ``models``, ``layers``, ``parametrized``, ``ensemble``, ``files``: the ground floor
+- ``training`` and ``measure``: the training loop, and what a network costs
+- ``pruning`` and ``compression``: the methods
+- ``experiments``: several treatments of the same seeds, compared
+- ``teaching``, ``exercises`` and ``grading``: what a lesson page and an exercise need
 
 Two plain types run through everything:
 
 ``Scores``
-    ``dict[str, Tensor]``, parameter name -> one score a weight. Higher means keep.
+    ``dict[str, Tensor]``, parameter name -> one score per weight. A higher score means keep.
 ``Masks``
-    ``dict[str, Tensor]``, parameter name -> one bool a weight. True means keep.
+    ``dict[str, Tensor]``, parameter name -> one bool per weight. True means keep.
 
 ``sparsity`` is always the fraction removed.
 """

@@ -1,12 +1,13 @@
 """Many networks as one module: trained together, pruned one by one.
 
-A stack is an ``nn.Module`` whose parameters carry the names they have in one network and one more
-dimension in front, ``(K, …)``; masks with that dimension (``masks.stack``) apply to it as they do to
-one network. All members see the same minibatches, so differences between them are paired; noise
-(dropout) each member draws for itself.
+A stack holds K networks of one architecture, its members. It is an ``nn.Module`` whose parameters
+have the names they have in one network, and one more dimension in front: ``(K, …)``. Masks with
+that dimension (``masks.stack``) apply to a stack as other masks do to one network. All members see
+the same minibatches, so differences between them are paired. Each member draws its own noise
+(dropout).
 
-``members`` and ``template`` answer for a single network too, so that no caller has to ask which of
-the two it holds.
+``members``, ``template`` and ``size`` also take a single network, so a caller need not ask which of
+the two it has.
 """
 
 import copy
@@ -26,16 +27,24 @@ BARE = frozenset(vars(nn.Module()))  # what every module has: parameters, module
 
 
 def stack(models: Sequence[nn.Module]) -> "Stack":
-    """K networks of one architecture as one module, to be trained together; copies, so that the
-    networks themselves stay as they are. ``unstack`` gives them back.
+    """Make one module of K networks of one architecture, to train them together.
 
-    Parametrisations, frozen and tied parameters stay what they are. The stack starts in the mode
-    (training or evaluation) of the first network.
+    The stack holds copies, so the networks themselves stay as they are; ``unstack`` takes it apart
+    again. Parametrised, frozen and tied parameters stay parametrised, frozen and tied. The stack
+    starts in the mode (training or evaluation) of the first network.
 
     Raises:
-        ValueError: no models, models that differ in more than the values of their parameters, with
-            buffers (batch norm), with hooks or compiled.
-        TypeError: something that is no network, or a stack.
+        ValueError: no models; models that differ in more than the values of their parameters; models
+            with buffers (batch norm), with hooks, or compiled ones.
+        TypeError: something that is not a network, or is a stack already.
+
+    Examples:
+        >>> from course_lib import models
+        >>> five = stack([models.mlp((4, 3, 2), seed=seed) for seed in range(5)])
+        >>> five.get_parameter("fc1.weight").shape
+        torch.Size([5, 3, 4])
+        >>> five(torch.zeros(8, 4)).shape
+        torch.Size([5, 8, 2])
     """
     models = list(models)
     if not models:
@@ -48,8 +57,10 @@ def stack(models: Sequence[nn.Module]) -> "Stack":
 
 
 def alike(model: nn.Module, other: nn.Module) -> bool:
-    """Whether the two could be members of one stack: networks that can be stacked, and differ in
-    nothing but the values of their parameters."""
+    """Whether the two can be members of one stack.
+
+    They can if both can be stacked and they differ only in the values of their parameters.
+    """
     try:
         _check_one("model", model)
         _check_one("other", other)
@@ -60,36 +71,44 @@ def alike(model: nn.Module, other: nn.Module) -> bool:
 
 
 def members(model: nn.Module) -> list[nn.Module]:
-    """The networks of a stack, each with its own copy of the weights; a single network by itself."""
+    """The networks of a stack, each with its own copy of the weights.
+
+    For a single network, a list of this network itself.
+    """
     return unstack(model) if isinstance(model, Stack) else [model]
 
 
 def template(model: nn.Module) -> nn.Module:
-    """A network to ask for its layers: that of a stack's members, or the single network itself."""
+    """A network whose layers are those of every member of a stack; a single network is its own.
+
+    Read its architecture only: its weights are not those of any member.
+    """
     return model._template[0] if isinstance(model, Stack) else model
 
 
 def size(model: nn.Module) -> int:
-    """How many networks: K of a stack, 1 of a single network."""
+    """The number of networks: K for a stack, 1 for a single network."""
     return len(model) if isinstance(model, Stack) else 1
 
 
 def by_member(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors with the members in front, name -> (K, *shape); of a single network (1, …).
-    Views, not copies."""
+    """The same tensors with the members in front: name -> (K, …), and (1, …) for a single network.
+
+    These are views, not copies. ``joined`` is the way back.
+    """
     stacked = isinstance(model, Stack)
     return {name: x if stacked else x.unsqueeze(0) for name, x in tensors.items()}
 
 
 def joined(model: nn.Module, of_members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """One dictionary per member as one for the model: the way back from ``by_member``."""
+    """One dictionary for the model from one per member: the way back from ``by_member``."""
     if not isinstance(model, Stack):
         return dict(of_members[0])
     return {name: torch.stack([m[name] for m in of_members]) for name in of_members[0]}
 
 
 def all_modules(model: nn.Module) -> Iterator[nn.Module]:
-    """``model.modules()``, and those of the network that a stack keeps as its template."""
+    """``model.modules()``; for a stack, also the modules of its template."""
     yield from model.modules()
     if isinstance(model, Stack):
         yield from template(model).modules()
@@ -99,7 +118,13 @@ def unstack(stacked: "Stack") -> list[nn.Module]:
     """The K networks of a stack, each an ordinary module with its own copy of the weights.
 
     Raises:
-        TypeError: not a stack.
+        TypeError: something that is not a stack.
+
+    Examples:
+        >>> from course_lib import models
+        >>> nets = [models.mlp((4, 3, 2), seed=seed) for seed in range(5)]
+        >>> torch.equal(unstack(stack(nets))[3].fc1.weight, nets[3].fc1.weight)
+        True
     """
     if not isinstance(stacked, Stack):
         raise TypeError(f"stacked must be made by stack, got {type(stacked).__name__}")
@@ -115,7 +140,7 @@ def unstack(stacked: "Stack") -> list[nn.Module]:
 
 
 class Stack(nn.Module):
-    """K networks as one; made by ``stack``. (batch, …) -> (K, batch, classes)."""
+    """K networks as one module, made by ``stack``: (batch, …) -> (K, batch, classes)."""
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -197,13 +222,13 @@ def _affine(w: Tensor, b: Tensor | None, h: Tensor) -> Tensor:
 
 
 def backward(model: nn.Module, x: Tensor, y: Tensor) -> Tensor | None:
-    """Cross-entropy of a stack of plain MLPs and its gradients by hand: autograd's, faster.
+    """Write the gradients of the cross-entropy of a stack of plain MLPs, faster than autograd.
 
-    Writes ``.grad`` of every parameter.
+    The gradients are autograd's up to rounding; they are written to ``.grad`` of every parameter.
 
     Returns:
-        The members' mean losses on the minibatch, (K,); None, and nothing done, if the model is
-        anything else than a stack of Linear and ReLU layers that all train: that is for autograd.
+        The members' mean losses on the minibatch, (K,). None, with nothing changed, if the model is
+        not a stack of ``Linear`` and ``ReLU`` layers that all train: use autograd then.
     """
     layers = _linear_layers(model, x) if isinstance(model, Stack) and y.dtype == torch.long else []
     if not layers:
@@ -232,8 +257,8 @@ def backward(model: nn.Module, x: Tensor, y: Tensor) -> Tensor | None:
 
 
 def _linear_layers(stacked: "Stack", x: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-    """Weights and biases of a stack of Linear, ReLU, Linear, …, Linear in which autograd would do
-    nothing but what ``backward`` does; of any other stack none."""
+    """Weights and biases of a stack of Linear, ReLU, Linear, …, Linear for which ``backward`` does
+    all that autograd would do; an empty list for any other stack."""
     if not (
         stacked._plain
         and _is_flat(stacked, x)
@@ -249,8 +274,13 @@ def _linear_layers(stacked: "Stack", x: Tensor) -> list[tuple[Tensor, Tensor | N
 
 
 def check_separate(model: nn.Module, losses: Tensor) -> None:
-    """Raise ValueError if the loss of one member of a stack moves another: a penalty summed over all
-    members, added to each of their losses, would act K times."""
+    """Raise ValueError if the loss of one member depends on the weights of another.
+
+    A penalty that is summed over all members and added to each of their losses would act K times.
+
+    Args:
+        losses: one loss per member, (K,), not yet differentiated.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if size(model) == 1 or not losses.requires_grad or not parameters:
         return
@@ -272,8 +302,8 @@ def check_separate(model: nn.Module, losses: Tensor) -> None:
 
 
 def _names(model: nn.Module) -> dict[str, str]:
-    """Every name of a parameter -> the name that the parameter has in ``named_parameters()``: of
-    tied weights, the first."""
+    """Every name of a parameter -> its name in ``named_parameters()``. Tied weights have the first
+    of their names there."""
     first: dict[int, str] = {}
     return {
         n: first.setdefault(id(p), n) for n, p in model.named_parameters(remove_duplicate=False)
@@ -304,7 +334,7 @@ def _is_mlp(model: nn.Module) -> bool:
 
 def _plain(model: nn.Module) -> list[str]:
     """The names of an MLP's linear layers if only ReLUs stand between them and nothing is
-    parametrised or tied, else none."""
+    parametrised or tied, else an empty list."""
     layers = [(name, m) for name, m in _layers(model) if not isinstance(m, nn.Flatten)]
     linear = [name for name, m in layers if type(m) is nn.Linear]
     ties = len(_names(model)) > len(list(model.parameters()))
