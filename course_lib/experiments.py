@@ -1,6 +1,6 @@
 """Experiments: several treatments (arms) of the same seeds, trained alike and compared.
 
-::
+For example, to compare pruned networks with dense ones::
 
     nets = [models.mlp(seed=seed) for seed in range(5)]
     keep = [allocate.globally(criteria.magnitude(net), 0.9) for net in nets]
@@ -9,8 +9,8 @@
     runs.accuracy["pruned"]  # in percent, one value per seed
 
 All networks see the same minibatches, so differences between arms are paired by seed. Networks of
-one architecture are trained together as a stack (``ensemble.stack``): that is faster, and each
-comes out as if it had been trained alone, but for its own draws of dropout and noise.
+one architecture are trained together as a stack (``ensemble.stack``), which is faster. Each network
+comes out as if it had been trained alone, except that dropout and noise draw other numbers.
 """
 
 import dataclasses
@@ -30,26 +30,38 @@ from course_lib.training import Plan
 
 
 class Arm(NamedTuple):
-    """One treatment of all seeds: which networks begin, what is held at zero, how they train."""
+    """One treatment of all seeds: the networks to start from, their masks, and how they train.
 
-    networks: Sequence[nn.Module] | Callable[[int], nn.Module]  # one per seed, or seed -> network
-    masks: Sequence[Masks] | Callable[[nn.Module], Masks] | None = None  # likewise; None: all stay
-    plan: Plan | None = None  # None: the plan of the experiment
+    ``networks`` has one network per seed, or is a function of the seed. ``masks`` has one set of
+    masks per network, or is a function of the network; None removes nothing. ``plan`` None means
+    the plan of the experiment.
+    """
+
+    networks: Sequence[nn.Module] | Callable[[int], nn.Module]
+    masks: Sequence[Masks] | Callable[[nn.Module], Masks] | None = None
+    plan: Plan | None = None
 
 
 class Runs(NamedTuple):
-    """What came out of an experiment, by arm."""
+    """The results of an experiment, arm -> values.
 
-    accuracy: dict[Hashable, list[float]]  # in percent on the test images, one value per seed
-    networks: dict[Hashable, list[nn.Module]]  # as trained, one per seed
-    loss: dict[Hashable, list[list[float]]]  # mean training loss: per epoch, one value per seed
+    ``accuracy`` is in percent on the test images, one value per seed. ``networks`` holds the trained
+    networks, one per seed. ``loss`` is the mean training loss: per epoch, one value per seed.
+    """
+
+    accuracy: dict[Hashable, list[float]]
+    networks: dict[Hashable, list[nn.Module]]
+    loss: dict[Hashable, list[list[float]]]
 
 
 class Choice(NamedTuple):
-    """A setting, and what it was chosen by."""
+    """The best setting, and the accuracies of all settings that decided it.
+
+    ``accuracy`` is in percent on the images set aside: setting -> one value per seed.
+    """
 
     setting: Hashable
-    accuracy: dict[Hashable, list[float]]  # in percent on the images set aside, one value per seed
+    accuracy: dict[Hashable, list[float]]
 
 
 class _Run(NamedTuple):
@@ -72,21 +84,34 @@ def run(
     *,
     seeds: Sequence[int] = range(5),
 ) -> Runs:
-    """Train every arm with every seed under its masks, and evaluate it. Nothing given is changed.
+    """Train every arm with every seed under its masks, and test it.
+
+    The networks, masks and plans that you give are not changed.
 
     Args:
         arms: name -> treatment. For a treatment other than masks (a penalty, a codebook), hook it to
-            the optimizer that the arm's plan makes: ``optimizer`` is called with the arms that share
-            the plan, stacked arm by arm.
-        plan: how to train the arms without a plan of their own. A ``loss`` gets the logits of one
-            arm, (seeds, batch, classes); those of a single network, (batch, classes), where the
-            networks cannot be stacked (batch norm).
-        seeds: what an arm's function ``networks`` is called with, one after another.
+            the optimizer in the function ``optimizer`` of the arm's plan. That function is called
+            with one stack of all arms that share the plan, arm after arm.
+        plan: how to train the arms that have no plan of their own. Its ``loss`` gets the logits of
+            one arm, (seeds, batch, classes). Where the networks cannot be stacked (batch norm), it
+            gets those of one network, (batch, classes).
+        seeds: the seeds with which the function ``networks`` of an arm is called.
 
     Raises:
-        ValueError: no arms or seeds, an arm with another number of networks or masks, masks that do
-            not fit, images that do not fit, a plan with ``start`` or ``valid``, or as ``training.fit``.
-        TypeError: an arm that is no ``Arm``, or a plan whose optimizer stands already.
+        ValueError: no arms or no seeds; not one network and one set of masks per seed; masks or
+            images that do not fit the networks; a plan with ``start`` or ``valid``; and what
+            ``training.fit`` refuses.
+        TypeError: an arm that is not an ``Arm``, or a plan that holds an optimizer already made.
+
+    Examples:
+        >>> from course_lib import data, models
+        >>> train, test = data.load("digits")
+        >>> small = lambda seed: models.mlp((64, 8, 10), seed=seed)
+        >>> wide = lambda seed: models.mlp((64, 64, 10), seed=seed)
+        >>> arms = {"small": Arm(small), "wide": Arm(wide)}
+        >>> runs = run(arms, train, test, Plan(epochs=2), seeds=range(3))
+        >>> [a < b for a, b in zip(runs.accuracy["small"], runs.accuracy["wide"])]
+        [True, True, True]
     """
     runs = _laid_out(arms, seeds, plan)
     ready = [
@@ -116,8 +141,10 @@ def run(
 def evaluate(
     arms: Mapping[Hashable, Arm], test: Split, *, seeds: Sequence[int] = range(5)
 ) -> dict[Hashable, list[float]]:
-    """Accuracy of the arms as they begin, masks applied and nothing trained: in percent, by arm, one
-    value per seed.
+    """Accuracy of the arms with their masks applied and before any training.
+
+    Returns:
+        arm -> accuracy in percent, one value per seed.
 
     Raises:
         ValueError, TypeError: as ``run``.
@@ -138,21 +165,21 @@ def choose(
     held_out: int = 2000,
     seeds: Sequence[int] = range(100, 105),
 ) -> Choice:
-    """The setting that is best on training images set aside: no test image has a say.
+    """Choose the setting that is best on training images set aside. No test image is used.
 
     Args:
-        settings: setting -> the arm that uses it. Its networks must be others than those of the
-            experiment: a function of the seed, or networks made from ``seeds``.
-        plan: as in ``run``.
-        held_out: so many of the last training images are set aside; the networks train on the rest.
-            A ``loss`` of the plan is still given positions in ``train``.
-        seeds: other seeds than those of the experiment.
+        settings: setting -> the arm that uses it. Its networks must not be those of the experiment:
+            give a function of the seed, or networks made from ``seeds``.
+        plan: as in ``run``. Its ``loss`` still gets positions in ``train``.
+        held_out: how many of the last training images are set aside. The networks train on the rest.
+        seeds: seeds that the experiment does not use.
 
     Returns:
-        The setting with the highest mean accuracy, the first of equals, and the accuracies of all.
+        The setting with the highest mean accuracy (the first of several that are equal), and the
+        accuracies of all settings.
 
     Raises:
-        ValueError: not fewer images set aside than there are; otherwise as ``run``.
+        ValueError: ``held_out`` is not below the number of images; otherwise as ``run``.
         TypeError: as ``run``.
     """
     training.check_counts(held_out=held_out)
@@ -165,7 +192,7 @@ def choose(
 
 
 def _laid_out(arms: Mapping[Hashable, Arm], seeds: Sequence[int], plan: Plan | None) -> list[_Run]:
-    """Arm by arm, seed by seed: networks, masks and plans, checked."""
+    """The networks, masks and plans of all runs, checked: arm after arm, seed after seed."""
     if not arms or len(seeds) < 1:
         raise ValueError(f"arms and seeds must not be empty, got {list(arms)} and {seeds!r}")
     runs = []
@@ -182,7 +209,7 @@ def _laid_out(arms: Mapping[Hashable, Arm], seeds: Sequence[int], plan: Plan | N
 
 
 def _per_seed(name: Hashable, field: str, given: object, of: Sequence) -> list:
-    """One value for each of ``of``: a list as it is, a function called with each."""
+    """One value for each of ``of``: a list as it is, or what a function returns for each."""
     if isinstance(given, nn.Module):  # a stack gives its members
         given = ensemble.members(given)
     kind = {"networks": nn.Module, "masks": Mapping}[field]
@@ -213,7 +240,7 @@ def _checked(plan: Plan, name: Hashable) -> Plan:
 
 
 def _models(runs: Sequence[_Run], x: Tensor) -> Iterator[tuple[list[int], nn.Module, Masks]]:
-    """Copies of all networks as few models: which runs each holds, the model, its masks."""
+    """All networks copied into few models. For each model: the runs it holds, itself, its masks."""
     groups: list[list[int]] = []
     for i, one in enumerate(runs):
         for group in groups:
@@ -235,7 +262,7 @@ def _models(runs: Sequence[_Run], x: Tensor) -> Iterator[tuple[list[int], nn.Mod
 
 
 def _stacked(networks: Sequence[nn.Module], x: Tensor) -> nn.Module | None:
-    """The networks as one stack, or None where there is one only, or vmap cannot compute them."""
+    """The networks as one stack, or None for a single network or where the stack cannot run."""
     if len(networks) == 1:
         return None
     stack = ensemble.stack(networks)
@@ -248,14 +275,14 @@ def _stacked(networks: Sequence[nn.Module], x: Tensor) -> nn.Module | None:
 
 
 def _stacked_masks(runs: Sequence[_Run]) -> Masks:
-    """The masks of all members. Where an arm has none for a weight that another masks, all stay."""
+    """The masks of all members. A weight that only other arms mask keeps all its entries."""
     names = {name: mask for one in runs for name, mask in one.keep.items()}
     everything = {name: torch.ones_like(mask) for name, mask in names.items()}
     return masks.stack([everything | dict(one.keep) for one in runs])
 
 
 def _shared_plan(runs: Sequence[_Run], train: Split) -> Plan:
-    """The plan of one model, whose loss gives each arm's networks the loss of their own arm."""
+    """The plan of one model; its loss gives the networks of each arm the loss of this arm."""
     plan = runs[0].plan
     if len(runs) == 1 or all(one.plan.loss is None for one in runs):
         return plan
@@ -278,13 +305,13 @@ def _shared_plan(runs: Sequence[_Run], train: Split) -> Plan:
 
 
 def _plan_key(plan: Plan) -> Hashable:
-    """What plans have to share for their networks to be trained as one: all but the loss."""
+    """What two plans must share so that their networks train as one stack: all but the loss."""
     values = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if f.name != "loss"}
     return tuple(id(v) if callable(v) else (name, v) for name, v in values.items())
 
 
 def _by_arm(runs: Sequence[_Run], values: Mapping[int, object]) -> dict[Hashable, list]:
-    """Values by the number of the run, as one list per arm."""
+    """Run number -> value, as arm -> list of values."""
     found: dict[Hashable, list] = {}
     for i, one in enumerate(runs):
         found.setdefault(one.arm, []).append(values[i])

@@ -1,5 +1,7 @@
-"""What a network costs: weights, multiplications, bytes, milliseconds, joules. Zeros are counted as
-what they are: free only where something leaves them out.
+"""What a network costs: weights, multiplications, bytes, milliseconds, joules.
+
+A weight that is zero still costs as much as any other, unless something leaves it out. Each function
+says which of the two it counts.
 """
 
 import lzma
@@ -19,15 +21,24 @@ from course_lib.training import check_counts, evaluating
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of parameters, zeros included; a tied one counts once."""
+    """Number of parameters, zeros included. A tied parameter counts once.
+
+    Examples:
+        >>> count_parameters(nn.Linear(4, 3))
+        15
+    """
     return sum(p.numel() for p in model.parameters())
 
 
 def count_weights(model: nn.Module) -> int:
-    """Number of weights of linear and convolution layers, zeros included; a tied one counts once.
+    """Number of weights of linear and convolution layers, zeros included. A tied weight counts once.
 
     Raises:
         ValueError: the model has no such layer.
+
+    Examples:
+        >>> count_weights(nn.Linear(4, 3))  # without the 3 biases
+        12
     """
     return sum(w.numel() for w in _weights(model))
 
@@ -37,6 +48,12 @@ def sparsity(model: nn.Module) -> float:
 
     Raises:
         ValueError: the model has no such layer, or only layers without a single weight.
+
+    Examples:
+        >>> layer = nn.Linear(4, 3)
+        >>> layer.weight.data[0] = 0  # one of its three rows
+        >>> round(sparsity(layer), 3)
+        0.333
     """
     weights = _weights(model)
     total = sum(w.numel() for w in weights)
@@ -66,22 +83,27 @@ def macs(
     skip_zeros: bool = False,
     kinds: type | tuple[type, ...] | None = None,
 ) -> int:
-    """Multiply–accumulates of the linear and convolution layers for one example of ``x``.
+    """Multiply–accumulates (MACs) of the linear and convolution layers for one example of ``x``.
 
-    One multiply–accumulate is two FLOPs in the literature that counts FLOPs. A layer that is called
-    twice counts twice, one that is not called counts nothing. Padding is multiplied too.
+    Papers that count FLOPs count two of them per multiply–accumulate. A layer that is called twice
+    counts twice, and one that is not called counts nothing. Multiplications by padding count too.
 
     Args:
         x: a batch, (batch, …); its first example is run.
-        skip_zeros: count only multiplications by a weight that is not zero. That is what the
-            network *requires*; a dense kernel performs the others too.
-        kinds: count the layers of these classes only; None: all, a ``sparse_copy``'s included, which
-            multiplies by the weights that it stores.
+        skip_zeros: count only multiplications by a weight that is not zero. The network needs no
+            others, but a dense kernel performs them too.
+        kinds: count only the layers of these classes. None counts all, also those of a
+            ``sparse_copy``, which multiply by the weights that they store.
 
     Raises:
         ValueError: ``x`` is empty or does not fit the model.
         NotImplementedError: the model has an ``nn.MultiheadAttention``, which does not call its
             layers but reads their weights.
+
+    Examples:
+        >>> from course_lib import models
+        >>> macs(models.mlp((196, 100, 50, 10)), torch.zeros(1, 196))
+        25100
     """
     if not isinstance(x, Tensor) or x.dim() == 0 or len(x) == 0:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
@@ -124,10 +146,12 @@ def _eager() -> AbstractContextManager:
 
 
 def stored(model: nn.Module) -> list[Tensor]:
-    """The parameters and buffers of a model's state, a tied one once, a CSR matrix as its parts.
+    """The parameters and buffers of a model, without copies of tied ones.
+
+    A CSR matrix is given as its three parts: row offsets, columns, values.
 
     Raises:
-        TypeError: the state holds something else than tensors.
+        TypeError: the model's state_dict holds something that is not a tensor.
     """
     found = {}
     for name, t in model.state_dict(keep_vars=True).items():
@@ -142,20 +166,31 @@ def stored(model: nn.Module) -> list[Tensor]:
 
 
 def bytes_dense(model: nn.Module) -> int:
-    """Bytes of all parameters and buffers as they lie in memory, zeros included."""
+    """Bytes of all parameters and buffers as they lie in memory, zeros included.
+
+    Examples:
+        >>> bytes_dense(nn.Linear(4, 3))  # 15 numbers of float32
+        60
+    """
     return sum(t.numel() * t.element_size() for t in stored(model))
 
 
 def bytes_sparse(model: nn.Module) -> int:
-    """Bytes with each prunable weight stored as CSR, indices included, and the rest dense.
+    """Bytes with the weights of linear and convolution layers as CSR, and everything else dense.
 
-    CSR keeps a value and an int32 column for every non-zero, and an int32 offset per row; a
-    convolution's weight counts as the matrix (first dimension, all others). At float32 it is
-    smaller than dense only above about 50 % sparsity.
+    CSR (compressed sparse rows) keeps a value and an int32 column for every weight that is not zero,
+    and an int32 offset per row. A convolution's weight counts as a matrix: its first dimension times
+    all others. In float32, CSR is smaller than dense only above about 50 % sparsity.
 
     Raises:
         ValueError: the model has no linear or convolution layer, or one whose weight is not stored
             but computed (by a parametrisation or a hook).
+
+    Examples:
+        >>> layer = nn.Linear(100, 50, bias=False)
+        >>> layer.weight.data[:, 10:] = 0  # 90 % sparsity
+        >>> bytes_dense(layer), bytes_sparse(layer)
+        (20000, 4204)
     """
     layers.weighted(model, plain=True)
     return bytes_dense(model) - sum(
@@ -165,24 +200,33 @@ def bytes_sparse(model: nn.Module) -> int:
 
 
 def csr_bytes(shape: Sequence[int], nonzeros: int, value_bytes: int = 4) -> int:
-    """Bytes of one (rows, …) weight in CSR with int32 indices: values, columns, row offsets."""
+    """Bytes of one weight of shape (rows, …) as CSR, with int32 indices.
+
+    They are ``nonzeros`` values of ``value_bytes`` bytes, as many columns, and rows + 1 offsets.
+
+    Examples:
+        >>> csr_bytes((50, 100), nonzeros=500)
+        4204
+    """
     return nonzeros * (value_bytes + 4) + 4 * (shape[0] + 1)
 
 
 def bytes_file(model: nn.Module) -> int:
-    """Bytes of the parameters and buffers as a file, compressed by LZMA: a strong general-purpose
-    compressor that knows nothing of networks."""
+    """Bytes of all parameters and buffers after compression by LZMA.
+
+    LZMA is a strong general-purpose compressor that knows nothing about networks.
+    """
     return len(lzma.compress(b"".join(raw(t) for t in stored(model))))
 
 
 def raw(tensor: Tensor) -> bytes:
-    """The numbers' bytes in the order of the indices, whatever the layout in memory."""
+    """The bytes of a tensor's numbers, in the order of their indices, whatever its memory format."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 class Seconds(NamedTuple):
-    """Seconds of one forward pass: half of the measured turns lie between the two quartiles."""
+    """Seconds of one forward pass. Half of the measured turns lie between the two quartiles."""
 
     median: float
     q1: float
@@ -190,19 +234,26 @@ class Seconds(NamedTuple):
 
 
 def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> dict[str, Seconds]:
-    """Seconds of one forward pass of the whole batch ``x``, for each model by its name.
+    """Seconds of one forward pass of the whole batch ``x``: name -> median and quartiles.
 
-    The models take turns, round after round, so that whatever else the machine is doing slows all
-    of them alike: milliseconds differ from one hour to the next, their ratios much less. Where the
-    quartiles of two models overlap, this measurement does not say which is faster.
-    Runs on as many threads as torch is set to, and waits for a GPU.
+    The models take turns, so anything else that the machine does slows all of them alike. Times
+    differ from one hour to the next; their ratios differ much less. Where the quartiles of two
+    models overlap, this measurement does not say which is faster. The models run in evaluation
+    mode, on as many threads as torch is set to. On a GPU, the clock waits until the GPU is done.
 
     Args:
-        models: name -> model, all of them fed ``x``. Put those to be compared into one call.
+        models: name -> model. Put all models that you want to compare into one call.
         rounds: turns of each model, about 5 ms each.
 
     Raises:
         ValueError: no models, or ``rounds`` is not a positive integer.
+
+    Examples:
+        >>> from course_lib import models
+        >>> nets = {"narrow": models.mlp((196, 10)), "wide": models.mlp((196, 2000, 10))}
+        >>> seconds = latency(nets, torch.zeros(100, 196), rounds=5)
+        >>> seconds["narrow"].median < seconds["wide"].median
+        True
     """
     check_counts(rounds=rounds)
     if not models:
@@ -233,7 +284,7 @@ def _quartiles(values: Sequence[float]) -> list[float]:
 
 
 # Energy of one operation on 32 bits in a 45 nm process, in picojoules: Horowitz 2014, as Han et al.
-# 2015 print it (figure 1, checked in its text). A memory's entry is one access of 32 bits.
+# 2015 print it (figure 1). A memory's entry is one access of 32 bits.
 PICOJOULES = {
     "int add": 0.1,
     "float add": 0.9,
@@ -248,20 +299,29 @@ PICOJOULES = {
 def energy(
     weights: float, macs: float, *, bits: float = 32, memory: str = "DRAM"
 ) -> tuple[float, float]:
-    """Joules of one forward pass, as (reading the weights, arithmetic), from ``PICOJOULES``.
+    """Joules of one forward pass: (for reading the weights, for arithmetic).
 
-    Every weight is read once from ``memory``, at ``bits`` bits; every multiply–accumulate is a
-    32-bit float multiplication and addition. An estimate from a table of one old process, for
-    comparing: activations, caches and everything that idles are left out. Han et al. 2015: 1 G
-    weights at 20 passes a second are (20 Hz)(1 G)(640 pJ) = 12.8 W for reading alone.
+    The estimate reads every weight once from ``memory``, at ``bits`` bits per weight. Every
+    multiply–accumulate is one multiplication and one addition of 32-bit floats. The energies are in
+    ``PICOJOULES``; they belong to one 45 nm process, so use the result to compare networks. It
+    leaves out activations, caches and circuits that idle.
+
+    Source: Horowitz 2014, as Han et al. 2015 print it, figure 1.
 
     Args:
-        weights, macs: how many of each a pass needs; ``count_parameters`` and ``macs`` count them.
-        bits: of one stored weight.
+        weights, macs: how many of each one pass needs; ``count_parameters`` and ``macs`` count them.
+        bits: bits per stored weight.
         memory: "DRAM", "SRAM" or "register".
 
     Raises:
         ValueError: a number that is negative or not finite, no bits, or another memory.
+
+    Examples:
+        Han et al. 2015: one billion weights, read 20 times per second, need 12.8 W for reading.
+
+        >>> reading, arithmetic = energy(1e9, 1e9)
+        >>> round(20 * reading, 1)
+        12.8
     """
     for argument, n in (("weights", weights), ("macs", macs), ("bits", bits)):
         if not 0 <= n < math.inf:
@@ -275,11 +335,16 @@ def energy(
 
 
 def bandwidth(model: nn.Module, *, per_second: float) -> float:
-    """Bytes per second that a memory has to deliver so that a network, none of it kept nearer to the
-    arithmetic, runs ``per_second`` forward passes of one example: every stored byte once per pass.
+    """Bytes per second that the memory has to deliver for ``per_second`` passes of one example.
+
+    Every stored byte is read once per pass; no part of the network stays in a cache.
 
     Raises:
         ValueError: ``per_second`` is negative or not finite.
+
+    Examples:
+        >>> bandwidth(nn.Linear(4, 3), per_second=20)  # 60 bytes, 20 times
+        1200
     """
     if not 0 <= per_second < math.inf:
         raise ValueError(f"per_second must be finite and not negative, got {per_second!r}")
@@ -287,16 +352,22 @@ def bandwidth(model: nn.Module, *, per_second: float) -> float:
 
 
 def sparse_copy(model: nn.Sequential) -> nn.Module:
-    """A fully connected network with its weights as CSR matrices: the same function, computed
-    without the zeros. What ``latency`` needs to show what sparsity is worth on this machine.
+    """A copy of a fully connected network that stores its weights as CSR and skips the zeros.
 
-    ``nn.Sequential`` may stand in ``nn.Sequential``; other layers are copied.
+    It computes the same function. Give both networks to ``latency`` to see what sparsity is worth
+    on this machine. An ``nn.Sequential`` may contain others.
 
     Raises:
-        TypeError: ``model`` is not an ``nn.Sequential``, or has a convolution (torch has no sparse
-            one), a linear layer of another class or one inside another kind of module; weights
-            that are neither float32 nor float64.
+        TypeError: ``model`` is not an ``nn.Sequential``; it has a convolution (torch has no sparse
+            one), a subclass of ``nn.Linear``, or a linear layer inside another kind of module; its
+            weights are neither float32 nor float64.
         ValueError: a weight that a forward hook computes.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(100, 50, bias=False))
+        >>> model[0].weight.data[:, 10:] = 0
+        >>> bytes_dense(sparse_copy(model))
+        4204
     """
     if not isinstance(model, nn.Sequential) or any(
         isinstance(m, nn.modules.conv._ConvNd) for m in model.modules()
@@ -363,8 +434,8 @@ class SparseLinear(nn.Module):
 
 
 def _csr(weight: Tensor) -> Tensor:
-    """A matrix (rows, columns) as CSR with int32 indices, as ``csr_bytes`` counts it; torch's own
-    conversion makes int64 ones."""
+    """A matrix (rows, columns) as CSR with int32 indices, as ``csr_bytes`` counts it. Torch's own
+    conversion makes int64 indices."""
     wide = weight.to_sparse_csr()
     offsets, columns = wide.crow_indices().int(), wide.col_indices().int()
     return torch.sparse_csr_tensor(
