@@ -541,6 +541,20 @@ def test_noise_follows_the_plan_and_not_the_caller(build):
         assert torch.equal(a, b) and not torch.equal(a, c)
 
 
+def test_every_step_and_every_seed_has_noise_of_its_own():
+    drawn = []
+
+    class Drawing(nn.Linear):
+        def forward(self, x):
+            if self.training:
+                drawn.append(float(torch.rand((), dtype=torch.float64)))
+            return super().forward(x.flatten(1))
+
+    for seed in (0, 1):
+        training.fit(Drawing(16, 4), little(37), epochs=3, batch_size=10, seed=seed)
+    assert len(drawn) == len(set(drawn)) == 2 * 3 * 4
+
+
 @pytest.mark.parametrize("training_mode", [True, False])
 def test_modes_are_put_back(training_mode):
     net = dropping().train(training_mode)
