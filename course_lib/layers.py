@@ -10,6 +10,7 @@ A weight that two layers share (tied) is one parameter: it is named once, by the
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
-def weighted(model: nn.Module, *, plain: bool = False) -> dict[str, nn.Module]:
+def weighted(model: nn.Module, *, plain: bool = False) -> dict[str, Any]:
     """Name -> linear or convolution layer, in the order of ``named_modules()``.
 
     Args:
@@ -37,7 +38,7 @@ def weighted(model: nn.Module, *, plain: bool = False) -> dict[str, nn.Module]:
             f"model must have a linear or convolution layer, got {type(model).__name__} without one"
         )
     for name, layer in found.items():
-        if any(is_lazy(p) for p in layer._parameters.values()):
+        if any(is_lazy(p) for p in layer._parameters.values() if p is not None):
             raise ValueError(
                 f"model must have weights with a shape, but {name!r} has seen no input yet: "
                 "run the model on a batch first"
@@ -97,7 +98,37 @@ def copied(model: nn.Module) -> nn.Module:
 
 def uncompiled(model: nn.Module) -> nn.Module:
     """The network itself, without the shell of ``torch.compile``, which ignores hooks."""
-    return model._orig_mod if isinstance(model, torch._dynamo.OptimizedModule) else model
+    return getattr(model, "_orig_mod", model)
+
+
+def check_made(model: nn.Module) -> None:
+    """Raise ValueError if the model has a lazy layer that has not seen an input yet: running it would
+    make weights and change the model."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ValueError(
+                f"model must have weights with a shape, but {name!r} has none yet: "
+                "run the model on a batch first"
+            )
+
+
+def called_with(model: nn.Module, tensors: Mapping[str, Tensor], *args: Tensor) -> Tensor:
+    """``model(*args)`` with other parameters or buffers in place of those named; one that is tied is
+    replaced for all layers that share it. The model stays as it is.
+
+    torch's ``functional_call`` does the same, but leaves the replacements in the model where one
+    layer stands in it under two names. Here every layer is therefore named once.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    own |= dict(model.named_buffers(remove_duplicate=False))
+    new = {id(own[name]): tensor for name, tensor in tensors.items()}
+    everywhere = {
+        f"{path}.{leaf}" if path else leaf: new[id(tensor)]
+        for path, module in model.named_modules()
+        for leaf, tensor in (*module._parameters.items(), *module._buffers.items())
+        if id(tensor) in new
+    }
+    return torch.func.functional_call(model, everywhere, args, tie_weights=False)
 
 
 def run(model: nn.Module, x: Tensor) -> Tensor:
@@ -106,6 +137,7 @@ def run(model: nn.Module, x: Tensor) -> Tensor:
         raise TypeError(f"x must be a tensor, got {type(x).__name__}")
     if x.dim() == 0 or len(x) == 0:
         raise ValueError(f"x must hold at least one example, got shape {tuple(x.shape)}")
+    check_made(model)
     try:
         return model(x)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -144,7 +176,7 @@ def check_finite(argument: str, values: Tensor) -> None:
     )
 
 
-def output_axis(name: str, layer: nn.Module) -> int:
+def output_axis(name: str, layer: Any) -> int:
     """The axis of the layer's weight along which its outputs lie: 0, or 1 of a transposed convolution.
 
     Raises:
@@ -159,7 +191,7 @@ def output_axis(name: str, layer: nn.Module) -> int:
     return 1
 
 
-def outputs_first(layer: nn.Module, weight: Tensor) -> Tensor:
+def outputs_first(layer: Any, weight: Tensor) -> Tensor:
     """A weight of this layer as (out, in / groups, …), as ordinary layers keep it. The same call
     brings it back."""
     return swapped(weight, layer.groups) if isinstance(layer, TRANSPOSED) else weight

@@ -6,6 +6,7 @@ with a function of it: rounded to a grid, reduced to signs, looked up in a table
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +22,11 @@ class Map(nn.Module):
     transposed convolution, which torch keeps as (in, out / groups, …).
     """
 
-    def __init__(
-        self, function: Callable[[Tensor], Tensor], layer: nn.Module | None = None
-    ) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor], layer: Any = None) -> None:
         super().__init__()
         self.function = function
         self.transposed = isinstance(layer, layers.TRANSPOSED)
-        self.groups = layer.groups if self.transposed else 1
+        self.groups: int = layer.groups if self.transposed else 1
 
     def forward(self, weight: Tensor) -> Tensor:
         if not self.transposed:
@@ -39,9 +38,7 @@ class Map(nn.Module):
         return weight
 
 
-def attach(
-    model: nn.Module, maps: Callable[[Tensor], Tensor] | Mapping[str, nn.Module]
-) -> nn.Module:
+def attach(model: Any, maps: Callable[[Tensor], Tensor] | Mapping[str, nn.Module]) -> Any:
     """A copy whose linear and convolution layers compute with a map of their weight.
 
     The weight itself is what trains, as ``<layer>.parametrizations.weight.original``; a frozen one
@@ -66,7 +63,7 @@ def attach(
         raise ValueError(
             f"maps must name linear or convolution layers, {[*found]}, got {sorted(unknown)}"
         )
-    sharing: dict[int, list[tuple[nn.Module, str]]] = {}  # weight -> the modules that have it
+    sharing: dict[int, list[tuple[Any, str]]] = {}  # weight -> the modules that have it
     for module in model.modules():
         for leaf, parameter in module._parameters.items():
             sharing.setdefault(id(parameter), []).append((module, leaf))
@@ -89,13 +86,14 @@ def folded(model: nn.Module) -> nn.Module:
         ValueError: a weight that a forward hook computes (torch's pruning): make it permanent first.
     """
     model = layers.copied(model)
+    modules: list[Any] = list(model.modules())
     of_layers = {
-        id(module.parametrizations["weight"])
-        for module in model.modules()
+        id(module.get_submodule("parametrizations.weight"))
+        for module in modules
         if isinstance(module, layers.WEIGHTED) and parametrize.is_parametrized(module, "weight")
     }
     done: dict[tuple[int, ...], nn.Parameter] = {}  # what a weight was computed from -> weight
-    for module in list(model.modules()):
+    for module in modules:
         if parametrize.is_parametrized(module):
             for leaf, steps in list(module.parametrizations.items()):
                 if id(steps) in of_layers:
@@ -109,7 +107,7 @@ def straight_through(x: Tensor, value: Tensor, passes: Tensor | None = None) -> 
     return value.detach() + (carrier - carrier.detach())
 
 
-def _register(name: str, layer: nn.Module, step: nn.Module) -> None:
+def _register(name: str, layer: Any, step: nn.Module) -> None:
     shape, dtype = tuple(layer.weight.shape), layer.weight.dtype
     try:
         parametrize.register_parametrization(layer, "weight", step)
@@ -120,7 +118,7 @@ def _register(name: str, layer: nn.Module, step: nn.Module) -> None:
     layer.parametrizations.train(layer.training)
 
 
-def _install(module: nn.Module, leaf: str, steps: parametrize.ParametrizationList) -> None:
+def _install(module: Any, leaf: str, steps: Any) -> None:
     """Let a module compute ``leaf`` by parametrisations that stand already."""
     module.register_parameter(leaf, nn.Parameter(torch.empty(0)))
     parametrize.register_parametrization(module, leaf, nn.Identity())
@@ -128,7 +126,7 @@ def _install(module: nn.Module, leaf: str, steps: parametrize.ParametrizationLis
     module.parametrizations.train(module.training)
 
 
-def _fold(steps: parametrize.ParametrizationList, done: dict) -> nn.Parameter:
+def _fold(steps: Any, done: dict) -> nn.Parameter:
     """The weight that parametrisations compute; one for all modules that compute the same."""
     trains = any(p.requires_grad for p in steps.parameters(recurse=False))
     with torch.no_grad():
@@ -139,7 +137,7 @@ def _fold(steps: parametrize.ParametrizationList, done: dict) -> nn.Parameter:
     return done[key]
 
 
-def _replace(module: nn.Module, leaf: str, parameter: nn.Parameter) -> None:
+def _replace(module: Any, leaf: str, parameter: nn.Parameter) -> None:
     """Put a parameter where a parametrisation was, in front, as its class has it."""
     others = {name: steps for name, steps in module.parametrizations.items() if name != leaf}
     # Not torch's remove_parametrizations: it would change the class, which copies share.

@@ -8,6 +8,7 @@ like that, and gets the same numbers.
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -139,7 +140,7 @@ def bnn(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Seque
     parts = OrderedDict[str, nn.Module](flatten=nn.Flatten())
     for i, (n_in, n_out) in enumerate(pairwise(sizes), start=1):
         layer = nn.Linear(n_in, n_out, bias=False)  # batch norm shifts
-        layer.weight = plain.get_submodule(f"fc{i}").weight
+        layer.weight = plain.get_parameter(f"fc{i}.weight")
         parts |= {f"norm{i}": nn.BatchNorm1d(n_in), f"sign{i}": Sign(), f"fc{i}": layer}
     parts["norm"] = nn.BatchNorm1d(sizes[-1])
     return attach(nn.Sequential(parts), sign)
@@ -155,9 +156,10 @@ def hold_in_range(
         ValueError: ``model`` has no weight that passes through ``sign``, or ``optimizer`` trains none
             of them. Weights that it does not train stay as they are.
     """
+    modules: list[tuple[str, Any]] = list(ensemble.template(model).named_modules())
     found = [
         model.get_parameter(f"{name}.parametrizations.weight.original".lstrip("."))
-        for name, layer in ensemble.template(model).named_modules()
+        for name, layer in modules
         if parametrize.is_parametrized(layer, "weight")
         and any(getattr(step, "function", None) is sign for step in layer.parametrizations.weight)
     ]
@@ -238,6 +240,7 @@ class PackedLinear(nn.Module):
         if weight.dim() != 2:
             raise ValueError(f"weight must be (out, in), got shape {tuple(weight.shape)}")
         self.n = weight.shape[1]
+        self.words: Tensor
         self.register_buffer("words", pack(weight.detach()).t().contiguous())  # (⌈in/64⌉, out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -258,7 +261,8 @@ def packed(model: nn.Sequential) -> nn.Sequential:
         raise TypeError(f"model must be an nn.Sequential from bnn, got {type(model).__name__}")
     parts = OrderedDict[str, nn.Module]()
     signed = False  # whether the layer before was a sign
-    for name, layer in layers.copied(model).named_children():
+    children: list[tuple[str, Any]] = list(layers.copied(model).named_children())
+    for name, layer in children:
         if isinstance(layer, Sign) and not signed:
             signed = True
         elif signed and _binary_linear(layer):
@@ -272,7 +276,7 @@ def packed(model: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(parts).eval()
 
 
-def _binary_linear(layer: nn.Module) -> bool:
+def _binary_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
     if not isinstance(layer, nn.Linear) or layer.bias is not None:
         return False
     return bool((layer.weight.abs() == 1).all())

@@ -8,6 +8,7 @@ convolutions (Howard et al. 2017). Both change the architecture, so the new laye
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,7 +63,12 @@ def pooled_head(
     kept[names[0]] = nn.Flatten()
     kept["fc"] = seeded(seed, lambda: nn.Linear(maps.shape[1], classes)).to(maps)
     small = nn.Sequential(kept)
-    for new in (small, small.pool, kept[names[0]], small.fc):  # the copied layers keep their modes
+    for new in (
+        small,
+        kept["pool"],
+        kept[names[0]],
+        kept["fc"],
+    ):  # the copied layers keep their modes
         new.training = model.training
     return small
 
@@ -87,11 +93,11 @@ def separable(conv: nn.Conv2d, *, seed: int = 0) -> nn.Sequential:
         raise ValueError(f"conv must have a shape, but has seen no input yet: {conv}")
     m, n = conv.in_channels, conv.out_channels
     names = ("stride", "padding", "dilation", "padding_mode")
-    geometry = {name: getattr(conv, name) for name in names}
-    light = seeded(
+    geometry: dict[str, Any] = {name: getattr(conv, name) for name in ("kernel_size", *names)}
+    light: Any = seeded(
         seed,
         lambda: nn.Sequential(
-            nn.Conv2d(m, m, conv.kernel_size, groups=m, bias=False, **geometry),
+            nn.Conv2d(m, m, groups=m, bias=False, **geometry),
             nn.BatchNorm2d(m),
             nn.ReLU(),
             nn.Conv2d(m, n, 1, bias=conv.bias is not None),

@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,6 +149,7 @@ def _alternating(
         start = np.linalg.svd(rows, full_matrices=False)[0][:, :rank]
         factors.append(np.hstack([start, random.random_sample((n, rank - start.shape[1]))]))
     error, length = math.inf, np.linalg.norm(kernel)
+    gram = inner = factor = size = np.zeros(0)  # of the side last solved for
     for _ in range(iterations):
         for mode in range(4):
             big = 1 if mode == 0 else 0  # of the other sides, the one to sum over first
@@ -176,7 +178,8 @@ def product(chain: nn.Sequential) -> Tensor:
     Raises:
         ValueError: a chain of another length.
     """
-    w = [layer.weight.detach() for layer in chain]
+    layers: list[Any] = list(chain)
+    w = [layer.weight.detach() for layer in layers]
     if len(w) == 2:
         return w[1] @ w[0]  # (out, r) @ (r, in)
     if len(w) == 3:
@@ -291,7 +294,7 @@ def rank_by_budget(
     return ranks[low - 1]
 
 
-def count_weights(shape: Sequence[int], rank: int | tuple[int, int], kind: str) -> int:
+def count_weights(shape: Sequence[int], rank: Any, kind: str) -> int:
     """Weights of the chain for a layer's weight of this shape: r (in + out) for an SVD,
     S a + a b h w + b T for Tucker-2, R (S + h + w + T) for CP."""
     if kind == "tucker":
@@ -305,7 +308,7 @@ def _in_proportion(r: int, shape: Sequence[int]) -> tuple[int, int]:
     return max(1, round(r * s / max(s, t))), max(1, round(r * t / max(s, t)))
 
 
-def _chain(layer: nn.Module, layers: list[nn.Module], factors: list) -> nn.Sequential:
+def _chain(layer: Any, layers: Sequence[Any], factors: list) -> nn.Sequential:
     """The layers, made without numbers, with the factors as their weights: on the old layer's device,
     in its dtype and mode, and frozen where it was."""
     like = layer.weight
@@ -324,10 +327,10 @@ def _chain(layer: nn.Module, layers: list[nn.Module], factors: list) -> nn.Seque
     return chain
 
 
-def _geometry(layer: nn.Conv2d, side: int | None = None) -> dict[str, object]:
+def _geometry(layer: nn.Conv2d, side: int | None = None) -> dict[str, Any]:
     """How a convolution is laid over its input; of one side only, for a kernel of length 1 along the
     other."""
-    found = {"padding": layer.padding, "padding_mode": layer.padding_mode}
+    found: dict[str, Any] = {"padding": layer.padding, "padding_mode": layer.padding_mode}
     found |= {"stride": layer.stride, "dilation": layer.dilation}
     if side is None:
         return found
@@ -337,7 +340,7 @@ def _geometry(layer: nn.Conv2d, side: int | None = None) -> dict[str, object]:
     return found
 
 
-def _weight(layer: nn.Module, kind: type) -> Tensor:
+def _weight(layer: Any, kind: type) -> Tensor:
     """The layer's weight in double precision on the CPU, checked."""
     if not isinstance(layer, kind):
         raise TypeError(f"layer must be an nn.{kind.__name__}, got {type(layer).__name__}")

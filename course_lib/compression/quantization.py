@@ -409,13 +409,13 @@ def integer_matmul(q1: Tensor, z1: int, q2: Tensor, z2: int | Tensor) -> Tensor:
             raise ValueError(f"{name} must be on the CPU, got {q.device}")
     if q1.shape[1] != q2.shape[0]:
         raise ValueError(f"q2 must have {q1.shape[1]} rows, got {q2.shape[0]}")
-    z1, z2 = torch.as_tensor(z1), torch.as_tensor(z2)
-    for name, z, shapes in (("z1", z1, [()]), ("z2", z2, [(), (q2.shape[1],)])):
+    zero1, zero2 = torch.as_tensor(z1), torch.as_tensor(z2)
+    for name, z, shapes in (("z1", zero1, [()]), ("z2", zero2, [(), (q2.shape[1],)])):
         if (z != z.round()).any() or z.shape not in shapes:
             raise TypeError(f"{name} must hold integers, of shape {shapes}, got {z.tolist()}")
-    q1, q2, z1, z2 = (t.to(torch.int32) for t in (q1, q2, z1, z2))
+    q1, q2, zero1, zero2 = (t.to(torch.int32) for t in (q1, q2, zero1, zero2))
     rows, columns = q1.sum(1, dtype=torch.int32), q2.sum(0, dtype=torch.int32)
-    return q1.shape[1] * z1 * z2 - z1 * columns - z2 * rows.unsqueeze(1) + q1 @ q2
+    return q1.shape[1] * zero1 * zero2 - zero1 * columns - zero2 * rows.unsqueeze(1) + q1 @ q2
 
 
 def stored_bytes(model: nn.Module, bits: int, *, per_channel: bool = True) -> int:
