@@ -1,23 +1,26 @@
-r"""The codes of Deep Compression: positions as distances, Huffman's code, and the file made of them.
+r"""The codes of Deep Compression: positions as distances, Huffman's code, and a file of both.
 
-``relative`` writes the positions of the weights that are left as distances, ``code_lengths`` and
-``encode`` code distances and values by Huffman's code, ``save`` and ``load`` put them into a file
-(module ``container``) whose size on disk is the claim.
+``relative`` writes the positions of the kept weights as distances. ``code_lengths`` and ``encode``
+code distances and values by Huffman's code. ``save`` and ``load`` write and read a file of them
+(module ``container``), so that the size on disk can be measured.
 
-Each tensor of the file is written in the shortest of its forms; integers are little-endian::
+Each tensor is written in the form that is shortest for it. A tensor's bytes in the file, where
+integers are little-endian and s is the size of one value::
 
     1             its form: 0, or SPARSE and perhaps CODEBOOK, CODED_INDICES, CODED_VALUES
-                  form 0 goes on with the tensor's bytes, nothing else; all others with
+                  after form 0 come the tensor's bytes and nothing else; after all others:
     1             b, the bits of a distance
     4             the number of entries: weights that are not zero, and fillers
     2 and s k     k, and the k values of the codebook, s bytes each    (CODEBOOK)
     2^b           the length of each distance's code word, one byte each    (CODED_INDICES)
-    …             distances, less one: b bits each, or code words
+    …             distances minus one: b bits each, or code words
     k             the length of each value's code word, one byte each    (CODED_VALUES)
     …             values: s bytes each, or codebook numbers of ⌈log2 k⌉ bits, or code words
 
-Source: Han, Mao & Dally 2016, sections 2 and 4, figure 2. One thing the paper leaves open is ours:
-the first distance is counted from before the first position (in figure 2 from it).
+The first distance is counted from the place before the first position; in the paper's figure 2, from
+the first position itself.
+
+Source: Han, Mao & Dally 2016, sections 2 and 4, figure 2.
 """
 
 import heapq
@@ -44,24 +47,32 @@ WORDS: dict[int, type[np.unsignedinteger]] = {2: np.uint16, 4: np.uint32, 8: np.
 
 
 def relative(positions: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Rising positions as distances of ``bits`` bits each.
+    """Write ascending positions as distances of ``bits`` bits each.
 
-    An entry's number d says that the next entry stands d + 1 positions further on, 0 <= d < 2^bits.
-    Where the way to the next weight is longer than 2^bits, *filler zeros* stand in between.
+    The number d of an entry says that it stands d + 1 positions after the entry before it, with
+    0 <= d < 2^bits. A weight that is more than 2^bits positions away is reached by *filler zeros* in
+    between. A distance of 0 does not occur and needs no code.
 
-    Source: Han et al. 2016, section 2 and figure 2, whose "largest 3-bit unsigned number" 8 is
-    d = 7 here: a distance of 0 does not occur and needs no code.
+    Source: Han et al. 2016, section 2 and figure 2. What the figure calls the "largest 3-bit
+    unsigned number", 8, is d = 7 here.
 
     Args:
-        positions: (n,) int64, rising, from 0 on.
-        bits: 0 to 31; with 0 every position has its entry.
+        positions: (n,) int64, ascending, 0 or more.
+        bits: 0 to 31. With 0, every position up to the last has an entry.
 
     Returns:
-        (m,) numbers d of all entries, and (n,) which of the entries are the weights; the other
-        m − n are fillers.
+        The numbers d of all entries, (m,), and which of the entries are the weights, (n,). The other
+        m − n entries are fillers.
 
     Raises:
-        ValueError: positions that do not rise from 0 on, bits outside 0 to 31.
+        ValueError: positions that are negative or not ascending; bits outside 0 to 31.
+
+    Examples:
+        >>> distances, at = relative(torch.tensor([1, 4, 15]), bits=3)
+        >>> distances.tolist(), at.tolist()  # the third entry is a filler, 8 positions after 4
+        ([1, 2, 7, 2], [0, 1, 3])
+        >>> absolute(distances).tolist()
+        [1, 4, 12, 15]
     """
     if type(bits) is not int or not 0 <= bits <= MOST_INDEX_BITS:
         raise ValueError(f"bits must be an integer from 0 to {MOST_INDEX_BITS}, got {bits!r}")
@@ -81,7 +92,7 @@ def relative(positions: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def absolute(distances: Tensor) -> Tensor:
-    """The positions of all entries, fillers included: the way back from ``relative``."""
+    """The positions of all entries, also of fillers: the way back from ``relative``."""
     return (distances + 1).cumsum(0) - 1
 
 
@@ -89,13 +100,19 @@ def absolute(distances: Tensor) -> Tensor:
 
 
 def code_lengths(counts: Sequence[int]) -> list[int]:
-    """The length in bits of each symbol's word in Huffman's code, 0 where its count is 0.
+    """The length in bits of each symbol's code word in Huffman's code, 0 where its count is 0.
 
-    No prefix code needs fewer bits in all (Huffman 1952). With the counts' entropy H, the mean
-    length is at least H and below H + 1. One symbol alone gets a word of one bit.
+    No prefix code needs fewer bits in total. If H is the entropy of the counts, the mean length is
+    at least H and below H + 1. A single symbol gets a word of one bit.
+
+    Source: Huffman 1952.
 
     Raises:
-        ValueError: a count below 0, or none above.
+        ValueError: a negative count, or no positive one.
+
+    Examples:
+        >>> code_lengths([5, 2, 1, 1])
+        [1, 2, 3, 3]
     """
     if not all(n >= 0 for n in counts) or not any(counts):
         raise ValueError(f"counts must be 0 or more, at least one of them more, got {counts!r}")
@@ -115,12 +132,18 @@ def code_lengths(counts: Sequence[int]) -> list[int]:
 
 
 def canonical(lengths: Sequence[int]) -> list[int]:
-    """The code words, as numbers: shorter ones first, then by symbol, each one more than the last
-    (and shifted where the length grows). So a decoder needs to know only the lengths.
+    """The code words as numbers, from their lengths alone.
+
+    In the order of length and then of symbol, each word is the previous one plus 1, shifted left
+    where the length grows. A decoder therefore needs only the lengths.
 
     Raises:
-        ValueError: lengths that no prefix code has, or that leave words unused (Kraft's sum of
-            2^−length is not 1; one word of one bit is allowed).
+        ValueError: lengths that no prefix code has, or that leave words unused: Kraft's sum of
+            2^−length is not 1. A single word of one bit is allowed.
+
+    Examples:
+        >>> [f"{word:b}" for word in canonical([1, 2, 3, 3])]
+        ['0', '10', '110', '111']
     """
     used = [n for n in lengths if n]
     if any(not 0 <= n <= LONGEST_CODE for n in lengths) or (
@@ -135,10 +158,18 @@ def canonical(lengths: Sequence[int]) -> list[int]:
 
 
 def encode(symbols: np.ndarray, lengths: Sequence[int]) -> bytes:
-    """The symbols' code words one after another, padded with zero bits to whole bytes.
+    """The code words of the symbols one after another, padded with zero bits to whole bytes.
 
     Raises:
-        ValueError: lengths of no complete prefix code, a symbol that has no code word.
+        ValueError: lengths that are not those of a complete prefix code, or a symbol without a code
+            word.
+
+    Examples:
+        >>> data = encode(np.array([0, 3, 0, 1]), [1, 2, 3, 3])
+        >>> f"{data[0]:08b}"  # 0 111 0 10, and one bit of padding
+        '01110100'
+        >>> decode(data, [1, 2, 3, 3], count=4)
+        ([0, 3, 0, 1], 1)
     """
     length, word = np.asarray(lengths), np.asarray(canonical(lengths))
     used = np.unique(symbols)
@@ -154,11 +185,11 @@ def encode(symbols: np.ndarray, lengths: Sequence[int]) -> bytes:
 
 
 def decode(data: bytes, lengths: Sequence[int], count: int) -> tuple[list[int], int]:
-    """The first ``count`` symbols of ``data``, and how many bytes of it they took.
+    """The first ``count`` symbols of ``data``, and the number of bytes that they take.
 
     Raises:
-        ValueError: lengths of no complete prefix code, data that end too early or are no words,
-            a count below 0.
+        ValueError: lengths that are not those of a complete prefix code; data that end too early or
+            hold no code word; a ``count`` that is not 0 or a positive integer.
     """
     if type(count) is not int or count < 0:
         raise ValueError(f"count must be 0 or a positive integer, got {count!r}")
@@ -189,18 +220,30 @@ def decode(data: bytes, lengths: Sequence[int], count: int) -> tuple[list[int], 
 
 
 def save(model: nn.Module, path: str | Path, *, huffman: bool = True) -> int:
-    """Write the parameters and buffers of ``model`` to a file, each tensor in the shortest of the
-    forms above and tied ones once, and return the file's size in bytes.
+    """Write the parameters and buffers of ``model`` to a file, and return its size in bytes.
 
-    The file holds no architecture: ``load`` reads it into a model of the same one, to the bit. (One
-    exception: −0.0, which masks leave behind, may become 0.0, its equal.)
+    Each tensor has the form that is shortest for it, and a tied one is written once. The file does
+    not hold the architecture: ``load`` reads it into a model of the same architecture. Every number
+    comes back exactly; only −0.0, which masks leave behind, may become 0.0.
 
     Args:
-        huffman: False writes fixed-length codes instead, to see what Huffman's are worth.
+        huffman: False writes fixed-length codes, to see what Huffman's code is worth.
 
     Raises:
-        TypeError: a state_dict that holds something else than dense tensors.
-        ValueError, FileNotFoundError: ``path`` is a directory, or lies in none.
+        TypeError: a state_dict that holds something other than dense tensors.
+        ValueError: ``path`` is a directory.
+        FileNotFoundError: ``path`` is in a directory that does not exist.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> layer, other = nn.Linear(100, 100), nn.Linear(100, 100)
+        >>> layer.weight.data[10:] = 0
+        >>> save(layer, f"{folder.name}/layer") < measure.bytes_dense(layer) / 5
+        True
+        >>> load(f"{folder.name}/layer", other)
+        >>> torch.equal(layer.weight, other.weight)
+        True
     """
     data = b"".join(piece for _, _, piece in _pieces(model, huffman))
     container.write(path, data)
@@ -208,9 +251,11 @@ def save(model: nn.Module, path: str | Path, *, huffman: bool = True) -> int:
 
 
 def sizes(model: nn.Module, *, huffman: bool = True) -> dict[str, dict[str, int]]:
-    """What ``save`` would write, in bytes: tensor -> part -> bytes. The parts are ``indices``,
-    ``values``, ``codebook``, ``tables`` (lengths of code words), ``header``, and ``plain`` for a
-    tensor as it is; the file's own header stands under ``""``. They add up to the file's size.
+    """The bytes that ``save`` would write: tensor -> part -> bytes.
+
+    The parts are ``indices``, ``values``, ``codebook``, ``tables`` (lengths of code words),
+    ``header``, and ``plain`` for a tensor that is written as it is. The header of the file itself is
+    under ``""``. All parts add up to the size of the file.
     """
     found: dict[str, dict[str, int]] = {}
     for name, part, piece in _pieces(model, huffman):
@@ -222,13 +267,13 @@ def sizes(model: nn.Module, *, huffman: bool = True) -> dict[str, dict[str, int]
 def load(path: str | Path, model: nn.Module) -> None:
     """Read a file of ``save`` into a model of the same architecture.
 
-    Nothing of the file is executed, no size in it is trusted (module ``container``). The model is
-    changed only when the whole file has been read and found sound.
+    Nothing in the file is executed, and no size in it is trusted (module ``container``). The model
+    changes only after the whole file has been read without an error.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is damaged (its checksum differs, whichever bit is flipped), cut
-            off, of another kind, or of another architecture. The model is then as it was.
+        ValueError: a file that is damaged (the checksum finds any flipped bit), cut off, of another
+            kind, or of another architecture. The model is then as it was.
     """
     tensors = container.tensors(model)
     file = container.read(path, tensors)
@@ -278,7 +323,7 @@ def _shortest(tensor: Tensor, huffman: bool) -> list[Piece]:
 
 
 def _widths(n: int, kept: int) -> list[int]:
-    """The bits of a distance worth trying: 0, and those about the mean distance n / kept."""
+    """The numbers of bits per distance to try: 0, and those near the mean distance n / kept."""
     mean = (n // max(kept, 1)).bit_length()  # of bits that the mean distance has
     return sorted({0, *range(max(0, mean - 2), min(mean + 4, MOST_INDEX_BITS) + 1)})
 
@@ -286,7 +331,7 @@ def _widths(n: int, kept: int) -> list[int]:
 def _sparse(
     distances: np.ndarray, values: np.ndarray, index_bits: int, huffman: bool
 ) -> list[Piece]:
-    """One tensor by its entries: distances, and values as they are or by a codebook."""
+    """One tensor as its entries: distances, and values as they are or from a codebook."""
     coded, indices = _stream("indices", distances, 2**index_bits, huffman)
     form, shared, written = SPARSE | CODED_INDICES * coded, [], [("values", values.tobytes())]
     codebook, numbers = np.unique(values, return_inverse=True)
@@ -302,10 +347,11 @@ def _sparse(
 def _stream(
     part: str, symbols: np.ndarray, alphabet: int, huffman: bool
 ) -> tuple[bool, list[Piece]]:
-    """Symbols below ``alphabet`` in fixed-length codes, or in Huffman's (True) if that is shorter.
+    """Symbols below ``alphabet`` in Huffman's code (True) where that is shorter, else in
+    fixed-length codes.
 
-    A table of code words lists the whole alphabet, so a large alphabet has none: distances of more
-    than 12 bits are written where few weights are left.
+    A table of code words lists the whole alphabet, so a large alphabet gets no Huffman code:
+    distances of more than 12 bits occur only where few weights are kept.
     """
     width = (alphabet - 1).bit_length()
     if huffman and len(symbols) and alphabet <= LARGEST_ALPHABET:

@@ -1,14 +1,14 @@
-"""The compressed file as bytes: its header, and pieces that are written and read safely.
+"""The compressed file as bytes: its header, and safe reading and writing.
 
-``coding`` fills it. Integers are little-endian::
+Module ``coding`` fills it. Integers are little-endian::
 
     4 bytes       DCF2
     4             CRC-32 of everything that follows
     4             CRC-32 of the architecture: names, shapes, types and ties of the model's tensors
     then the tensors of the state_dict, in its order, a tied one once    (module ``coding``)
 
-Nothing in a file is executed and no size in it is trusted: each is checked against the model's
-tensors, or against the bytes that are really there, before anything is allocated.
+Nothing in a file is executed, and no size in it is trusted. Each size is checked against the model's
+tensors, or against the bytes that are really there, before any memory is allocated.
 """
 
 import struct
@@ -28,10 +28,10 @@ HEADER = 12  # bytes before the first tensor
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The state_dict, checked. Tied weights are one and the same object here, under two names.
+    """The state_dict of a model, checked. Tied weights are one object under two names.
 
     Raises:
-        TypeError: a state_dict that holds something else than ordinary tensors with values.
+        TypeError: a state_dict that holds something other than dense tensors with values.
     """
     found = model.state_dict(keep_vars=True)  # detached copies would hide which ones are tied
     for name, t in found.items():
@@ -51,16 +51,16 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def firsts(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name -> the first name of the same tensor: another one only if the two are tied."""
+    """Name -> the first name of the same tensor. It is another name only if the two are tied."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(t), name) for name, t in tensors.items()}
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> bytes:
-    """Four bytes computed from the names, shapes, types and ties; two architectures have the same
-    four with a chance of one in 2^32.
+    """Four bytes computed from the names, shapes, types and ties of an architecture.
 
-    A compiled network (``torch.compile``) is the network that was compiled.
+    Two different architectures have the same four with a chance of one in 2^32. A network and the
+    same network after ``torch.compile`` have the same four.
     """
     ties = firsts(tensors)
     described = [(n, tuple(t.shape), str(t.dtype), ties[n]) for n, t in tensors.items()]
@@ -68,7 +68,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def header(tensors: Mapping[str, Tensor], body: bytes) -> bytes:
-    """The file's first bytes; ``body`` is all that follows them."""
+    """The first bytes of the file; ``body`` is everything after them."""
     checked = fingerprint(tensors)
     return MAGIC + struct.pack("<I", zlib.crc32(body, zlib.crc32(checked))) + checked
 
@@ -77,8 +77,8 @@ def write(path: str | Path, data: bytes) -> None:
     """Write the whole file, or nothing.
 
     Raises:
-        ValueError: a directory.
-        FileNotFoundError: a path in a directory that does not exist.
+        ValueError: ``path`` is a directory.
+        FileNotFoundError: ``path`` is in a directory that does not exist.
     """
     _check_path(path)
     if not Path(path).parent.is_dir():
@@ -87,12 +87,12 @@ def write(path: str | Path, data: bytes) -> None:
 
 
 def read(path: str | Path, tensors: Mapping[str, Tensor]) -> BytesIO:
-    """The file's body, sound and of this architecture, to be read piece by piece.
+    """The body of the file, to be read piece by piece, after its header has been checked.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a directory; a file that is damaged, cut off, too long for these tensors, of
-            another kind or of another architecture.
+        ValueError: ``path`` is a directory; the file is damaged, cut off, too long for these
+            tensors, of another kind or of another architecture.
     """
     _check_path(path)
     distinct = {id(t): t for t in tensors.values()}.values()
@@ -114,7 +114,7 @@ def take(file: BytesIO, n: int) -> bytes:
     """The next n bytes.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: the file has fewer bytes left.
     """
     data = file.read(n)
     if len(data) < n:
@@ -123,7 +123,12 @@ def take(file: BytesIO, n: int) -> bytes:
 
 
 def pack(numbers: np.ndarray, width: int) -> bytes:
-    """Numbers below 2^width in ``width`` bits each, padded with zero bits to whole bytes."""
+    """Write numbers below 2^width in ``width`` bits each, padded with zero bits to whole bytes.
+
+    Examples:
+        >>> f"{pack(np.array([1, 2, 3]), width=2)[0]:08b}"
+        '01101100'
+    """
     bits = np.empty((len(numbers), width), dtype=np.uint8)
     for place in range(width):  # the highest bit first
         bits[:, place] = numbers >> (width - 1 - place) & 1

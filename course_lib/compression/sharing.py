@@ -1,11 +1,13 @@
-r"""Weights that share few values: k-means per layer, then the centroids are trained.
+r"""Weights that share few values: k-means per layer, then training of the centroids.
 
-``Clusters`` is plain data like a mask: parameter name -> int64 tensor of the parameter's shape, the
-number of each weight's cluster, −1 where the weight is pruned. The centroids are the weights
-themselves, so the model stays an ordinary model.
+``Clusters`` is plain data like a mask: parameter name -> int64 tensor of the parameter's shape. It
+holds the number of each weight's cluster, and −1 where the weight is pruned. The centroids are the
+weights themselves, so the model stays an ordinary model.
 
-Source: Han, Mao & Dally 2016, section 3. One thing the paper leaves open is ours: a layer's 2^bits
-codes include the zero of pruned weights.
+One of the 2^bits codes of a layer is the zero of its pruned weights, so 2^bits − 1 are left for
+clusters.
+
+Source: Han, Mao & Dally 2016, section 3.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,24 +30,30 @@ _OTHERS = tuple(
 
 
 def kmeans(values: Tensor, k: int, *, iterations: int = 300) -> tuple[Tensor, Tensor]:
-    r"""Lloyd's k-means of numbers, started from k centroids spaced evenly from min to max.
+    r"""Group numbers by k-means, starting from k centroids spaced evenly from minimum to maximum.
 
     .. math:: \operatorname*{arg\,min}_C \sum_{i=1}^{k} \sum_{w \in c_i} |w - c_i|^2
 
-    Source: Han et al. 2016, equation 2; the linear start is the one of section 3.2 that they found
-    best. Lloyd's iteration finds a local minimum. A centroid that no number is nearest to stays
-    where it is.
+    Lloyd's iteration finds a local minimum. A centroid stays where it is if no number is nearest to
+    it.
+
+    Source: Han et al. 2016, equation 2; the linear start of section 3.2, which they found best.
 
     Args:
         values: (n,) numbers.
 
     Returns:
-        Centroids (k,), float64, rising; and (n,) int64, the number of each value's nearest centroid
-        (of two equally near, the lower).
+        The centroids, (k,) float64 in ascending order, and the index of each value's nearest
+        centroid, (n,) int64. If two are equally near, it is the lower one.
 
     Raises:
-        ValueError: no values, values that are not real and finite, ``k`` or ``iterations`` that is no
-            positive integer.
+        ValueError: no values; values that are not real and finite; ``k`` or ``iterations`` that is
+            not a positive integer.
+
+    Examples:
+        >>> centroids, nearest = kmeans(torch.tensor([0.0, 0.25, 4.0, 5.0]), k=2)
+        >>> centroids.tolist(), nearest.tolist()
+        ([0.125, 4.5], [0, 0, 1, 1])
     """
     if values.dim() != 1 or len(values) == 0 or values.is_complex():
         raise ValueError(
@@ -70,16 +78,23 @@ def kmeans(values: Tensor, k: int, *, iterations: int = 300) -> tuple[Tensor, Te
 
 
 def clusters(model: nn.Module, bits: int | Mapping[str, int]) -> Clusters:
-    """Group the non-zero weights of each layer by k-means into at most 2^bits − 1 clusters; the code
-    that is left over is the zero. Layers do not share with each other. The model is not changed.
+    """Group the non-zero weights of each layer by k-means into at most 2^bits − 1 clusters.
+
+    Layers do not share with each other. The model is not changed.
 
     Args:
-        bits: for every weight of a linear or convolution layer, or name -> bits for the parameters
-            named.
+        bits: bits per weight, from 1 to 12. A number groups the weights of all linear and
+            convolution layers; name -> bits groups only the parameters named.
 
     Raises:
-        ValueError: a name that is no parameter, or one from which a parametrisation or a hook
+        ValueError: a name that is not a parameter, or one from which a parametrisation or a hook
             computes the weight; bits outside 1 to 12; weights that are not finite.
+
+    Examples:
+        >>> layer = nn.Linear(5, 1, bias=False)
+        >>> layer.weight.data = torch.tensor([[0.0, 1.0, 2.0, 8.0, 9.0]])
+        >>> clusters(layer, bits=2)
+        {'weight': tensor([[-1,  0,  0,  1,  1]])}
     """
     if not isinstance(bits, Mapping):
         bits = dict.fromkeys(layers.weights(model), bits)
@@ -101,11 +116,19 @@ def clusters(model: nn.Module, bits: int | Mapping[str, int]) -> Clusters:
 
 
 def apply(model: nn.Module, clusters: Clusters) -> None:
-    """Set each weight to the mean of its cluster, and pruned ones to zero, once.
+    """Set each weight to the mean of its cluster, and pruned weights to zero, once.
 
     Raises:
-        ValueError, TypeError: clusters that do not fit the model, weights that are not finite. The
-            model is then as it was.
+        ValueError: clusters that do not fit the model, or weights that are not finite. The model is
+            then as it was.
+        TypeError: clusters that are not int64 tensors.
+
+    Examples:
+        >>> layer = nn.Linear(5, 1, bias=False)
+        >>> layer.weight.data = torch.tensor([[0.0, 1.0, 2.0, 8.0, 9.0]])
+        >>> apply(layer, clusters(layer, bits=2))
+        >>> layer.weight.data
+        tensor([[0.0000, 1.5000, 1.5000, 8.5000, 8.5000]])
     """
     parameters = _check(model, clusters)
     with torch.no_grad():
@@ -122,38 +145,49 @@ def apply(model: nn.Module, clusters: Clusters) -> None:
 
 
 class Handle(ExitStack):
-    """What removes several hooks: ``remove()``, or the end of a ``with`` block."""
+    """Removes several hooks: call ``remove()``, or let a ``with`` block end."""
 
     remove = ExitStack.close
 
 
 def hold(optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters) -> Handle:
-    r"""Train centroids instead of weights from now on: each cluster moves as one.
+    r"""Train centroids instead of weights from now on: all weights of a cluster move as one.
 
-    During every step a weight's gradient is the sum of its cluster's gradients, so that all of the
-    cluster move as the one centroid would:
+    During every step, a weight's gradient is the sum of its cluster's gradients, so each weight
+    moves as the centroid would:
 
     .. math:: \frac{\partial \mathcal{L}}{\partial C_k}
               = \sum_{i,j} \frac{\partial \mathcal{L}}{\partial W_{ij}} \mathbb{1}(I_{ij} = k)
 
-    After the step one weight per cluster is copied to the others, lest rounding part them, and
-    pruned weights are zero. Parameters without clusters (biases) train as ever. A sum over a
-    thousand weights is large: SGD needs a learning rate that is smaller accordingly, Adam does not
-    mind.
+    After the step, one weight per cluster is copied to the others, so that rounding cannot separate
+    them, and pruned weights are zero. Parameters without clusters (biases) train as usual. A sum
+    over a thousand weights is large, so SGD needs a smaller learning rate; Adam does not.
 
-    This holds for optimizers that treat every weight by itself (SGD, Adam, RMSprop, …), with
-    ``step(closure)`` and a ``GradScaler`` too. Before and after the step ``.grad`` holds the
-    gradients of the weights, so ``clip_grad_norm_`` measures those, not the centroids'.
+    This works with optimizers that treat every weight by itself (SGD, Adam, RMSprop, …), also with
+    ``step(closure)`` and a ``GradScaler``. Before and after the step, ``.grad`` holds the gradients
+    of the weights, so ``clip_grad_norm_`` measures those and not the gradients of the centroids.
 
     Source: Han et al. 2016, equation 3 and figure 3.
 
     Returns:
-        A handle; ``handle.remove()`` lets the weights go, and so does the end of
-        ``with hold(...):``. Remove it before holding the same weights anew.
+        A handle. ``handle.remove()`` lets the weights train freely again, and so does the end of
+        ``with hold(...):``. Remove it before you hold the same weights again.
 
     Raises:
-        ValueError, TypeError: as ``apply``; also a clustered parameter the optimizer does not train.
-        NotImplementedError: an optimizer whose steps mix weights (LBFGS, Adafactor, Muon), SparseAdam.
+        ValueError, TypeError: as ``apply``; also a clustered parameter that ``optimizer`` does not
+            train.
+        NotImplementedError: an optimizer whose steps mix weights (LBFGS, Adafactor, Muon), or
+            SparseAdam.
+
+    Examples:
+        >>> layer = nn.Linear(5, 1, bias=False)
+        >>> layer.weight.data = torch.tensor([[0.0, 1.0, 2.0, 8.0, 9.0]])
+        >>> sgd = torch.optim.SGD(layer.parameters(), lr=0.25)
+        >>> handle = hold(sgd, layer, clusters(layer, bits=2))
+        >>> layer(torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]])).backward()
+        >>> sgd.step()  # the gradients of the clusters are 2 and 1
+        >>> layer.weight.data
+        tensor([[0.0000, 1.0000, 1.0000, 8.2500, 8.2500]])
     """
     parameters = _check(model, clusters)
     if isinstance(optimizer, _OTHERS):
@@ -208,7 +242,7 @@ class _Held:
 
     @torch.no_grad()
     def sum_gradients(self) -> None:
-        """Put the clusters' sums in the gradient's place."""
+        """Replace the gradient by the sums of the clusters."""
         gradient = self.gradient = self.parameter.grad
         if gradient is None:
             return  # no step is taken there either
@@ -221,7 +255,7 @@ class _Held:
 
     @torch.no_grad()
     def copy_centroids(self) -> None:
-        """Make the clusters' weights equal, the others zero; the gradient is the weights' again."""
+        """Make a cluster's weights equal and the others zero; put the weights' gradient back."""
         centroids = self.parameter[self.at][self.one]
         self.parameter.zero_()[self.at] = centroids[self.number]
         if self.gradient is not None:
@@ -229,11 +263,12 @@ class _Held:
 
 
 def stack(members: Sequence[Clusters]) -> Clusters:
-    """Clusters of K networks, name -> (*shape), for an ``ensemble.stack``, name -> (K, *shape); the
-    members share nothing with each other.
+    """Clusters of K networks as clusters of their ``ensemble.stack``: name -> (K, …).
+
+    The members do not share values with each other.
 
     Raises:
-        ValueError: no members, or some that differ in names or shapes.
+        ValueError: no members, or members that differ in names or shapes.
     """
     if not members:
         raise ValueError("members must hold at least one network's clusters, got none")
@@ -254,13 +289,13 @@ def stack(members: Sequence[Clusters]) -> Clusters:
 
 
 def _count(index: Tensor) -> int:
-    """How many clusters there are, those without a weight included."""
+    """The number of clusters, also those without a weight."""
     return int(index.max()) + 1 if index.numel() else 0
 
 
 def _parameters(argument: str, model: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
-    """The model's parameters, if all of the names are among them and each is a weight or bias that a
-    layer computes with, named once."""
+    """The model's parameters. Every one of ``names`` must be among them, be a weight or bias that a
+    layer computes with, and be named once."""
     parameters = dict(model.named_parameters(remove_duplicate=False))  # a tied one by all its names
     named: dict[int, str] = {}
     for name in names:
@@ -286,7 +321,7 @@ def _parameters(argument: str, model: nn.Module, names: Sequence[str]) -> dict[s
 
 
 def _check(model: nn.Module, clusters: Clusters) -> dict[str, nn.Parameter]:
-    """All of the clusters fit the model, or an error before anything is changed."""
+    """The model's parameters, or an error if the clusters do not fit them. Nothing is changed."""
     parameters = _parameters("clusters", model, list(clusters))
     for name, index in clusters.items():
         if not isinstance(index, Tensor) or index.dtype != torch.int64:
