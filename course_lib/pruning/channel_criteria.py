@@ -22,18 +22,10 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, fx, nn
 
-from course_lib.layers import check_finite, copied
-from course_lib.pruning.channels import (
-    ChannelGraph,
-    at_least_float32,
-    check_graph,
-    check_input,
-    check_scores,
-    fitting,
-    watch,
-    watching_reads,
-)
+from course_lib.layers import at_least_float32, check_finite, copied
+from course_lib.pruning.channels import ChannelGraph, check_graph, check_scores, watching_reads
 from course_lib.pruning.criteria import Loss
+from course_lib.pruning.tracing import check_input, fitting, watch
 from course_lib.training import evaluating
 
 
@@ -192,7 +184,7 @@ def normalised(graph: ChannelGraph, scores: Tensor) -> Tensor:
     """Any score, divided by the ℓ2 norm of its layer (of ``graph.layers()``): a copy whose layers can
     be compared. A layer of zeros stays zero. Source: as ``taylor``."""
     check_scores(graph, scores)
-    scores = at_least_float32(scores.detach()).clone()
+    scores = scores.detach().to(torch.promote_types(scores.dtype, torch.float32), copy=True)
     for rows in graph.rows().values():
         norm = scores[rows].norm()
         if norm > 0:

@@ -13,27 +13,28 @@ Source: the ids are this library's own bookkeeping. Which indices belong togethe
 Torch-Pruning calls a group (Fang et al. 2023) and Li et al. 2017 describe for residual networks.
 """
 
-import inspect
-import operator
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
-from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
+from torch import Tensor, nn
 
-from course_lib import ensemble
-from course_lib.layers import check_finite, check_plain, copied
+from course_lib.layers import at_least_float32, check_finite, check_plain, copied
 from course_lib.pruning.counting import check_sparsity, keep_top
-from course_lib.training import evaluating
-
-Ids = list[int]
+from course_lib.pruning.tracing import (
+    NORM,
+    Ids,
+    check_bare,
+    check_batched,
+    check_input,
+    claim,
+    fitting,
+    follow,
+    undisturbed,
+)
 
 
 @dataclass(frozen=True)
@@ -88,17 +89,10 @@ def trace(model: nn.Module, example: Tensor) -> ChannelGraph:
             elementwise.
         ValueError: an example that is empty, without a batch dimension or that does not fit.
     """
-    check_bare(model)
-    shapes: dict[fx.Node, torch.Size] = {}
-
-    def look(node: fx.Node, value: object) -> None:
-        if isinstance(value, Tensor):
-            shapes[node] = value.shape
-
-    tracer = _Tracer(model, shapes)
-    for node in watch("example", model, example, look).nodes:
-        tracer.visit(node)
-    return tracer.finish()
+    walk = follow(model, example)
+    return ChannelGraph(
+        walk.makes, walk.reads, walk.passes, walk.activations, walk.positions, frozenset(walk.fixed)
+    )
 
 
 def remove(model: nn.Module, graph: ChannelGraph, dead: Collection[int]) -> nn.Module:
@@ -209,300 +203,6 @@ def weakest_globally(graph: ChannelGraph, scores: Tensor, sparsity: float) -> se
     return {ids[k] for k in may_go[max(0, len(may_go) - n_dead) :]}
 
 
-# ---- the walk over the traced network --------------------------------------------------------
-
-
-class _OneInput(fx.Tracer):
-    """torch.fx, with the first argument of the forward pass as the only unknown."""
-
-    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
-        return self.root.forward, [self.create_proxy("placeholder", "x", (), {})]
-
-
-def symbolic(model: nn.Module) -> fx.Graph:
-    """The network as a torch.fx graph; the same names every time."""
-    try:
-        inspect.signature(model.forward).bind("x")
-    except TypeError as error:
-        raise NotImplementedError(
-            f"{type(model).__name__} cannot be traced: its forward pass must take one tensor ({error})"
-        ) from None
-    try:
-        return _OneInput().trace(model)
-    except Exception as error:  # whatever a forward pass does with what is no tensor yet
-        reason = str(error).split("\n")[0]
-        raise NotImplementedError(
-            f"{type(model).__name__} cannot be traced: its forward pass depends on the values or "
-            f"sizes of its input ({reason})"
-        ) from error
-
-
-class _Watched(fx.Interpreter):
-    """Runs a graph and shows every value to ``look``."""
-
-    def __init__(
-        self, model: nn.Module, graph: fx.Graph, look: Callable[[fx.Node, Any], None]
-    ) -> None:
-        super().__init__(model, graph=graph)
-        self.look, self.extra_traceback = look, False
-
-    def run_node(self, n: fx.Node) -> object:
-        value = super().run_node(n)
-        if n.op == "call_module":
-            check_batched(str(n.target), self.module.get_submodule(str(n.target)), value)
-        self.look(n, value)
-        return value
-
-
-def watch(
-    argument: str, model: nn.Module, x: Tensor, look: Callable[[fx.Node, Any], None]
-) -> fx.Graph:
-    """Run the traced network on x (called ``argument``), in evaluation mode, and show every value to
-    ``look(node, value)``; the graph."""
-    check_input(argument, model, x)
-    with undisturbed(model), torch.no_grad():
-        graph = symbolic(model)
-        with fitting(argument, x):
-            _Watched(model, graph, look).run(x)
-    return graph
-
-
-def _functions(*names: str) -> set[Callable]:
-    """What is called so in torch, torch.nn.functional and operator."""
-    return {getattr(p, n) for p in (torch, F, operator) for n in names if hasattr(p, n)}
-
-
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_NORM = nn.modules.batchnorm._BatchNorm
-_ACTIVATION = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish),
-    *(nn.Sigmoid, nn.Hardsigmoid, nn.Tanh),
-)
-_KEEPS_CHANNELS = (nn.Identity, nn.modules.dropout._DropoutNd)
-_POOL = {  # how many dimensions behind the channels -> modules
-    d: tuple(
-        getattr(nn, f"{kind}Pool{d}d") for kind in ("Max", "Avg", "AdaptiveMax", "AdaptiveAvg")
-    )
-    for d in (1, 2, 3)
-}
-_ACTIVATION_NAMES = (
-    "relu relu_ relu6 leaky_relu elu gelu silu hardswish sigmoid hardsigmoid tanh"
-).split()
-_OPERATIONS = {
-    "activation": _ACTIVATION_NAMES,
-    "same": ["dropout", "contiguous"],
-    **{
-        f"pool{d}": [f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg")]
-        for d in _POOL
-    },
-    "cat": ["cat", "concat"],
-    "flatten": ["flatten"],
-    "view": ["view", "reshape"],
-    "mean": ["mean"],
-    "unite": ["add", "add_", "iadd", "mul", "mul_", "imul"],
-}
-_OF_FUNCTION = {f: rule for rule, names in _OPERATIONS.items() for f in _functions(*names)}
-_OF_METHOD = {name: rule for rule, names in _OPERATIONS.items() for name in names}
-
-
-class _Tracer:
-    """One pass over the traced values in order, each with the ids of its channels."""
-
-    def __init__(self, model: nn.Module, shapes: dict[fx.Node, torch.Size]) -> None:
-        self.layers = dict(model.named_modules(remove_duplicate=False))
-        self.shapes = shapes
-        self.parent: list[int] = []  # of the union-find forest over ids
-        self.of: dict[fx.Node, Ids] = {}
-        self.sizes: dict[Any, object] = {}  # x.shape: None; x.shape[d], x.size(d): d
-        self.makes: dict[str, Ids] = {}
-        self.reads: dict[str, Ids] = {}
-        self.passes: dict[str, Ids] = {}
-        self.activations: dict[str, Ids] = {}
-        self.positions: dict[str, int] = {}
-        self.fixed: Ids = []
-        self.used: dict[object, str] = {}  # a parameter or layer -> the name of the layer
-
-    def visit(self, node: fx.Node) -> None:
-        if node.op == "placeholder":
-            self.of[node] = self.issue(self.shape(node)[1])
-            self.fixed += self.of[node]
-        elif node.op == "output":
-            self.fixed += [i for value in node.all_input_nodes for i in self.of.get(value, [])]
-        elif node.op == "call_module":
-            self.of[node] = self.module(node, str(node.target))
-        elif not self.size(node):
-            table = {"call_function": _OF_FUNCTION, "call_method": _OF_METHOD}.get(node.op, {})
-            if node.target not in table:
-                raise self.refuse(node)
-            self.of[node] = self.operation(node, table[node.target])
-
-    def module(self, node: fx.Node, name: str) -> Ids:
-        layer: Any = self.layers[name]
-        for rule, kinds in (("activation", _ACTIVATION), ("same", _KEEPS_CHANNELS)):
-            if isinstance(layer, kinds):
-                return self.operation(node, rule)
-        for d, kinds in _POOL.items():
-            if isinstance(layer, kinds):
-                return self.operation(node, f"pool{d}")
-        if isinstance(layer, nn.Flatten):
-            return self.flatten(node, layer.start_dim, layer.end_dim)
-        if not isinstance(layer, (*_CONV, nn.Linear, _NORM)):
-            raise self.refuse(node)
-        claim(self.used, name, layer)
-        (value,) = node.all_input_nodes  # whether called conv(x) or conv(input=x)
-        if isinstance(layer, _NORM):
-            self.passes[name] = self.of[value]
-            return self.of[value]
-        shape = self.shape(value)
-        if isinstance(layer, nn.Linear) and len(shape) != 2:
-            raise self.refuse(node, f", on an input of shape {tuple(shape)}")
-        self.positions[name] = prod(self.shape(node)[2:])
-        if isinstance(layer, _CONV) and layer.groups > 1:
-            if layer.groups != layer.in_channels:
-                raise self.refuse(node, f", a convolution in {layer.groups} groups")
-            each = layer.out_channels // layer.in_channels  # the depthwise multiplier
-            self.passes[name] = [i for i in self.of[value] for _ in range(each)]
-            return self.passes[name]
-        self.reads[name] = self.of[value]
-        # Not len(layer.weight): a parametrisation would compute that, and may change its own state.
-        n_made = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-        self.makes[name] = self.issue(n_made)
-        return self.makes[name]
-
-    def operation(self, node: fx.Node, rule: str) -> Ids:
-        if rule == "view":
-            return self.view(node)
-        shapes = [self.shape(v) for v in (node, *node.all_input_nodes)][1:]
-        value, n = node.all_input_nodes[0], len(shapes[0])
-        if rule == "cat":
-            values, dim = _argument(node, 0, "tensors", []), _argument(node, 1, "dim", 0)
-            if dim % n != 1:
-                raise self.refuse(node, f" along dimension {dim}")
-            return [i for value in values for i in self.of[value]]
-        if rule == "flatten":
-            return self.flatten(
-                node, _argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1)
-            )
-        if rule.startswith("pool") and n != int(rule[-1]) + 2:  # it would pool over channels
-            raise self.refuse(node, f", on an input of shape {tuple(shapes[0])}")
-        if rule == "mean":
-            dims = _argument(node, 1, "dim", None)
-            dims = dims if isinstance(dims, (tuple, list)) else [dims]
-            if None in dims or any(d % n < 2 for d in dims):
-                raise self.refuse(node, f" over dimensions {dims}")
-        if rule == "unite":
-            if any(s[1] != shapes[0][1] or len(s) != n for s in shapes):
-                raise self.refuse(node, f" of shapes {[tuple(s) for s in shapes]}")
-            for other in node.all_input_nodes[1:]:
-                self.unite(self.of[value], self.of[other])
-        if rule == "activation":
-            self.activations[node.name] = self.of[value]
-        return self.of[value]
-
-    def size(self, node: fx.Node) -> bool:
-        """Whether it reads a size, which is noted: a number, good for flattening only."""
-        if node.op == "call_method" and node.target == "size":
-            self.sizes[node] = _argument(node, 1, "dim", None)
-        elif node.target is getattr and node.args[1] == "shape":
-            self.sizes[node] = None
-        elif node.target is operator.getitem and self.sizes.get(node.args[0], 0) is None:
-            self.sizes[node] = node.args[1]
-        return node in self.sizes
-
-    def view(self, node: fx.Node) -> Ids:
-        sizes: Any = node.args[1:]
-        sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-        if len(sizes) != 2 or sizes[1] != -1 or self.sizes.get(sizes[0]) != 0:
-            raise self.refuse(node, ", unless it flattens as x.view(x.size(0), -1) does")
-        return self.flatten(node, 1, -1)
-
-    def flatten(self, node: fx.Node, start: int, end: int) -> Ids:
-        value = node.all_input_nodes[0]
-        shape = self.shape(value)
-        if start != 1 or end % len(shape) != len(shape) - 1:
-            raise self.refuse(node, f" from dimension {start} to {end}")
-        return [i for i in self.of[value] for _ in range(prod(shape[2:]))]  # channel by channel
-
-    def finish(self) -> ChannelGraph:
-        met = {*self.makes, *self.passes}
-        for name, layer in self.layers.items():
-            if isinstance(layer, parametrize.ParametrizationList):
-                continue
-            if next(layer.parameters(recurse=False), None) is not None and name not in met:
-                raise NotImplementedError(
-                    f"{name!r} ({type(layer).__name__}) has weights that the forward pass does not "
-                    "use in evaluation mode, so its channels are unknown"
-                )
-
-        def settle(values: dict[str, Ids]) -> dict[str, Ids]:
-            return {name: [self.find(i) for i in ids] for name, ids in values.items()}
-
-        return ChannelGraph(
-            settle(self.makes),
-            settle(self.reads),
-            settle(self.passes),
-            settle(self.activations),
-            self.positions,
-            frozenset(self.find(i) for i in self.fixed),
-        )
-
-    def issue(self, n: int) -> Ids:
-        new = list(range(len(self.parent), len(self.parent) + n))
-        self.parent += new
-        return new
-
-    def find(self, i: int) -> int:
-        while self.parent[i] != i:
-            self.parent[i] = i = self.parent[self.parent[i]]
-        return i
-
-    def unite(self, first: Ids, second: Ids) -> None:
-        for a, b in zip(first, second, strict=True):
-            a, b = sorted((self.find(a), self.find(b)))
-            self.parent[b] = a  # the smaller id stands for both
-
-    def shape(self, node: fx.Node) -> torch.Size:
-        if node not in self.shapes:
-            raise self.refuse(node, ", whose value is no tensor")
-        return self.shapes[node]
-
-    def refuse(self, node: fx.Node, why: str = "") -> NotImplementedError:
-        if node.op == "call_module":
-            what = f"{node.target!r} ({type(self.layers[str(node.target)]).__name__})"
-        else:
-            what = f"{getattr(node.target, '__name__', node.target)!r} (at {node.name!r})"
-        return NotImplementedError(f"channels cannot be followed through {what}{why}")
-
-
-def _argument(node: fx.Node, position: int, name: str, default: object) -> Any:
-    if len(node.args) > position:
-        return node.args[position]
-    return node.kwargs.get(name, default)
-
-
-# ---- what surgery and the criteria share -------------------------------------------------------
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; whatever the forward passes in it note down (attributes,
-    buffers) is undone afterwards."""
-    kept = [(m, dict(m.__dict__), dict(m._buffers)) for m in model.modules()]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        with evaluating(model):
-            yield
-    finally:
-        for module, attributes, buffers in kept:
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-            module._buffers.clear()
-            module._buffers.update(buffers)
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
-
-
 @contextmanager
 def watching_reads(
     model: nn.Module, graph: ChannelGraph, look: Callable[[str, Tensor], Tensor | None]
@@ -531,43 +231,6 @@ def watching_reads(
             handle.remove()
 
 
-@contextmanager
-def fitting(argument: str, x: Tensor) -> Iterator[None]:
-    """What torch raises within the block becomes a ValueError that names the argument."""
-    try:
-        yield
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(
-            f"{argument} must fit the model, got shape {tuple(x.shape)}, {x.dtype}, on {x.device}: "
-            f"{reason}"
-        ) from error
-
-
-def check_batched(name: str, layer: nn.Module, value: Tensor) -> None:
-    """Raise ValueError if what a convolution reads or makes is one image, which torch would take."""
-    if isinstance(layer, _CONV) and value.dim() != 2 + len(layer.kernel_size):
-        raise ValueError(
-            f"{name!r} ({type(layer).__name__}) must have (batch, channels, …), "
-            f"got shape {tuple(value.shape)}"
-        )
-
-
-def check_input(argument: str, model: nn.Module, x: Tensor) -> Tensor:
-    """x, if it is a batch of something, (batch, channels, …), on the model's device."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{argument} must be a tensor, got {type(x).__name__}")
-    if x.dim() < 2 or x.numel() == 0:
-        raise ValueError(
-            f"{argument} must be of shape (batch, channels, …) and hold at least one example, "
-            f"got shape {tuple(x.shape)}"
-        )
-    device = next((p.device for p in model.parameters()), x.device)
-    if x.device != device:
-        raise ValueError(f"{argument} must be on the model's device, {device}, got {x.device}")
-    return x
-
-
 def check_scores(graph: ChannelGraph, scores: Tensor) -> Tensor:
     """The scores in float64, to rank by, if there is one per id and none is NaN."""
     n = len(graph.ids())
@@ -579,39 +242,6 @@ def check_scores(graph: ChannelGraph, scores: Tensor) -> Tensor:
             f" with {int(scores.isnan().sum())} NaN"
         )
     return scores.detach().cpu().double()
-
-
-def check_bare(model: nn.Module) -> None:
-    """Raise unless the modules in ``model`` are the network itself, with all its weights made."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    if ensemble.template(model) is not model:
-        raise ValueError("model must be one network, got a stack: ensemble.unstack it")
-    for name, module in model.named_modules():
-        what = repr(name) if name else "it"
-        what = f"model must be the network itself, but {what} ({type(module).__name__}) is"
-        if hasattr(module, "_orig_mod"):
-            raise NotImplementedError(f"{what} compiled: give its ._orig_mod")
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            raise NotImplementedError(f"{what} a wrapper: give its .module")
-        if isinstance(module, torch.jit.ScriptModule):
-            raise NotImplementedError(f"{what} scripted: give the original")
-        if any(p is not None and is_lazy(p) for p in module._parameters.values()):
-            raise NotImplementedError(f"{what} lazy and has no weights yet: run the model once")
-
-
-def claim(used: dict[object, str], name: str, layer: nn.Module) -> None:
-    """A layer belongs to one place: cutting it for one use would cut it for the other."""
-    for thing in (layer, *layer.parameters()):
-        # Weights that lie at one address are one weight, even as two parameters.
-        key = thing.data_ptr() if isinstance(thing, Tensor) and not thing.is_meta else None
-        key = ("address", thing.device, key) if key else id(thing)
-        if key in used:
-            raise NotImplementedError(
-                f"{name!r} ({type(layer).__name__}) is used more than once, or shares weights "
-                f"with {used[key]!r}"
-            )
-        used[key] = name
 
 
 def check_graph(model: nn.Module, graph: ChannelGraph) -> None:
@@ -626,7 +256,7 @@ def check_graph(model: nn.Module, graph: ChannelGraph) -> None:
             raise ValueError(f"graph must be of this model, which has no layer {name!r}") from None
         _check_own(name, layer)
         claim(used, name, layer)
-        size = layer.num_features if isinstance(layer, _NORM) else len(layer.weight)
+        size = layer.num_features if isinstance(layer, NORM) else len(layer.weight)
         sizes = [(size, len(ids), "channels")]
         if name in graph.reads:
             sizes.append((layer.weight.shape[1], len(graph.reads[name]), "input channels"))
@@ -647,11 +277,6 @@ def _check_own(name: str, layer: nn.Module) -> None:
             f"model must hold plain weights, but the bias of {name!r} is computed by a "
             "parametrisation or a forward hook: make it permanent first"
         )
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, or in its own type if that is more precise."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _check(model: nn.Module, graph: ChannelGraph, dead: Collection[int]) -> set[int]:
@@ -694,7 +319,7 @@ def _shrink(layer: Any, out: Tensor, into: Tensor | None = None) -> None:
         setattr(layer, name, nn.Parameter(new, old.requires_grad) if learnt else new)
 
     keep("bias", out)
-    if isinstance(layer, _NORM):
+    if isinstance(layer, NORM):
         for name in ("weight", "running_mean", "running_var"):
             keep(name, out)
         layer.num_features = len(out)
