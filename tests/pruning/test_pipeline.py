@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import os
 
 import pytest
 import torch
@@ -297,6 +298,11 @@ PRUNING = pipeline.Pruning(schedules.one_shot(0.5), 2)
         ),
         (
             SLOW,
+            PRUNING._replace(sparsity=lambda step: dict.fromkeys(["fc1.weight", "x"][:step], 0.1)),
+            "sparsity must rise within .* and name the same layers",
+        ),
+        (
+            SLOW,
             PRUNING._replace(score=[criteria.magnitude] * 2),
             "score must be one function, or one for each of 1",
         ),
@@ -361,6 +367,19 @@ def test_damaged_files_of_rounds_are_named(digits, tmp_path, damage):
             pipeline.iterate(net(), train, SLOW, PRUNING, folder=tmp_path)
         path.write_bytes(whole)
     pipeline.iterate(net(), train, SLOW, PRUNING, folder=tmp_path)
+
+
+def test_masks_are_written_whole_or_not_at_all(digits, tmp_path, monkeypatch):
+    """The first file that a round writes holds its masks."""
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.iterate(net(), digits[0], SLOW, PRUNING, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_layer_that_a_later_score_leaves_out_stays_pruned(digits):
