@@ -11,12 +11,12 @@ Source: Han, Mao & Dally 2016, section 3.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import layers
+from course_lib.handles import Handle
 from course_lib.training import check_counts
 
 Clusters = dict[str, Tensor]
@@ -144,12 +144,6 @@ def apply(model: nn.Module, clusters: Clusters) -> None:
             parameters[name].copy_(values)
 
 
-class Handle(ExitStack):
-    """Removes several hooks: call ``remove()``, or let a ``with`` block end."""
-
-    remove = ExitStack.close
-
-
 def hold(optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters) -> Handle:
     r"""Train centroids instead of weights from now on: all weights of a cluster move as one.
 
@@ -223,10 +217,10 @@ def hold(optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters)
         for h in held:
             h.copy_centroids()
 
-    handle = Handle()
-    handle.callback(optimizer.register_step_pre_hook(sum_gradients).remove)
-    handle.callback(optimizer.register_step_post_hook(copy_centroids).remove)
-    return handle
+    return Handle(
+        optimizer.register_step_pre_hook(sum_gradients),
+        optimizer.register_step_post_hook(copy_centroids),
+    )
 
 
 class _Held:

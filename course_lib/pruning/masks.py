@@ -5,18 +5,12 @@ masks. A model under a mask stays an ordinary model: its weights are zero, nothi
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 Masks = dict[str, Tensor]
-
-
-class Handle(ExitStack):
-    """What removes several hooks: ``remove()``, or the end of a ``with`` block."""
-
-    remove = ExitStack.close
 
 
 def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -135,6 +129,10 @@ def check(
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
             raise TypeError(f"{argument}[{name!r}] must be a torch.bool tensor, got {found}")
+        if is_lazy(values[name]):
+            raise ValueError(
+                f"{argument} names {name!r}, which has no shape yet: run the {owner} on a batch first"
+            )
         if mask.shape != values[name].shape:
             raise ValueError(
                 f"{argument}[{name!r}] must have shape {tuple(values[name].shape)}, "

@@ -29,8 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ensemble
+from course_lib.handles import Handle
 from course_lib.pruning.counting import check_sparsity, keep_top, whole_numbers
-from course_lib.pruning.masks import Handle, Masks, hold, step_skipped
+from course_lib.pruning.masks import Masks, hold, step_skipped
 from course_lib.training import check_counts
 
 
@@ -340,10 +341,9 @@ def rewire(
         for name, parameter in parameters.items():
             parameter.mul_(keep[name])
 
-    handle = Handle()
-    handle.callback(optimizer.register_step_pre_hook(move).remove)
-    handle.callback(optimizer.register_step_post_hook(project).remove)
-    return handle
+    return Handle(
+        optimizer.register_step_pre_hook(move), optimizer.register_step_post_hook(project)
+    )
 
 
 def training_macs(sparse: float, dense: float, *, dense_gradients: float = 0.0) -> float:
