@@ -344,12 +344,17 @@ def layer_inputs(model: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
     name -> the input of each call, in order. The model stays as it is.
 
     Raises:
-        ValueError: ``model`` has no such layer, or one that the forward pass leaves out; ``x`` is
-            empty, not finite or does not fit the model; what reaches a layer is not finite.
+        ValueError: ``model`` has no such layer, or one that the forward pass leaves out, or a part
+            that is compiled by itself; ``x`` is empty, not finite or does not fit the model; what reaches a layer is not finite.
         NotImplementedError: a layer whose input cannot be seen (``layers.check_called``).
     """
     model = layers.uncompiled(model)
     layers.check_called(model)
+    for name, module in model.named_modules():
+        if layers.uncompiled(module) is not module:
+            raise ValueError(
+                f"model must be compiled whole or not, but {name!r} is, and hides inputs"
+            )
     seen: dict[str, list[Tensor]] = {name: [] for name in layers.weighted(model)}
     if isinstance(x, Tensor):
         layers.check_finite("x", x)

@@ -475,6 +475,13 @@ def compiled():
     return net
 
 
+def compiled_in_place():
+    net = models.mlp((4, 6, 3))
+    net.compile(backend="eager")
+    net(torch.zeros(2, 4))
+    return net
+
+
 def shared():
     layer = nn.Linear(4, 4)
     return nn.Sequential(layer, nn.ReLU(), layer)
@@ -488,6 +495,7 @@ CALLED = {
     "bfloat16": lambda: models.mlp((4, 6, 3)).bfloat16(),
     "double": lambda: models.mlp((4, 6, 3)).double(),
     "compiled": compiled,
+    "compiled in place": compiled_in_place,
     "under two names": shared,
     "quantised weights": lambda: quantization.qat(models.mlp((4, 6, 3)), 8),
     "a layer alone": lambda: nn.Linear(4, 3),
@@ -556,6 +564,7 @@ UNSEEN = [
     (lambda: models.mlp((4, 3)), numbers(2, 5), ValueError, r"x must fit the model.*\(2, 5\)"),
     (lambda: models.mlp((4, 3)), [1.0], TypeError, "x must be a tensor, got list"),
     (lambda: nn.ReLU(), numbers(2, 4), ValueError, "model must have a linear"),
+    (lambda: nn.Sequential(compiled(), nn.ReLU()), numbers(2, 4), ValueError, "whole or not, but '0' is"),
     (lambda: nn.Sequential(prune.l1_unstructured(nn.Linear(4, 3), "weight", 2)), numbers(2, 4),
      ValueError, "'0' is computed by a forward hook"),
 ]  # fmt: skip
