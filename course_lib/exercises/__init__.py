@@ -1,6 +1,6 @@
-"""The exercises that `check` knows; a lesson and its module share a name.
+"""The exercises that ``grading.check`` knows. A lesson and its module have the same name.
 
-Each is an `Exercise`: its cases and its properties, from the returned type to the finest point.
+Each is an ``Exercise``: its cases, and its properties from the returned type to the finest point.
 """
 
 from course_lib.exercises import (

@@ -190,7 +190,7 @@ def _prune_cases() -> Iterator[Channels]:
 
 
 def _order(scores: tuple[float, ...]) -> list[int]:
-    """Channels as they go: the lowest score first, the later one of equals."""
+    """Channels in the order of removal: the lowest score first, of equal ones the later."""
     return sorted(range(len(scores)), key=lambda i: (scores[i], -i))
 
 

@@ -1,4 +1,4 @@
-"""What the exercises of several lessons share: small random inputs, what a mask has to be, bug hunts.
+"""What the exercises of several lessons share: small random inputs, properties of masks, bug hunts.
 
 Values of small cases are multiples of 1/4, so that ties occur and counterexamples are short.
 """
@@ -19,7 +19,7 @@ def draw(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def pick(options: int | tuple, generator: torch.Generator):
-    """One of the options, or a number from 1 to `options`."""
+    """One of the options, or a number from 1 to ``options``."""
     options = tuple(range(1, options + 1)) if isinstance(options, int) else options
     return options[int(torch.randint(len(options), (), generator=generator))]
 
@@ -31,7 +31,7 @@ def kind(value: object) -> str:
 
 
 def number(says: str) -> Property:
-    """The answer is a plain number from 0 to 1."""
+    """The property that the answer is a plain number from 0 to 1."""
 
     def demand(returned, *_):
         if isinstance(returned, bool) or not isinstance(returned, int | float):
@@ -103,12 +103,13 @@ def hunt(
 ) -> Exercise:
     """A bug hunt: an exercise whose answer is a test of other functions.
 
-    The test must say True to every function of `right` (`alarm` is the hint if it does not) and
-    False to every one of `wrong`, which maps each to its hint. Their docstrings describe them.
+    The test must answer True for every function of ``right``; ``alarm`` is the hint if it does not.
+    It must answer False for every function of ``wrong``, which maps each to its hint. The docstrings
+    of these functions describe them.
     """
     candidates = (
-        *(Candidate(function, True, function.__doc__, alarm) for function in right),
-        *(Candidate(function, False, function.__doc__, hint) for function, hint in wrong.items()),
+        *(Candidate(function, True, function.__doc__ or "", alarm) for function in right),
+        *(Candidate(f, False, f.__doc__ or "", hint) for f, hint in wrong.items()),
     )
     answers = Property(
         "answers True or False",
@@ -129,7 +130,7 @@ def hunt(
 
 
 def _judged(candidate: Candidate) -> Property:
-    """The answer says True to this candidate if it is right, else False."""
+    """The property that the answer is True for this candidate if it is right, else False."""
 
     def demand(returned: object, tested: Callable) -> str | None:
         if tested is not candidate.function or returned is candidate.right:
@@ -142,12 +143,12 @@ def _judged(candidate: Candidate) -> Property:
 
 
 def lowest_removed(score: Tensor, count: int) -> Tensor:
-    """True but for the `count` lowest entries, the later ones among equals."""
+    """False for the ``count`` lowest entries (of equal ones, the later), True for the others."""
     keep = torch.ones(score.numel(), dtype=torch.bool)
     keep[torch.argsort(score.flatten(), descending=True, stable=True)[keep.numel() - count :]] = 0
     return keep.reshape(score.shape)
 
 
 def gone_after(share: float, rounds: int) -> float:
-    """The fraction of all weights that is gone after removing `share` of the rest each round."""
+    """The fraction of all weights removed after ``rounds`` that each remove ``share`` of the rest."""
     return 1 - (1 - share) ** rounds

@@ -10,7 +10,7 @@ from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property
 
 
 def _positions() -> Iterator[tuple[list[int], int]]:
-    """Rising positions and index bits; short lists first."""
+    """Ascending positions and index bits; short lists first."""
     yield [1, 4, 15], 3
     for positions, bits in (
         ([0], 3), ([3], 2), ([4], 2), ([5], 2), ([8], 2), ([0, 1, 2], 1), ([2], 0), ([], 4),

@@ -15,8 +15,9 @@ LONGEST_TENSOR = 24  # entries; a larger tensor is described, not printed
 class Property:
     """One thing a right answer does.
 
-    `demand(returned, *inputs)` is None where it holds, else what it asks for on this input, in
-    words. It may assume the properties that stand before it, so the type of `returned` comes first.
+    ``demand(returned, *inputs)`` is None where the property holds, else it says in words what is
+    asked for on this input. It may assume the properties before it, so the property that checks the
+    type of ``returned`` comes first.
     """
 
     says: str
@@ -26,20 +27,25 @@ class Property:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A function that the answer to a bug hunt has to judge."""
+    """A function that the answer to a bug hunt has to judge.
+
+    ``says`` completes the sentence "Your test accepts …", and ``hint`` is for those who judge it
+    wrongly.
+    """
 
     function: Callable
     right: bool  # whether it does what it should
-    says: str  # what it does: "a function that …"
-    hint: str  # for those whose test judges it wrongly
+    says: str  # "a function that …"
+    hint: str
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """An exercise: `cases()` yields tuples of inputs, an ordinary one first, then by size.
+    """An exercise: its function, its cases and its properties.
 
-    `refuses(*inputs)` is true for the inputs that must end in a ValueError. A bug hunt has
-    `candidates`; each of them is one of its cases.
+    ``cases()`` yields tuples of inputs: an ordinary one first, then small ones before large ones.
+    ``refuses(*inputs)`` is True for inputs that must raise a ValueError. A bug hunt has
+    ``candidates``, and each of them is one of its cases.
     """
 
     name: str
@@ -78,7 +84,14 @@ UNCHANGED = Property(
 
 
 def show(value: Any) -> str:
-    """A value as it could be typed into a cell; a large one, or a function, is described."""
+    """A value as one would type it into a cell; a large one, or a function, is described.
+
+    Examples:
+        >>> show(torch.tensor([1.0, -2.0]))
+        'torch.tensor([1.0, -2.0])'
+        >>> show(torch.zeros(100, 100))
+        '<torch.float32 tensor of shape (100, 100)>'
+    """
     if isinstance(value, Tensor):
         plain_data = value.layout is torch.strided and value.device.type == "cpu"
         if plain_data and value.numel() <= LONGEST_TENSOR:

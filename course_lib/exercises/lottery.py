@@ -13,7 +13,7 @@ NextTicket = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
 def _expected_mask(trained: Tensor, keep: Tensor, share: float) -> Tensor:
-    """Of the weights that `keep` has, `round(share * their number)` go, the smallest when trained."""
+    """Without ``round(share * n)`` of the n kept weights: those that are smallest after training."""
     size = torch.where(keep, trained.abs(), -1.0)
     return lowest_removed(size, int((~keep).sum()) + round(share * int(keep.sum())))
 
@@ -242,7 +242,7 @@ def _search_cases() -> Iterator[tuple[float, int, int]]:
 
 
 def _smallest(left: float, rounds: int) -> int:
-    """The smallest whole per cent a round that leaves at most the fraction `left`."""
+    """The smallest whole percentage per round that leaves at most the fraction ``left``."""
     return next(p for p in range(1, 101) if gone_after(p / 100, rounds) >= 1 - left - 1e-9)
 
 

@@ -39,7 +39,7 @@ def _replay_cases() -> Iterator[tuple[Callable, float]]:
 
 
 def _differs(replay: Callable, schedule: Callable, fraction: float, t: float) -> str | None:
-    """What the replayed schedule should be at t and is not; it is the student's, and may raise."""
+    """What the replayed schedule should be at t and is not. The student wrote it, and it may raise."""
     expected = schedule(1 - fraction + fraction * t)
     try:
         got = replay(t)
@@ -101,7 +101,7 @@ def weak_round_test(next_round: Callable[[Tensor, Tensor, float], Tensor]) -> bo
 
 
 def _take(weight: Tensor, keep: Tensor, count: int) -> Tensor:
-    """The mask without the `count` smallest of the weights it keeps."""
+    """The mask without the ``count`` smallest of the weights that it keeps."""
     size = torch.where(keep, weight.abs(), -1.0)
     return lowest_removed(size, int((~keep).sum()) + count)
 
@@ -186,7 +186,7 @@ def _plan_cases() -> Iterator[tuple[float, float, int]]:
 
 
 def _fewest(target: float, share: float) -> int:
-    """The fewest rounds that reach the target when each takes at most `share` of what is left."""
+    """The fewest rounds that reach the target if each takes at most ``share`` of what is left."""
     rounds = 1
     while gone_after(share, rounds) < target - 1e-9:
         rounds += 1

@@ -65,7 +65,7 @@ def _not_masks(returned: object, scores: dict[str, Tensor], _: float) -> str | N
 
 
 def _flat(tensors: dict[str, Tensor], order: dict[str, Tensor]) -> Tensor:
-    """All entries in one row, layer after layer in the order of `order`."""
+    """All entries in one row, layer after layer in the order of ``order``."""
     return torch.cat([tensors[name].flatten() for name in order])
 
 

@@ -196,8 +196,11 @@ _LENET = ((300, 784), (100, 300), (10, 100))
 
 
 def storage(shapes: Sequence[tuple[int, ...]], bits: int) -> int:
-    """Bytes of a network whose layers, (out, in, …), store whole bytes of weights at ``bits`` bits
-    each, and for each output a float32 scale and a float32 bias."""
+    """Bytes of a network of layers with weights of shapes (out, in, …).
+
+    Each layer stores its weights at ``bits`` bits per weight, in whole bytes, and a float32 scale
+    and a float32 bias per output.
+    """
     return sum(-(-math.prod(s) * bits // 8) + 8 * s[0] for s in shapes)
 
 

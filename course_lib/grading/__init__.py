@@ -1,4 +1,4 @@
-"""Instant feedback for the exercises: `check("magnitude_mask", magnitude_mask)`."""
+"""Instant feedback for the exercises: ``check("magnitude_mask", magnitude_mask)``."""
 
 import os
 from collections.abc import Callable
@@ -10,14 +10,23 @@ __all__ = ["check"]
 
 
 def check(name: str, function: Callable) -> Result:
-    """Try `function`, an answer to the exercise `name`, on inputs from tiny to large.
+    """Try ``function``, an answer to the exercise ``name``, on inputs from tiny to large.
 
-    The result shows which properties hold and, for the first that does not, an input that shows it.
-    It does not protect anyone from anything: the function runs here, in the reader's own kernel,
-    and one that never returns has to be interrupted by hand.
+    The result shows which properties hold. For the first one that does not, it shows an input on
+    which it fails. The function runs in the reader's own kernel and can do whatever the reader can;
+    interrupt it by hand if it never returns.
 
-    Raises ValueError for an unknown name and TypeError for something that cannot be called.
-    A failed check raises too (CheckFailed), but only where nbgrader executes the notebook.
+    Raises:
+        ValueError: an unknown name.
+        TypeError: ``function`` cannot be called.
+        CheckFailed: the check failed, where nbgrader executes the notebook; nowhere else.
+
+    Examples:
+        >>> import torch
+        >>> def magnitude_mask(weight, sparsity):
+        ...     return weight.abs() > weight.abs().quantile(sparsity)
+        >>> check("magnitude_mask", magnitude_mask).passed
+        False
     """
     if name not in EXERCISES:
         raise ValueError(f"name: no exercise {name!r}; there are {', '.join(EXERCISES)}")

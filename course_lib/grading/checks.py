@@ -1,7 +1,7 @@
 """The check runner: try a function on many inputs and explain the first property that fails.
 
-Inputs come small first, so the counterexample that is shown is about the smallest there is.
-An exercise is data (`exercises.exercise`).
+Small inputs come first, so the counterexample that is shown is a small one. An exercise is data
+(``exercises.exercise``).
 """
 
 import contextlib
@@ -44,9 +44,9 @@ class CheckFailed(AssertionError):
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a check found; prints as plain words and, in a notebook, as HTML.
+    """What a check found, printed as plain text and, in a notebook, as HTML.
 
-    `broken` is the first property that fails and `facts` the counterexample, as (label, text).
+    ``broken`` is the first property that fails, and ``facts`` is the counterexample: (label, text).
     """
 
     exercise: Exercise
@@ -77,7 +77,7 @@ class Result:
                 ("Already filled in", "is a return missing, or a NotImplementedError left over?"),
                 ("Reread", self.exercise.section),
             ]
-        if self.passed:
+        if self.broken is None:
             return []
         return [("Hint", self.broken.hint), ("Reread", self.exercise.section)]
 
@@ -118,7 +118,7 @@ class Result:
 
 
 def run(exercise: Exercise, function: Callable) -> Result:
-    """Call `function` on every case and report the first property, in their order, that fails."""
+    """Call ``function`` on every case and report the first of the properties that fails."""
     properties = (RUNS, *exercise.properties)
     broken, facts, tried = None, (), 0
     with _own_random_numbers():
@@ -139,7 +139,7 @@ def run(exercise: Exercise, function: Callable) -> Result:
 
 
 def _demand(prop: Property, call: Call, must_raise: bool) -> str | None:
-    """What `prop` asks for that `call` did not give; None when it holds."""
+    """What ``prop`` asks for that ``call`` did not give; None if it holds."""
     if prop is RUNS:
         return None if must_raise or call.error is None else "an answer, not an exception"
     if prop is REFUSES:
@@ -166,14 +166,14 @@ def _call(function: Callable, inputs: tuple) -> Call:
 
 
 def _is_stub(call: Call) -> bool:
-    """Whether the body is still empty: `...`, `pass`, or NotImplementedError."""
+    """Whether the body is still empty: ``...``, ``pass`` or NotImplementedError."""
     if call.error is not None:
         return isinstance(call.error, NotImplementedError)
     return call.returned is None or call.returned is ...
 
 
 def _facts(exercise: Exercise, call: Call, demand: str) -> tuple[tuple[str, str], ...]:
-    """The counterexample as (label, text) pairs; text from the student's code is made plain."""
+    """The counterexample as (label, text) pairs; ``plain`` cleans text from the student's code."""
     facts = [("Input", f"{exercise.function}({', '.join(map(show, call.inputs))})")]
     if call.error is None:
         facts.append(("Returned", plain(show(call.returned))))
@@ -188,7 +188,7 @@ def _facts(exercise: Exercise, call: Call, demand: str) -> tuple[tuple[str, str]
 
 
 def _error_in_words(error: BaseException) -> str:
-    """The error and the last line of the student's own code that it passed through."""
+    """The error, and the last line of the student's own code in its traceback."""
     words = f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)[1:]  # the first frame is `_call`
     own = [frame for frame in frames if frame.filename == frames[0].filename]
@@ -218,7 +218,8 @@ def _same(before: Any, after: Any) -> bool:
 
 @contextlib.contextmanager
 def _own_random_numbers() -> Iterator[None]:
-    """The same random numbers for every check, and the reader's own streams untouched by it."""
+    """Within the block, the same random numbers in every check; the reader's generators keep
+    their state."""
     python, numpy_ = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What a lesson page needs besides the methods: figures, widgets, claims, quizzes, shown source."""
+"""What a lesson page needs besides the methods: figures, widgets, claims, quizzes, source code."""
 
 import ast
 import inspect
@@ -13,11 +13,11 @@ __all__ = ["bill", "setup", "source", "table"]
 
 
 def setup() -> None:
-    """Make a notebook ready for class: one thread, the figures' style, a warm optimizer.
+    """Prepare a notebook for class: one thread, the style of the figures, a first optimizer.
 
-    One thread because small networks gain little from two, and lose tenfold when another job wants
-    the second core. The first optimizer step of a process imports for over a second; better now
-    than while a class watches the first training.
+    Small networks gain little from a second thread, and they slow down tenfold when another job
+    wants the second core. The first optimizer of a process imports modules for over a second, which
+    a class should not have to watch.
     """
     import warnings
 
@@ -35,9 +35,15 @@ def setup() -> None:
 
 
 def source(function: Callable) -> Markdown:
-    """The code of a function as it stands in the library, without its docstring.
+    """The code of a function of the library, without its docstring, as a code block on the page.
 
-    Lessons show code this way and never paste it, so that a page cannot drift from the library.
+    Lessons show code this way and never paste it, so a page always shows the code that runs.
+
+    Examples:
+        >>> from course_lib.pruning import masks
+        >>> print(source(masks.stack).data)
+        ```python
+        def stack(...
     """
     code = textwrap.dedent(inspect.getsource(function))
     nodes = ast.walk(ast.parse(code))

@@ -1,4 +1,4 @@
-"""The bill: what networks cost beside what they are worth, as a table on the page."""
+"""The bill: a table of the accuracy and the costs of networks."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,15 @@ from course_lib.teaching import claims
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:
-    """A table on the page; the first column is read from the left, numbers from the right."""
+    """A table on the page. The first column is aligned to the left, the others to the right.
+
+    Examples:
+        >>> print(table(["network", "bytes"], [("dense", 4000), ("pruned", 400)]).data)
+        | network | bytes |
+        | :-- | --: |
+        | dense | 4000 |
+        | pruned | 400 |
+    """
     lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
     return Markdown("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
 
@@ -25,31 +33,41 @@ def bill(
     extra: Mapping[str, Mapping[str, object]] | None = None,
     rounds: int = 21,
 ) -> Markdown:
-    """What networks cost, each as it stands: a row per network.
+    """A table of what networks cost, one row per network.
 
     ==================  ============================================================================
     column              what it says
     ==================  ============================================================================
     accuracy, %         mean ± standard deviation over seeds
-    bytes               of all parameters and buffers, as they lie in memory; in brackets with its
-                        weights as CSR instead, where that would be fewer
-    multiplications     that a forward pass of one image performs; in brackets those that it needs,
-                        by weights that are not zero, where they are fewer
-    ms, n images        median of a forward pass of the whole batch, and quartiles: networks whose
-                        quartiles overlap have not been shown to differ
+    bytes               of all parameters and buffers in memory; in brackets the bytes with the
+                        weights as CSR, if those are fewer
+    multiplications     that a forward pass of one image performs; in brackets those by weights that
+                        are not zero, if they are fewer
+    ms, n images        median time of a forward pass of the whole batch, and its quartiles: if the
+                        quartiles of two networks overlap, neither was shown to be faster
     ==================  ============================================================================
 
     Args:
-        networks: name -> network, or one network per seed (a list, a stack), of which the first is
-            measured. ``measure.sparse_copy`` makes one that leaves its zeros out.
-        batch: images, (n, …); a list of batches gives a column of milliseconds each.
-        accuracy: name -> percent, or one value per seed; it may hold more names than ``networks``.
-        extra: header -> name -> cell: more columns, or cells in place of the measured ones, where a
-            network is stored or multiplied in a way that its tensors do not show.
-        rounds: turns of each network on the clock (``measure.latency``).
+        networks: name -> network. Of a list or a stack of networks, one per seed, the first one is
+            measured. ``measure.sparse_copy`` makes a network that leaves its zeros out.
+        batch: images, (n, …). A list of batches gives one column of milliseconds per batch.
+        accuracy: name -> percent, or one value per seed. It may have more names than ``networks``.
+        extra: header -> name -> cell. These are more columns, or cells that replace measured ones
+            where the tensors do not show how a network is stored or multiplied.
+        rounds: how often each network is timed (``measure.latency``).
 
     Raises:
-        ValueError: no networks or no images, a network without accuracy, a cell of no network.
+        ValueError: no networks or no images; a network without accuracy; a cell for an unknown
+            network.
+
+    Examples:
+        >>> import torch
+        >>> net = nn.Linear(4, 3)
+        >>> cost = bill({"dense": net}, torch.zeros(1, 4), extra={"ms, 1 image": {"dense": "-"}})
+        >>> print(cost.data)
+        | network | bytes | multiplications | ms, 1 image |
+        | :-- | --: | --: | --: |
+        | dense | 60 | 12 | - |
     """
     first = {name: _first(name, given) for name, given in networks.items()}
     batches = [batch] if isinstance(batch, Tensor) else list(batch)
@@ -111,7 +129,7 @@ def _macs(net: nn.Module, x: Tensor) -> str:
 
 
 def _milliseconds(seconds: measure.Seconds) -> str:
-    """Median and quartiles, with as many decimals as show three digits of the median."""
+    """Median and quartiles, with enough decimals to show three digits of the median."""
     decimals = max(0, 2 - math.floor(math.log10(1000 * seconds.median)))
     median, q1, q3 = (f"{1000 * s:.{decimals}f}" for s in seconds)
     return f"{median} ({q1}–{q3})"

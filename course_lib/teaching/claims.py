@@ -1,9 +1,9 @@
-"""Claims: sentences that a notebook computes, shows with their uncertainty, and insists on.
+"""Claims: sentences that a notebook supports with data and shows with their uncertainty.
 
 A lesson says "A beats B" by calling ``greater``. The cell then shows the difference with its
-confidence interval, and raises an error when the data do not support the sentence. "No difference"
-is a claim too: ``equal`` says within which margin. The cell's output holds each claim as data, with
-its seeds and versions, and the book collects all claims on one page.
+confidence interval, or raises an error if the data do not support the sentence. "No difference" is
+a claim too: ``equal`` states it with a margin. The output of the cell holds the claim as data, with
+seeds and versions, and the book collects all claims on one page.
 """
 
 import math
@@ -23,12 +23,16 @@ MIN_SEEDS = 5
 
 @dataclass(frozen=True)
 class Claim:
-    """A measured difference of paired runs, and the sentence it supports."""
+    """A measured difference of paired runs, and the sentence that it supports.
+
+    ``mean`` and ``sd`` (sample standard deviation) are those of the differences, in ``unit``.
+    ``half_width`` is half the width of the 95 % confidence interval of the mean.
+    """
 
     statement: str
-    mean: float  # of the differences, in ``unit``
-    sd: float  # sample standard deviation of the differences
-    half_width: float  # of the 95 % confidence interval of the mean
+    mean: float
+    sd: float
+    half_width: float
     seeds: list[int]
     unit: str
     versions: dict[str, str]
@@ -49,18 +53,23 @@ def greater(
 ) -> Claim:
     """Claim that ``a`` is greater than ``b`` by more than ``by``, on average over the seeds.
 
-    The differences are paired: seed 0 of ``a`` with seed 0 of ``b``, and so on. The claim stands if
-    the whole 95 % confidence interval of their mean lies above ``by``. If the true mean difference
-    is ``by``, that happens in one of forty experiments, by chance.
+    The differences are paired: seed 0 of ``a`` with seed 0 of ``b``, and so on. The data support the
+    claim if the whole 95 % confidence interval of their mean lies above ``by``. If the true mean
+    difference is ``by``, this happens by chance in one of forty experiments.
 
     Args:
-        statement: the sentence, without numbers; they are added.
-        a, b: one value per seed, for the seeds 0, 1, 2, …, at least five of them.
+        statement: the sentence without numbers; the function adds them.
+        a, b: one value per seed, for the seeds 0, 1, 2, …, at least five.
         by: the margin, in ``unit``.
 
     Raises:
         AssertionError: the data do not support the sentence.
         ValueError: fewer than five seeds, unpaired values, or values that are not finite.
+
+    Examples:
+        >>> a, b = [97.1, 97.3, 96.9, 97.2, 97.0], [95.0, 95.4, 95.1, 95.2, 94.8]
+        >>> print(greater("A beats B", a, b))
+        A beats B: +2.00 ± 0.2 points (95 % interval of the paired difference, 5 seeds, sd 0.16)
     """
     claim = _difference(statement, a, b, unit)
     if not claim.mean - claim.half_width > by:
@@ -73,9 +82,9 @@ def equal(
 ) -> Claim:
     """Claim that ``a`` and ``b`` differ by less than ``within``, on average over the seeds.
 
-    The claim stands if the whole 95 % confidence interval of the mean paired difference lies between
-    −``within`` and +``within``. To find no difference is not enough: with few seeds the interval is
-    wide, and a large difference would be missed.
+    The data support the claim if the whole 95 % confidence interval of the mean paired difference
+    lies between −``within`` and +``within``. An interval that contains zero is not enough: with few
+    seeds it is wide, and a large difference could be missed.
 
     Args:
         statement, a, b: as in ``greater``.
@@ -84,6 +93,11 @@ def equal(
     Raises:
         AssertionError: the data do not support the sentence.
         ValueError: as ``greater``.
+
+    Examples:
+        >>> a, b = [97.1, 97.3, 96.9, 97.2, 97.0], [97.0, 97.4, 97.0, 97.1, 97.1]
+        >>> print(equal("A and B do not differ", a, b, within=0.5))
+        A and B do not differ: -0.02 ± 0.14 points (95 % interval ... 5 seeds, sd 0.11)
     """
     claim = _difference(statement, a, b, unit)
     if not abs(claim.mean) + claim.half_width < within:
@@ -129,6 +143,10 @@ def mean_sd(values: Sequence[float]) -> str:
 
     Raises:
         ValueError: fewer than two values.
+
+    Examples:
+        >>> mean_sd([97.0, 96.0, 98.0])
+        '97.0 ± 1.0'
     """
     v = np.asarray(values, dtype=float)
     if len(v) < 2:

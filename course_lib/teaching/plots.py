@@ -1,8 +1,8 @@
-"""Figures for pages that are read in light, in dark, in grey and by ear.
+"""Figures that can be read on light, dark and grey pages, and by a screen reader.
 
-``show`` turns a matplotlib figure into inline SVG whose black is the page's text colour, with a
-full sentence as its alternative text. The style tells lines apart by marker and dash as well as by
-colour, and its colours reach 3:1 against white and against black.
+``show`` turns a matplotlib figure into SVG on the page. Its black becomes the text colour of the
+page, and its alternative text is a full sentence. Lines differ in marker and dash as well as in
+colour, and the colours have a contrast of at least 3:1 against white and against black.
 """
 
 import hashlib
@@ -38,18 +38,18 @@ _STYLE: dict[Any, Any] = {
 
 
 def use_style() -> None:
-    """Set the course's figure style for this process."""
+    """Use the figure style of the course from now on, in this process."""
     mpl.rcParams.update(_STYLE)
 
 
 def drawn(figure: Figure, **options: Any) -> str:
-    """The figure as an SVG file's text, the same text each time it is drawn.
+    """The figure as the text of an SVG file, the same text each time it is drawn.
 
-    matplotlib makes ids from the last bits of coordinates, which differ from run to run; here they
-    are numbered, behind a hash of the picture that keeps those of several pictures apart.
+    Matplotlib makes ids from the last bits of coordinates, which differ from run to run. Here ids
+    are numbers after a hash of the picture, so pictures on one page never share an id.
 
     Args:
-        options: for matplotlib's ``savefig``.
+        options: options of matplotlib's ``savefig``.
     """
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
@@ -62,7 +62,7 @@ def drawn(figure: Figure, **options: Any) -> str:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG that takes its text colour and background from the page around it."""
+    """The figure as an SVG element that takes its text colour and background from the page."""
     text = drawn(figure, transparent=True)
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -87,12 +87,12 @@ def seed_curves(
     ylabel: str = "test accuracy, %",
     reference: tuple[str, float] | None = None,
 ) -> Figure:
-    """One line per series: mean and standard deviation over seeds at each point.
+    """Draw one line per series: mean and standard deviation over seeds at each point.
 
     Args:
-        x: the points, as fractions; drawn evenly spaced, written as percentages.
-        series: name -> (points, seeds) values.
-        reference: a name and a value for a thin horizontal line, such as the dense network.
+        x: the points, as fractions. They are drawn evenly spaced and written as percentages.
+        series: name -> values, (points, seeds).
+        reference: the name and the value of a thin horizontal line, such as the dense network.
     """
     figure, axis = plt.subplots()
     for name, values in series.items():
@@ -111,7 +111,7 @@ def show(figure: Figure, alt: str) -> HTML:
     """Put a figure on the page, and close it.
 
     Args:
-        alt: what the figure shows, as a full sentence, for those who hear the page.
+        alt: the alternative text: a full sentence that says what the figure shows.
 
     Raises:
         ValueError: ``alt`` does not end in a full stop.

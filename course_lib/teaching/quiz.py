@@ -1,8 +1,8 @@
 """Questions on a lesson page: the quiz, and the prediction that comes before an experiment.
 
-A quiz option is a native disclosure whose body is its own feedback, so it works on the page, in
-JupyterLab, with the keyboard, with a screen reader and without JavaScript. A prediction can be
-chosen everywhere too; the script repeats it, and opens what it unlocks.
+Each option of a quiz is a ``<details>`` element that holds its own feedback. It works on the page,
+in JupyterLab, with the keyboard, with a screen reader and without JavaScript. A prediction works
+everywhere too; with JavaScript, the page repeats the choice and opens what it unlocks.
 """
 
 import hashlib
@@ -17,18 +17,23 @@ from course_lib.teaching import page
 
 @dataclass(frozen=True)
 class Question:
-    """A multiple-choice question in which every option knows its own feedback.
+    """A multiple-choice question in which every option has its own feedback.
 
     Args:
-        text: the question; what stands between backticks becomes code, everything else is shown as typed.
-        options: (option, feedback) pairs, at least two. Feedback to a wrong option names the
+        text: the question. Text between backticks becomes code; everything else is shown as typed.
+        options: (option, feedback) pairs, at least two. The feedback to a wrong option names the
             misconception behind it.
         answer: position of the right option, from 0.
 
     Raises:
         ValueError: fewer than two options, an empty text, option or feedback, two equal options,
             or an answer out of range.
-        TypeError: an option that is not a pair of strings, or an answer that is not an int.
+        TypeError: an option that is not a pair of strings, or an answer that is not an integer.
+
+    Examples:
+        >>> options = [("0.1", "That is the part that is kept."), ("0.9", "90 of 100 are removed.")]
+        >>> Question("10 of 100 weights are kept. What is the sparsity?", options, answer=1).answer
+        1
     """
 
     text: str
@@ -50,10 +55,10 @@ class Question:
 
 
 def quiz(*questions: Question) -> HTML:
-    """The questions as HTML: to choose an option is to open its feedback.
+    """The questions as HTML. A reader chooses an option by opening its feedback.
 
     Raises:
-        ValueError: no question at all.
+        ValueError: no questions.
         TypeError: something that is not a ``Question``.
     """
     if not questions:
@@ -68,18 +73,22 @@ def quiz(*questions: Question) -> HTML:
 def predict(text: str, options: Sequence[str], *, unlocks: str = "the experiment") -> HTML:
     """A question to answer before the result is shown.
 
-    In the book, choosing opens the outputs of the cells tagged ``gated`` that follow, up to the
-    next prediction; without JavaScript they are disclosures that the reader opens. In JupyterLab
-    the choice is repeated below the options.
+    In the book, a choice opens the outputs of the cells tagged ``gated`` after it, up to the next
+    prediction; without JavaScript, the reader opens them one by one. In JupyterLab, the choice is
+    repeated below the options.
 
     Args:
-        text: the question; what stands between backticks becomes code.
-        options: what one may predict, at least two. None is marked as right: the experiment tells.
-        unlocks: what the choice opens, in words for the reader, with its article.
+        text: the question. Text between backticks becomes code.
+        options: at least two possible predictions. None is marked as right; the experiment shows it.
+        unlocks: what the choice opens, in words for the reader, with an article.
 
     Raises:
         ValueError: fewer than two options, two equal ones, or an empty text, option or ``unlocks``.
         TypeError: one of them is not a string.
+
+    Examples:
+        >>> predict("Which is faster?", ["dense", "pruned", "neither"])
+        <IPython.core.display.HTML object>
     """
     _check_choice(text, options)
     page.check_text("unlocks", unlocks)

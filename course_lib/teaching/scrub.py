@@ -1,7 +1,7 @@
 """Scrub through measured results: a slider or a choice for each thing that was varied.
 
-``scrub`` asks for every combination beforehand and puts all of them on the page as HTML, so that it
-moves under the reader's finger without a kernel. ``bars`` and ``pixels`` make small frames for it.
+``scrub`` makes a frame for every combination beforehand and puts all frames on the page as HTML, so
+the reader can move through them without a kernel. ``bars`` and ``pixels`` make small frames.
 """
 
 import base64
@@ -29,24 +29,32 @@ def scrub(
     start: Mapping[str, object] | None = None,
     show: Mapping[str, Callable[[object], str]] | None = None,
 ) -> HTML:
-    """A widget that shows one of many frames, chosen along one axis or more.
+    """A widget that shows one of many frames, chosen along one or more axes.
 
-    Without JavaScript the first frame stands there, and the sentences of all of them can be opened
-    below it; they are also what a screen reader hears while somebody drags.
+    Without JavaScript, the page shows the first frame and a list of the sentences of all frames. A
+    screen reader reads the sentence of the frame that is shown.
 
     Args:
-        name: unique on its page, of ``a-z``, ``0-9`` and ``-``.
-        title: what is varied, one line.
+        name: a name that is unique on its page, made of ``a-z``, ``0-9`` and ``-``.
+        title: one line that says what is varied.
         axes: axis -> its values, at least two. Numbers make a slider, anything else a choice.
-        frame: called once with each combination, ``frame(**{axis: value})`` -> (HTML, one sentence
-            that says the same without the picture).
-        start: axis -> the value shown first; the first value of an axis that is not named.
-        show: axis -> function that writes its values; default ``format(value, "g")`` for numbers.
+        frame: a function that is called once with each combination, ``frame(**{axis: value})``. It
+            returns HTML and one sentence that says the same without the picture.
+        start: axis -> the value shown first. For an axis that is not named, it is the first value.
+        show: axis -> the function that writes its values. Numbers are written by
+            ``format(value, "g")`` if it is not named.
 
     Raises:
         ValueError: an ill-formed ``name``, no axes, an axis with fewer than two values, a ``start``
             or ``show`` that does not fit the axes, or an empty sentence.
         TypeError: a ``frame`` that does not return two strings, or an argument of the wrong type.
+
+    Examples:
+        >>> def frame(sparsity):
+        ...     rows = {"kept": (100 - sparsity, f"{100 - sparsity} %")}
+        ...     return bars(rows), f"At {sparsity} % sparsity, {100 - sparsity} % are kept."
+        >>> scrub("kept", "How much is kept", {"sparsity": [0, 50, 90]}, frame)
+        <IPython.core.display.HTML object>
     """
     start, show = start or {}, show or {}
     _check(name, title, axes, start, show)
@@ -82,7 +90,7 @@ def scrub(
 def _frames(
     axes: Mapping[str, Sequence], frame: Callable[..., tuple[str, str]]
 ) -> tuple[list[str], list[str]]:
-    """The pictures and the sentences of all combinations, the last axis moving fastest."""
+    """The pictures and the sentences of all combinations; the last axis changes fastest."""
     frames, sentences = [], []
     for values in itertools.product(*axes.values()):
         made = frame(**dict(zip(axes, values, strict=True)))
@@ -134,10 +142,14 @@ def _choice(group: str, axis: str, shown: list[str], first: int) -> str:
 
 
 def bars(rows: Mapping[str, tuple[float, str]], *, top: float = 100.0) -> str:
-    """A frame of horizontal bars: label -> (length, the text beside it); ``top`` fills the width.
+    """A frame of horizontal bars.
+
+    Args:
+        rows: label -> (length, the text beside the bar).
+        top: the length that fills the whole width.
 
     Raises:
-        ValueError: no rows, a ``top`` not above 0, or a length that is not finite.
+        ValueError: no rows, a ``top`` that is not above 0, or a length that is not finite.
     """
     if not rows or not top > 0:
         raise ValueError(f"rows must not be empty and top be above 0, got {rows} and {top!r}")
@@ -155,11 +167,15 @@ def bars(rows: Mapping[str, tuple[float, str]], *, top: float = 100.0) -> str:
 
 
 def pixels(array: np.ndarray, alt: str, *, scale: int = 4) -> str:
-    """A frame that is a picture: (rows, columns) numbers from 0, white, to 1, black, each drawn as
-    ``scale`` × ``scale`` dots of the page.
+    """A frame that is a grey picture.
+
+    Args:
+        array: (rows, columns) numbers from 0 (white) to 1 (black).
+        alt: the alternative text.
+        scale: each number becomes a square of ``scale`` × ``scale`` pixels.
 
     Raises:
-        ValueError: no such numbers, or a ``scale`` that is no positive integer.
+        ValueError: an ``array`` of another kind, or a ``scale`` that is not a positive integer.
     """
     grey = np.asarray(array, dtype=float)
     if grey.ndim != 2 or not grey.size or not ((grey >= 0) & (grey <= 1)).all():

@@ -1,21 +1,24 @@
-"""How large published networks are: the table behind the lesson Motivation and its pictures.
+"""Sizes of published networks: the numbers behind the lesson Motivation and its figures.
 
-Every number was looked up in the text of the work that it cites (abstract or table), as quoted; no
-number is taken from somebody else's chart.
+Every number is in the abstract or a table of the work that is cited; ``says`` quotes its words.
 """
 
 from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """A published network's number of parameters."""
+    """The number of parameters of a published network.
+
+    ``year`` is that of its first public version, ``language`` says whether it is a language model,
+    ``cite`` is its key in ``book/references.bib``, and ``says`` the words of the source.
+    """
 
     name: str
-    year: int  # of the first public version
+    year: int
     parameters: float
-    language: bool  # a language model
-    cite: str  # key in book/references.bib
-    says: str  # the words of the source
+    language: bool
+    cite: str
+    says: str
 
 
 SIZES = (

@@ -1,8 +1,7 @@
-"""The pruning explorer: one slider widget, alive in JupyterLab and on the page without a kernel.
+"""The pruning explorer: a slider widget that works in JupyterLab, and on the page without a kernel.
 
-Python computes every cut beforehand, and writes what is said about it; the front end only chooses
-among the cuts and draws them. What the reader sees can therefore be repeated, to the last weight,
-with ``(w.abs() <= threshold).sum()``.
+Python computes every cut beforehand and writes the text about it. The front end only chooses a cut
+and draws it, so ``(w.abs() <= threshold).sum()`` gives exactly the count that the reader sees.
 """
 
 import html
@@ -37,11 +36,10 @@ _GRID += [i / 4000 for i in range(3960, 4001)]
 
 
 class Explorer(anywidget.AnyWidget):
-    """A live widget whose HTML form works by itself; build it with :func:`explorer`.
+    """A widget for JupyterLab whose HTML also works by itself; made by :func:`explorer`.
 
-    ``position`` (which cut), ``scope`` and ``layer`` may be read and assigned; the front end and
-    Python always agree on them. ``data`` holds every cut; a column of texts is one string, unpacked
-    by :func:`column`.
+    ``position`` (the number of the cut), ``scope`` and ``layer`` may be read and assigned, and the
+    widget follows. ``data`` holds every cut; :func:`column` unpacks its columns of texts.
     """
 
     _esm = f"{page.JS}\nexport default {{ render: coursePage.render }};\n"
@@ -54,13 +52,13 @@ class Explorer(anywidget.AnyWidget):
 
     @property
     def threshold(self) -> float:
-        """The threshold on |w| shown now; in local scope, that of the selected layer."""
+        """The threshold on ``abs(w)`` shown now; in local scope, that of the selected layer."""
         thresholds = self.data["scopes"][self.scope]["thresholds"]
         return thresholds[self.layer if self.scope == "local" else 0][self.position]
 
     @property
     def sparsity(self) -> float:
-        """Fraction of all weights that the cut shown now removes."""
+        """The fraction of all weights that the cut shown now removes."""
         kept = sum(layer[self.position] for layer in self.data["scopes"][self.scope]["kept"])
         total = sum(layer["n"] for layer in self.data["layers"])
         return (total - kept) / total
@@ -91,7 +89,7 @@ class Explorer(anywidget.AnyWidget):
         return bundle, metadata
 
     def _html(self) -> str:
-        """Numbers to read, state and front end in one piece that asks the network nothing."""
+        """Text, state and front end in one piece, which loads nothing from the network."""
         state = {key: getattr(self, key) for key in ("data", "position", "scope", "layer")}
         return page.html(
             f'<div class="explorer" id="explorer-{self.data["name"]}" data-course="explorer">\n'
@@ -108,21 +106,28 @@ def explorer(
     title: str = "Move the cut: which weights go, and what it costs",
     metric: str = "accuracy",
 ) -> Explorer:
-    """Widget for pruning by magnitude: a threshold and a sparsity slider that move together.
+    """Make a widget for magnitude pruning: a threshold and a sparsity slider that move together.
 
     Args:
-        name: unique on its page, of ``a-z``, ``0-9`` and ``-``; the HTML's ids come from it.
-        weights: layer name -> trained weights, ``[out, in]`` or ``[out, in, kh, kw]``; or a pair of
-            them and the number of places where the layer is applied in one image (else 1).
-        accuracy: curve -> {sparsity: accuracy of each seed, in percent}, measured points only.
-            Curves named "global" and "local" are the scopes offered, the first of them at first;
-            any other is a control.
-        start: fraction removed at first; the nearest cut is taken.
-        title: what the widget is about, one line.
+        name: a name that is unique on its page, made of ``a-z``, ``0-9`` and ``-``.
+        weights: layer name -> trained weights, (out, in) or (out, in, kh, kw). A pair adds the
+            number of places in one image where the layer is applied; without it, that is 1.
+        accuracy: curve -> sparsity -> accuracy in percent, one value per seed; only measured points.
+            The reader can choose between the curves "global" and "local" and sees the first of them
+            at the start. Any other curve is a control.
+        start: the sparsity at the start; the widget takes the nearest cut.
+        title: one line that says what the widget shows.
         metric: what ``accuracy`` holds, as a noun ("test accuracy before retraining").
 
     Raises:
-        ValueError, TypeError: naming the argument, its value and what was expected.
+        ValueError, TypeError: an argument that does not fit; the message names it.
+
+    Examples:
+        >>> accuracy = {"global": {0.0: [97.0, 98.0], 0.9: [90.0, 91.0]}}
+        >>> weights = {"fc1": torch.arange(1.0, 101).view(10, 10)}
+        >>> widget = explorer("demo", weights, accuracy=accuracy, start=0.8)
+        >>> widget.sparsity, widget.threshold
+        (0.8, 80.0)
     """
     page.check_name(name)
     for argument, words in (("title", title), ("metric", metric)):
@@ -157,8 +162,12 @@ def explorer(
 def six_digits(value: Tensor) -> float:
     """The smallest number t of six significant digits with ``value <= t`` in the tensor's dtype.
 
-    So a printed t makes the same cut as ``value`` itself, and ``w <= t`` holds for a weight
-    exactly if ``six_digits(w) <= t``: rounding never moves a weight across the line.
+    A printed t therefore makes the same cut as ``value`` itself. For any weight w, ``w <= t`` holds
+    exactly if ``six_digits(w) <= t``: rounding never moves a weight across the threshold.
+
+    Examples:
+        >>> six_digits(torch.tensor(1 / 3))
+        0.333334
     """
     exact = value.item()
     nearest = float(Context(prec=6).create_decimal_from_float(exact))
@@ -344,10 +353,11 @@ def _packed(values: Any) -> Any:
 
 
 def column(packed: str) -> list[str]:
-    """A column of ``Explorer.data``: "|" stands between its texts, nothing for "as before".
+    """Unpack a column of ``Explorer.data``: "|" separates texts, and an empty one repeats the last.
 
-    >>> column("100||99.9")
-    ['100', '100', '99.9']
+    Examples:
+        >>> column("100||99.9")
+        ['100', '100', '99.9']
     """
     texts = []
     for text in packed.split("|"):
@@ -359,7 +369,7 @@ def column(packed: str) -> list[str]:
 
 
 def _fallback(data: dict[str, Any], said: dict[str, dict], curves: dict, position: int) -> str:
-    """One sentence about the first cut and a table per scope: the widget's text equivalent."""
+    """One sentence about the first cut and one table per scope: the widget in words."""
     scope = next(iter(said))
     cut, curve = said[scope], curves[scope]
     sentence = (
@@ -373,7 +383,7 @@ def _fallback(data: dict[str, Any], said: dict[str, dict], curves: dict, positio
 
 
 def _table(data: dict[str, Any], scope: str, said: dict, curve: dict, position: int) -> str:
-    """The measured cuts of a scope, the landmarks and the first cut; it scrolls in its own box."""
+    """The measured cuts of a scope, the landmarks and the first cut, in a box that scrolls."""
     measured = [point[0] for point in curve["measured"]]
     shown = {*measured[:: math.ceil(len(measured) / 12)], position}
     shown |= {_nearest_cut(data["cuts"], s) for s in _LANDMARKS}

@@ -1,8 +1,7 @@
-"""The one front end: a style sheet and a script for everything that a reader can move or choose.
+"""The front end: one style sheet and one script for everything that a reader can move or choose.
 
-Every output carries both, so that it works alone: in JupyterLab, in VS Code, copied into another
-page. In the book they are two files that all pages share, and the Sphinx extension takes the two
-elements out of every output.
+Every output carries both, so it works alone: in JupyterLab, in VS Code, or copied into another page.
+In the book, all pages share two files, and the Sphinx extension removes the copies from the outputs.
 """
 
 import html as text
@@ -16,28 +15,28 @@ JS = (_HERE / "page.js").read_text("utf-8")
 
 
 def html(body: str) -> str:
-    """``body`` with the style and the script that bring it to life."""
+    """``body`` with the style sheet and the script."""
     return (
         f"<style data-course-page>\n{CSS}</style>\n{body}\n<script data-course-page>\n{JS}</script>"
     )
 
 
 def data(values: object) -> str:
-    """The element in which a script finds ``values``; they cannot end it, whatever they hold."""
+    """The element in which the script finds ``values``. No text in ``values`` can end it."""
     written = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
     # In JSON "<" stands only inside strings, where an escape says the same.
     return f'<script type="application/json">{written.replace("<", chr(92) + "u003c")}</script>'
 
 
 def check_name(name: str) -> None:
-    """Raise unless ``name`` can be part of an HTML id."""
+    """Raise ValueError unless ``name`` can be part of an HTML id."""
     check_text("name", name)
     if not re.fullmatch(r"[a-z0-9-]+", name):
         raise ValueError(f"name must consist of a-z, 0-9 and '-', got {name!r}")
 
 
 def check_text(argument: str, value: str) -> None:
-    """Raise, naming the argument, unless ``value`` is a string that says something."""
+    """Raise TypeError or ValueError, naming the argument, unless ``value`` is a text that is not empty."""
     if not isinstance(value, str):
         raise TypeError(f"{argument} must be a string, got {value!r}")
     if not value.strip():
@@ -45,5 +44,10 @@ def check_text(argument: str, value: str) -> None:
 
 
 def inline(words: str) -> str:
-    """``words`` escaped for HTML; what stands between backticks becomes code."""
+    """``words`` escaped for HTML. Text between backticks becomes code.
+
+    Examples:
+        >>> inline("`a < b`")
+        '<code>a &lt; b</code>'
+    """
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", text.escape(words))
