@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from course_lib.layers import called_with
+
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Identity, nn.Dropout)
 HOOKS = {"forward": "_forward_hooks", "forward pre": "_forward_pre_hooks"}
 HOOKS |= {"backward": "_backward_hooks", "backward pre": "_backward_pre_hooks"}
@@ -178,8 +180,8 @@ class Stack(nn.Module):
             # whatever a network does (draws noise, branches on a value).
             rows = {name: p.unbind() for name, p in parameters.items()}
             each = [{name: row[k] for name, row in rows.items()} for k in range(len(self))]
-            one = functools.partial(torch.func.functional_call, self._template[0])
-            return torch.stack([one(p, (x.clone(),)) for p in each])
+            one = functools.partial(called_with, self._template[0])
+            return torch.stack([one(p, x.clone()) for p in each])
         h = x.flatten(1).t()  # (in, B), one for all: columns, as in a = W x + b
         for name, layer in _layers(self._template[0]):
             if isinstance(layer, nn.Linear):
@@ -203,7 +205,7 @@ class Stack(nn.Module):
         }
 
         def one(p: dict[str, Tensor]) -> Tensor:
-            return torch.func.functional_call(steps, p, ())
+            return called_with(steps, p)
 
         try:
             return torch.func.vmap(one, randomness="different")(own)

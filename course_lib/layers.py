@@ -10,6 +10,7 @@ A weight that two layers share (tied) is one parameter: it is named once, by the
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch

@@ -27,6 +27,7 @@ def count_parameters(model: nn.Module) -> int:
         >>> count_parameters(nn.Linear(4, 3))
         15
     """
+    layers.check_made(model)
     return sum(p.numel() for p in model.parameters())
 
 
@@ -109,6 +110,7 @@ def macs(
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"x must be a batch of at least one example, got {got}")
     layers.check_called(model)
+    layers.check_made(model)
     total = 0
 
     def count(layer: nn.Linear, args: tuple, kwargs: dict, out: Tensor) -> None:
@@ -153,6 +155,7 @@ def stored(model: nn.Module) -> list[Tensor]:
     Raises:
         TypeError: the model's state_dict holds something that is not a tensor.
     """
+    layers.check_made(model)
     found = {}
     for name, t in model.state_dict(keep_vars=True).items():
         if not isinstance(t, Tensor):
@@ -246,7 +249,7 @@ def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> 
         rounds: turns of each model, about 5 ms each.
 
     Raises:
-        ValueError: no models, or ``rounds`` is not a positive integer.
+        ValueError: no models, ``rounds`` is not a positive integer, or ``x`` does not fit a model.
 
     Examples:
         >>> from course_lib import models
@@ -262,6 +265,7 @@ def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> 
     with ExitStack() as modes, torch.no_grad():
         for model in models.values():
             modes.enter_context(evaluating(model))
+            layers.run(model, x)
         timers = {
             name: Timer(
                 "model(x)",
@@ -418,11 +422,11 @@ class SparseLinear(nn.Module):
         self.register_buffer("bias", None if dense.bias is None else dense.bias.detach().clone())
         self.train(dense.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])  # (…, in) -> (n, in)
+    def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear gives it
+        rows = input.reshape(-1, input.shape[-1])  # (…, in) -> (n, in)
         out = (self.weight @ rows.t()).t()  # (out, in) sparse @ (in, n) -> (n, out)
         out = out if self.bias is None else out + self.bias
-        return out.reshape(*x.shape[:-1], out.shape[1])  # (…, out)
+        return out.reshape(*input.shape[:-1], out.shape[1])  # (…, out)
 
     def __deepcopy__(self, memo: dict) -> "SparseLinear":
         """A copy with tensors of its own; torch cannot make one of a CSR tensor itself."""

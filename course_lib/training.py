@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from course_lib import ensemble, files
 from course_lib.data import Split, check_counts, check_seed
-from course_lib.layers import check_finite
+from course_lib.layers import called_with, check_finite, check_made
 
 Schedule = Callable[[float], float]  # fraction of the training that is done -> learning-rate factor
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, positions in the training set) -> () or (K,)
@@ -265,6 +265,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the state of ``model`` that further training leaves alone."""
+    check_made(model)
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
@@ -308,6 +309,7 @@ def check_state(argument: str, model: nn.Module, state: Mapping[str, Tensor] | N
     """Raise ValueError unless ``state``, if any, has the names, shapes and dtypes of the model's."""
     if state is None:
         return
+    check_made(model)
     if not isinstance(state, Mapping):
         raise TypeError(f"{argument} must be a state_dict of model, got {type(state).__name__}")
     have, got = (
@@ -358,6 +360,7 @@ def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
 
 
 def _check_trainable(model: nn.Module) -> None:
+    check_made(model)
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("model must have a parameter that requires a gradient, got none")
 
@@ -424,6 +427,7 @@ def _answers(
     check_counts(batch_size=batch_size)
     _check_split(argument, split)
     batches = zip(split.x.split(batch_size), split.y.split(batch_size), strict=True)
+    check_made(model)
     with torch.no_grad(), evaluating(model):
         answers = [(_logits(argument, model, x), y) for x, y in batches]
     _check_labels(argument, split.y, answers[0][0].shape[-1])
@@ -438,9 +442,9 @@ def _check_last_minibatch(model: nn.Module, train: Split, plan: Plan) -> None:
     if not any(isinstance(m, BATCH_NORM) for m in ensemble.all_modules(model)):
         return
     buffers = {name: b.clone() for name, b in model.named_buffers()}  # running means stay
-    with torch.no_grad(), _mode(model, training=True):
+    with torch.no_grad(), _own_noise(model), _mode(model, training=True):
         try:
-            torch.func.functional_call(model, buffers, (train.x[:1],))
+            called_with(model, buffers, train.x[:1])
         except ValueError as error:
             raise ValueError(
                 f"batch_size must not leave a minibatch of one image, which batch norm cannot "

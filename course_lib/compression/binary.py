@@ -243,10 +243,11 @@ class PackedLinear(nn.Module):
         self.words: Tensor
         self.register_buffer("words", pack(weight.detach()).t().contiguous())  # (⌈in/64⌉, out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 2 or x.shape[1] != self.n:  # other widths may need as many words
-            raise ValueError(f"x must be (batch, {self.n}), got shape {tuple(x.shape)}")
-        return packed_matmul(pack(x), self.words, self.n).to(x.dtype)
+    def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear gives it
+        shape = tuple(input.shape)
+        if len(shape) != 2 or shape[1] != self.n:  # other widths may need as many words
+            raise ValueError(f"input must be (batch, {self.n}), got shape {shape}")
+        return packed_matmul(pack(input), self.words, self.n).to(input.dtype)
 
 
 def packed(model: nn.Sequential) -> nn.Sequential:

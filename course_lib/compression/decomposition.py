@@ -176,18 +176,29 @@ def product(chain: nn.Sequential) -> Tensor:
     shape: what the decomposition's error is measured on.
 
     Raises:
-        ValueError: a chain of another length.
+        ValueError: a chain of another length, of other layers, or of layers that do not fit.
     """
     layers: list[Any] = list(chain)
-    w = [layer.weight.detach() for layer in layers]
+    w = [layer.weight.detach() for layer in layers if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    shapes = [tuple(x.shape) for x in w]
+    if len(w) < len(layers) or [len(s) for s in shapes] not in ([2] * 2, [4] * 3, [4] * 4):
+        raise ValueError(
+            "chain must hold two linear layers or three or four convolutions, as svd, tucker and cp "
+            f"make them, got {layers}"
+        )
+    try:
+        return _product(w)
+    except RuntimeError as error:
+        raise ValueError(f"chain must hold layers that fit, got weights {shapes}") from error
+
+
+def _product(w: list[Tensor]) -> Tensor:
     if len(w) == 2:
         return w[1] @ w[0]  # (out, r) @ (r, in)
     if len(w) == 3:
         return torch.einsum("tb,bahw,as->tshw", w[2][..., 0, 0], w[1], w[0][..., 0, 0])
-    if len(w) == 4:
-        outer = (w[3][..., 0, 0], w[2][:, 0, 0], w[1][:, 0, :, 0], w[0][..., 0, 0])
-        return torch.einsum("tr,rw,rh,rs->tshw", *outer)
-    raise ValueError(f"chain must hold two, three or four layers, got {len(w)}")
+    outer = (w[3][..., 0, 0], w[2][:, 0, 0], w[1][:, 0, :, 0], w[0][..., 0, 0])
+    return torch.einsum("tr,rw,rh,rs->tshw", *outer)
 
 
 def replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import grad
 
 from course_lib import layers
 from course_lib.data import check_seed
@@ -219,7 +219,7 @@ def loss_on(
 def _run(argument: str, model: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
     """``model(x)`` with other parameters, or a ValueError that names the caller's argument."""
     try:
-        return functional_call(model, parameters, (x,))
+        return layers.called_with(model, parameters, x)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ValueError(
             f"{argument} must fit the model, which cannot be run on an input of shape "

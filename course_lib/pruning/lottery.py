@@ -18,7 +18,6 @@ back to a step k > 0 instead: Frankle et al. 2019, "Stabilizing the Lottery Tick
 Everything works on an ordinary network and on an ``ensemble.stack`` of many.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -144,7 +143,7 @@ def ticket(model: nn.Module, keep: Mapping[str, Tensor]) -> nn.Module:
     Raises:
         ValueError, TypeError: as ``masks.apply``.
     """
-    fresh = copy.deepcopy(model)
+    fresh = layers.copied(model)
     masks.apply(fresh, keep)
     return fresh
 
@@ -160,7 +159,7 @@ def reinitialise(model: nn.Module, *, seed: int) -> nn.Module:
     Args:
         model: an *untrained* network, or a stack, whose members are dealt out one by one.
     """
-    fresh = copy.deepcopy(model)
+    fresh = layers.copied(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name in layers.weights(ensemble.template(model)):

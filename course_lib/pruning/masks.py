@@ -1,7 +1,8 @@
 """Masks: apply them once, hold them while an optimizer trains, count them.
 
-A mask is a bool tensor of its parameter's shape, True = keep; ``Masks`` maps parameter names to
-masks. A model under a mask stays an ordinary model: its weights are zero, nothing is wrapped.
+A mask is a bool tensor of its parameter's shape, and True means keep. ``Masks`` maps parameter
+names to masks. A model under a mask stays an ordinary model: the removed weights are zero, and
+nothing is wrapped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,13 @@ def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
     Raises:
         ValueError: a name that is no parameter of ``model``, or a mask of another shape.
-        TypeError: a mask that is not bool. The model is then as it was.
+        TypeError: a mask that is not bool. In both cases the model does not change.
+
+    Examples:
+        >>> layer = nn.Linear(2, 2)
+        >>> apply(layer, {"weight": torch.tensor([[True, False], [False, True]])})
+        >>> (layer.weight == 0).tolist()
+        [[False, True], [True, False]]
     """
     parameters = dict(model.named_parameters())
     check(masks, parameters)
@@ -30,25 +37,34 @@ def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 def hold(
     optimizer: torch.optim.Optimizer, model: nn.Module, masks: Mapping[str, Tensor]
 ) -> torch.utils.hooks.RemovableHandle:
-    """Keep masked weights at exactly zero from now on: project after every optimizer step.
+    """Keep masked weights at exactly zero from now on: set them to zero after every optimizer step.
 
-    Momentum, weight decay and Adam's moments may push a masked weight off zero within a step; the
-    projection puts it back before anybody sees it. Gradients stay dense.
+    Momentum, weight decay and Adam's moments may move a masked weight away from zero within a step.
+    The projection W ← M ⊙ W moves it back before anything reads it. Gradients stay dense.
 
-    Under an optimizer that treats every weight by itself (SGD, Adam, AdamW, RMSprop, …) the weights
-    that stay move as they would with the mask multiplied into the forward pass, to the last bit.
-    Where a step mixes weights, the gradients of masked ones have a say in it: LBFGS, Adafactor and
-    Muon, or gradients clipped by the norm over all of them (``clip_grad_norm_``). The zeros hold
-    there too, but the rest takes another path.
+    For an optimizer that treats every weight by itself (SGD, Adam, AdamW, RMSprop, …), the other
+    weights move, to the last bit, as if the mask were multiplied into the forward pass. This is
+    different where a step combines weights: in LBFGS, Adafactor and Muon, and with gradients that
+    ``clip_grad_norm_`` clips by a norm over all weights. There the masked weights are still zero,
+    but their gradients influence how the others move.
 
-    A parametrised weight is computed anew from what trains, and that is what a mask can name:
-    ``<layer>.parametrizations.weight.original``. A tied weight is named once.
+    The weight of a parametrised layer is computed from the tensor that trains. A mask names that
+    tensor: ``<layer>.parametrizations.weight.original``. A tied weight is named once.
 
     Returns:
-        A handle; ``handle.remove()`` lets the weights go.
+        A handle; after ``handle.remove()`` the weights may move again.
 
     Raises:
-        ValueError, TypeError: as ``apply``; also a masked parameter the optimizer does not train.
+        ValueError, TypeError: as ``apply``; also a masked parameter that the optimizer does not train.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        >>> handle = hold(optimizer, layer, {"weight": torch.tensor([[True, False]])})
+        >>> layer(torch.ones(1, 2)).sum().backward()
+        >>> optimizer.step()
+        >>> layer.weight[0, 1].item()
+        0.0
     """
     parameters = dict(model.named_parameters())
     check(masks, parameters)
@@ -72,14 +88,21 @@ def hold(
 
 
 def step_skipped(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a GradScaler found an infinite gradient and tells a fused optimizer to do nothing, in a
-    hook of its step. (Of any other optimizer it does not call the step.)"""
+    """Whether the step whose hook asks does nothing, because a GradScaler found an infinite gradient.
+
+    A fused optimizer is told so and its step is called; the step of any other optimizer is not
+    called at all.
+    """
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)
 
 
 def stack(members: Sequence[Mapping[str, Tensor]]) -> Masks:
-    """Masks of K networks, name -> (*shape), as those of a ``ensemble.stack``, name -> (K, *shape)."""
+    r"""Masks of K networks as the masks of their ``ensemble.stack``: name -> (K, \*shape).
+
+    Raises:
+        ValueError: no masks, or members that name different parameters.
+    """
     if not members:
         raise ValueError("members must hold at least one network's masks, got none")
     for k, member in enumerate(members):
@@ -92,10 +115,10 @@ def stack(members: Sequence[Mapping[str, Tensor]]) -> Masks:
 
 
 def unstack(stacked: Mapping[str, Tensor]) -> list[Masks]:
-    """The way back from ``stack``: the masks of each of the K networks, views of the same memory.
+    """The reverse of ``stack``: the masks of each of the K networks, which share its memory.
 
     Raises:
-        ValueError: no masks, or such that do not all have K members in front.
+        ValueError: no masks, or masks with different numbers of members.
     """
     sizes = {len(mask) if mask.dim() else 0 for mask in stacked.values()}
     if len(sizes) != 1 or sizes == {0}:
@@ -105,7 +128,15 @@ def unstack(stacked: Mapping[str, Tensor]) -> list[Masks]:
 
 
 def sparsity(masks: Mapping[str, Tensor]) -> float:
-    """The fraction removed, over all masks together (not the mean of the layers' fractions)."""
+    """The fraction removed over all masks together. (Not the mean of the layers' fractions.)
+
+    Raises:
+        ValueError: no weights.
+
+    Examples:
+        >>> sparsity({"a": torch.tensor([True, False]), "b": torch.ones(8, dtype=torch.bool)})
+        0.1
+    """
     total = sum(mask.numel() for mask in masks.values())
     if total == 0:
         raise ValueError(f"masks must hold at least one weight, got {dict(masks)!r}")
@@ -119,8 +150,15 @@ def check(
     argument: str = "masks",
     owner: str = "model",
 ) -> None:
-    """Every mask is bool and belongs to one of ``values``, in name and shape, or an error in the
-    words of the caller's arguments."""
+    """Check that every mask is bool and fits one of ``values`` in name and shape.
+
+    Args:
+        argument, owner: the caller's words for ``masks`` and ``values``, for the error message.
+
+    Raises:
+        ValueError: a name that ``values`` does not have, or another shape.
+        TypeError: a mask that is not bool.
+    """
     for name, mask in masks.items():
         if name not in values:
             raise ValueError(

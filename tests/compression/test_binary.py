@@ -352,7 +352,7 @@ BAD = [
     (lambda: binary.packed_matmul(binary.pack(torch.ones(1, 1)), binary.pack(torch.ones(1, 1)), 0),
      ValueError, "n must be a positive integer"),
     (lambda: binary.PackedLinear(torch.ones(3)), ValueError, r"weight must be \(out, in\)"),
-    (lambda: binary.PackedLinear(torch.ones(3, 60))(torch.ones(2, 64)), ValueError, r"x must be \(batch, 60\)"),
+    (lambda: binary.PackedLinear(torch.ones(3, 60))(torch.ones(2, 64)), ValueError, r"input must be \(batch, 60\)"),
     (lambda: binary.packed(sign_then(nn.Linear(4, 3, bias=False))), TypeError, "made by bnn, got '2'"),
     (lambda: binary.packed(sign_then()), TypeError, "got a sign at its end"),
     (lambda: binary.packed(sign_then(nn.BatchNorm1d(4))), TypeError, "made by bnn, got '2'"),
