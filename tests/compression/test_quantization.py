@@ -478,7 +478,8 @@ def compiled():
 def compiled_in_place():
     net = models.mlp((4, 6, 3))
     net.compile(backend="eager")
-    net(torch.zeros(2, 4))
+    with torch.no_grad():  # in the mode and for the shape of the calibration
+        net.eval()(torch.zeros(64, 4))
     return net
 
 
