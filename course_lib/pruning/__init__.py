@@ -1,1 +1,1 @@
-"""Pruning: score, allocate, apply (``criteria`` → ``allocate`` → ``masks``), then train."""
+"""Pruning: score (``criteria``), allocate (``allocate``), apply (``masks``), then train."""

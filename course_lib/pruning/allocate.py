@@ -1,6 +1,8 @@
-"""How much goes where: layer by layer, over all layers at once, or by Erdős–Rényi.
+"""Masks from scores: how many weights each layer loses, and which ones.
 
-Asked for a sparsity s over n weights, exactly ``round(s * n)`` go, ties included (``counting``).
+A sparsity can be reached layer by layer (``per_layer``), by one ranking of all weights
+(``globally``), or with the shares of the Erdős–Rényi rule (``erdos_renyi``). At sparsity s,
+exactly ``round(s * n)`` of n weights are removed, also when scores are equal (``counting``).
 """
 
 import math
@@ -17,15 +19,21 @@ from course_lib.training import check_counts
 
 
 def per_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
-    """Local pruning: each layer loses its own share, ``round(s * n_layer)`` of its lowest scores.
+    """Local pruning: every layer loses its ``round(s * n_layer)`` lowest scores.
 
     Args:
-        scores: parameter name -> scores, higher = keep.
-        sparsity: the fraction removed of every layer, or one per layer by name.
+        scores: parameter name -> scores. Higher means keep.
+        sparsity: the fraction removed in every layer, or parameter name -> fraction.
 
     Raises:
-        ValueError: a sparsity outside [0, 1], a name too many or too few, NaN scores.
+        ValueError: a sparsity outside [0, 1], a mapping with other names than ``scores``, NaN.
         TypeError: scores or a sparsity that are not real numbers.
+
+    Examples:
+        >>> import torch
+        >>> scores = {"a": torch.tensor([3.0, 1.0, 2.0, 1.0]), "b": torch.tensor([9.0, 8.0])}
+        >>> per_layer(scores, 0.5)
+        {'a': tensor([ True, False,  True, False]), 'b': tensor([ True, False])}
     """
     _check_scores(scores)
     sparsities = _by_layer(scores, sparsity)
@@ -38,19 +46,25 @@ def per_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
 
 
 def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) -> Masks:
-    """Global pruning: one ranking over all layers; ``round(s * n)`` of the lowest scores go.
+    """Global pruning: one ranking of all layers, whose ``round(s * n)`` lowest scores are removed.
 
-    A layer may lose everything (layer collapse): a warning names it, nothing here prevents it.
+    A layer may lose everything (layer collapse). A warning names such a layer; nothing prevents it.
 
     Args:
-        scores: parameter name -> scores, higher = keep.
-        sparsity: the fraction removed of all weights, those already gone included.
-        within: masks of an earlier round. What they removed stays removed, and counts.
+        scores: parameter name -> scores. Higher means keep.
+        sparsity: the fraction removed of all weights, including those already removed.
+        within: masks of an earlier round. What they removed stays removed, and it counts.
 
     Raises:
         ValueError: a sparsity outside [0, 1] or below that of ``within``, NaN scores, or
             ``within`` with other names or shapes than ``scores``.
         TypeError: scores or a sparsity that are not real numbers, masks that are not bool.
+
+    Examples:
+        >>> import torch
+        >>> scores = {"a": torch.tensor([3.0, 1.0, 2.0, 1.0]), "b": torch.tensor([9.0, 8.0])}
+        >>> globally(scores, 0.5)
+        {'a': tensor([ True, False, False, False]), 'b': tensor([True, True])}
     """
     _check_scores(scores)
     sparsity = check_sparsity("sparsity", sparsity)
@@ -75,7 +89,7 @@ def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) ->
 
 
 def _warn_of_collapse(found: Masks) -> None:
-    """Name the layers of which nothing is left; Python warns once per line of the caller."""
+    """Name the layers that have no weight left. Python warns once per line of the caller."""
     for name, keep in found.items():
         # NumPy's any stops at the first True; torch's reads them all.
         if keep.numel() and not keep.numpy(force=True).any():
@@ -87,20 +101,24 @@ def iteratively(
 ) -> Masks:
     """Global pruning in rounds: score what is left, remove a little, score again.
 
-    SynFlow's algorithm with ``criteria.synflow``, ``geometric(final, steps)`` and 100 steps
-    (Tanaka et al. 2020, algorithm 1); nothing is trained between the rounds.
+    With ``criteria.synflow``, ``schedules.geometric(final, steps)`` and 100 steps this is SynFlow's
+    algorithm. Nothing is trained between the rounds.
+
+    Source: Tanaka et al. 2020, algorithm 1.
 
     Args:
         score: masks of the round before (None at first) -> scores, such as
             ``lambda keep: criteria.synflow(model, shape, within=keep)``.
-        sparsity: round, from 1 to ``steps`` -> sparsity; it may not fall.
+        sparsity: round, from 1 to ``steps`` -> sparsity. It must not fall.
+        steps: the number of rounds, a positive integer.
 
     Raises:
-        ValueError: as ``globally``; fewer than one step.
+        ValueError: as ``globally``; ``steps`` below 1.
+        TypeError: as ``globally``; ``steps`` that is no integer.
     """
     check_counts(steps=steps)
-    keep = None
-    for step in range(1, steps + 1):
+    keep = globally(score(None), sparsity(1))
+    for step in range(2, steps + 1):
         keep = globally(score(keep), sparsity(step), within=keep)
     return keep
 
@@ -110,29 +128,34 @@ def erdos_renyi(
 ) -> dict[str, float]:
     r"""Sparsities per layer by the Erdős–Rényi rule: small layers stay denser than large ones.
 
-    The density of layer :math:`l` is :math:`\epsilon\, r_l`, capped at 1, where
+    The density of layer :math:`l` is :math:`\epsilon\, r_l`, but at most 1, where
 
     .. math:: r_l = \frac{n_{l-1} + n_l}{n_{l-1}\, n_l}
               \qquad\text{or, with kernel,}\qquad
               r_l = \frac{n_{l-1} + n_l + w_l + h_l}{n_{l-1}\, n_l\, w_l\, h_l}
 
-    and :math:`\epsilon` is such that the whole network has the sparsity asked for. Layers that
-    would need a density above 1 stay dense, and the others share the rest.
+    and :math:`\epsilon` gives the whole network the required sparsity. A layer that would need a
+    density above 1 stays dense, and the other layers share what remains. The counts are rounded so
+    that the total is exact.
 
-    Source: Mocanu et al. 2018 (ER, as p = ε(n + n')/(n n') in the authors' code); Evci et al. 2020,
-    section 3 (ERK); densities as in Google's RigL code, rounded so that the total is exact.
+    Source: Mocanu et al. 2018 (ER); Evci et al. 2020, section 3 (ERK).
 
     Args:
         shapes: parameter name -> shape, (out, in) or (out, in, kernel height, kernel width).
         sparsity: the fraction removed over all layers together.
-        kernel: whether the kernel's sides enter (ERK) or only its channels (ER). The same for
-            linear layers.
+        kernel: True for ERK, which counts the kernel's sides too; False for ER, which counts only
+            the channels. Linear layers are the same under both.
 
     Returns:
-        Parameter name -> sparsity, for ``per_layer``.
+        Parameter name -> sparsity, as ``per_layer`` takes it.
 
     Raises:
         ValueError: a sparsity outside [0, 1], no layers, or a shape with fewer than two sides.
+        TypeError: a sparsity that is no number.
+
+    Examples:
+        >>> erdos_renyi({"small": (2, 2), "large": (10, 10)}, 0.5)
+        {'small': 0.0, 'large': 0.52}
     """
     sparsity = check_sparsity("sparsity", sparsity)
     if not shapes:

@@ -1,7 +1,7 @@
-"""Exact counts: which n of the scores stay, ties included.
+"""Exact counts: which n scores stay, also when scores are equal.
 
-Asked for a sparsity s over n weights, exactly ``round(s * n)`` go: among equal scores the earlier
-entry (in the order of the layers, then row by row) stays.
+At sparsity s, exactly ``round(s * n)`` of n weights are removed. Of equal scores the earlier one
+stays: the earlier layer, and within a layer the earlier entry, row by row.
 """
 
 import math
@@ -20,7 +20,12 @@ Arrays = dict[str, np.ndarray]
 
 
 def keep_top(scores: Tensor, n_keep: int) -> Tensor:
-    """True at the ``n_keep`` highest of (n,) scores; of those equal at the cut, the first stay."""
+    """True at the ``n_keep`` highest of (n,) scores; of equal scores at the cut, the first stay.
+
+    Examples:
+        >>> keep_top(torch.tensor([1.0, 3.0, 1.0, 2.0]), 3)
+        tensor([ True,  True, False,  True])
+    """
     n = len(scores)
     if n_keep in (0, n):
         return torch.full((n,), n_keep > 0, device=scores.device)
@@ -34,15 +39,17 @@ def keep_top(scores: Tensor, n_keep: int) -> Tensor:
 def keep_top_over(
     scores: Mapping[str, Tensor], n_keep: int, within: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """``keep_top`` over all layers together, without joining them: name -> mask.
+    """The ``n_keep`` highest scores of all layers together: parameter name -> mask.
 
-    A sample gives two bounds that the cut very probably lies between. One pass then finds what is
-    above both, and only the few scores between them have to be ordered (Floyd & Rivest 1975). If
-    the sample misled, the bounds take in everything: that costs time, nothing else. All of it
-    happens on the CPU, in NumPy, whose comparisons are twice as fast as torch's there.
+    The layers are not joined in memory. A sample gives two bounds, and the cut very probably lies
+    between them. One pass finds the scores above both bounds, and only the few scores between them
+    have to be ordered. If the sample misled, the pass is repeated without bounds. All of this runs
+    on the CPU in NumPy, whose comparisons take half of torch's time there.
+
+    Source: Floyd & Rivest 1975, for the idea of the sample.
 
     Args:
-        within: earlier masks of all layers; what they removed stays removed.
+        within: earlier masks of all layers. What they removed stays removed.
 
     Raises:
         ValueError: NaN among the scores.
@@ -63,7 +70,7 @@ def keep_top_over(
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
-    """Each tensor row by row, (n,), all of one type that NumPy has; views where nothing changes."""
+    """Each tensor row by row, (n,), in one type that NumPy has; a view where possible."""
     dtype = next(iter(tensors.values())).dtype
     for x in tensors.values():
         dtype = torch.promote_types(dtype, x.dtype)
@@ -76,7 +83,7 @@ def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
 
 
 def _limits(flat: Arrays) -> tuple[np.generic, np.generic]:
-    """Bounds that no score is outside of."""
+    """The lowest and the highest value that a score can have."""
     dtype = next(iter(flat.values())).dtype
     if dtype.kind == "f":
         return dtype.type(-np.inf), dtype.type(np.inf)
@@ -109,7 +116,7 @@ def _bounds(flat: Arrays, alive: Arrays | None, n_keep: int) -> tuple[np.generic
 def _split(
     flat: Arrays, alive: Arrays | None, bounds: tuple[np.generic, np.generic]
 ) -> tuple[Arrays, Arrays, int]:
-    """Masks of the scores above the bounds, the places of those between, and how many are above."""
+    """Masks of the scores above the bounds, positions of those between, and the number above."""
     low, high = bounds
     keep, places, above = {}, {}, 0
     for name, x in flat.items():
@@ -126,8 +133,12 @@ def _split(
 
 
 def whole_numbers(parts: Mapping[str, float | Fraction], total: int) -> dict[str, int]:
-    """Round parts to whole numbers that add up to ``total``: those with the largest remainders go
-    up."""
+    """Round parts to integers that add up to ``total``; the largest remainders are rounded up.
+
+    Examples:
+        >>> whole_numbers({"a": 1.5, "b": 2.2, "c": 0.3}, 4)
+        {'a': 2, 'b': 2, 'c': 0}
+    """
     down = {name: math.floor(part) for name, part in parts.items()}
     by_remainder = sorted(parts, key=lambda name: down[name] - parts[name])
     for name in by_remainder[: total - sum(down.values())]:
@@ -136,8 +147,15 @@ def whole_numbers(parts: Mapping[str, float | Fraction], total: int) -> dict[str
 
 
 def fraction(scores: Mapping[str, Tensor], count: int) -> float:
-    """The sparsity at which exactly ``count`` weights of ``scores`` go: for those who think in
-    numbers of weights."""
+    """The sparsity at which exactly ``count`` weights of ``scores`` are removed.
+
+    Raises:
+        ValueError: a count outside [0, number of weights].
+
+    Examples:
+        >>> fraction({"weight": torch.zeros(2, 5)}, 1)
+        0.1
+    """
     n = sum(s.numel() for s in scores.values())
     if not 0 <= count <= n:
         raise ValueError(f"count must be between 0 and {n}, the weights in scores, got {count!r}")
@@ -145,10 +163,11 @@ def fraction(scores: Mapping[str, Tensor], count: int) -> float:
 
 
 def check_sparsity(argument: str, value: float) -> float:
-    """The fraction removed as a float.
+    """The fraction removed, as a float.
 
     Raises:
-        ValueError: outside [0, 1]. TypeError: no number.
+        ValueError: a value outside [0, 1].
+        TypeError: a value that is no number.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{argument} must be a number in [0, 1], got {value!r}")

