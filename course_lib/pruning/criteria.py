@@ -1,6 +1,8 @@
-"""Scores: one number per weight that says how much it is worth keeping. Higher means keep.
+"""Scores of single weights: one number per weight that says how much it is worth keeping.
 
-In scope are the weights of linear and convolution layers (``layers.weights``).
+A higher score means keep. The weights of linear and convolution layers are scored
+(``layers.weights``); biases and all other parameters are not. A function that runs the model runs
+it in evaluation mode and leaves it as it was.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,21 +33,34 @@ def magnitude(model: nn.Module) -> Scores:
         Scores: parameter name -> tensor of the parameter's shape, >= 0.
 
     Raises:
-        ValueError: ``model`` has no linear or convolution layer, one whose weight is not a plain
-            parameter, or a weight that is not finite.
+        ValueError: a ``model`` without a linear or convolution layer, or with a weight that is not
+            a plain parameter or not finite.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -2.0]]))
+        >>> magnitude(layer)
+        {'weight': tensor([[0.5000, 2.0000]])}
     """
     return {name: weight.abs() for name, weight in layers.weights(model).items()}
 
 
 def random(model: nn.Module, *, seed: int) -> Scores:
-    """Uniform random numbers in [0, 1): the control every other criterion has to beat.
+    """Uniform random numbers in [0, 1): the control that every other criterion has to beat.
 
     Returns:
-        Scores: parameter name -> float32 tensor of the parameter's shape, the same for the same
-        ``seed``.
+        Scores: parameter name -> float32 tensor of the parameter's shape. The same ``seed`` gives
+            the
+        same scores.
 
     Raises:
-        ValueError: as ``magnitude``. TypeError: a seed that is no integer.
+        ValueError: as ``magnitude``.
+        TypeError: a seed that is no integer.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1)
+        >>> bool((random(layer, seed=0)["weight"] == random(layer, seed=0)["weight"]).all())
+        True
     """
     check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -69,28 +84,35 @@ def snip(
               g_j = \left.\frac{\partial L(c \odot w)}{\partial c_j}\right|_{c = 1}
                   = w_j \frac{\partial L}{\partial w_j}
 
-    The function returns :math:`|g_j|`: the sum in the denominator is one positive number for the
-    whole network and changes no ranking, neither within layers nor over all of them. Half precision
-    is computed in float32, and the scores are float32 then.
+    The function returns :math:`|g_j|`. The sum in the denominator is one positive number for the
+    whole network, so it changes no ranking. (In the paper the sum runs over all parameters, and the
+    authors' code scores biases too.) Half precision is computed in float32, and then the scores are
+    float32.
 
-    Source: Lee et al. 2019, section 4.1, equations 5 and 6, read in the paper's own text. (There the
-    sum runs over all parameters; the authors' code scores biases too.)
+    Source: Lee et al. 2019, section 4.1, equations 5 and 6.
 
     Args:
-        batch: inputs and targets. The model runs in evaluation mode, as in the authors' code.
+        batch: (inputs, targets).
         loss: (model's output, targets) -> a scalar, the mean over the batch.
-        within: masks of an earlier round: the network is scored as they leave it, and what they
-            removed scores -inf.
+        within: masks of an earlier round. The network is scored under them, and the weights that
+            they removed score -inf.
 
     Returns:
         Scores: parameter name -> tensor of the parameter's shape, >= 0 (or -inf). A layer that the
-        model does not use scores 0, a tied weight once, for all its uses together.
+        model does not use scores 0. A tied weight has one score, for all its uses together.
 
     Raises:
-        ValueError: as ``magnitude``; a batch that is empty or fits neither model nor loss; a loss or
-            gradient that is not finite, or a loss of more than one number; masks that do not fit the
-            scored weights.
+        ValueError: as ``magnitude``; a batch that is empty or does not fit the model or the loss; a
+            loss or gradient that is not finite; a loss of more than one number; masks that do not
+            fit the scored weights.
         TypeError: masks that are not bool.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -2.0]]))
+        >>> batch = torch.tensor([[2.0, 1.0]]), torch.zeros(1, 1)
+        >>> snip(layer, batch, lambda out, _: out.sum())
+        {'weight': tensor([[1., 2.]])}
     """
     weights, gradients = _gradients(model, batch, loss, within)
     return lowest({n: (w * gradients[n]).abs() for n, w in weights.items()}, within)
@@ -103,47 +125,52 @@ def taylor(
     *,
     within: Masks | None = None,
 ) -> Scores:
-    r"""Squared change of the loss without the weight, to first order.
+    r"""The squared change of the loss when the weight is removed, to first order.
 
     .. math:: \mathcal{I}_m = \big(E(\mathcal{D}, W) - E(\mathcal{D}, W \mid w_m = 0)\big)^2
               \approx (g_m w_m)^2, \qquad g_m = \frac{\partial E}{\partial w_m}
 
-    On one batch this is the square of ``snip`` and ranks the weights of a network alike. The two
-    differ in use: SNIP scores a network before training, this one a trained network, and over
-    several batches the squares are averaged, not the gradients.
+    On one batch this is the square of ``snip``, and both rank the weights of a network alike. They
+    are used differently: SNIP scores a network before training, and this criterion scores a trained
+    network. Over several batches it averages the squares, and SNIP averages the gradients.
 
-    Source: Molchanov et al. 2019, "Importance estimation for neural network pruning", there summed
-    over the weights of a filter. (The formula as Tanaka et al. 2020 and two implementations quote
-    it; the paper's own text was not at hand.)
+    Source: Molchanov et al. 2019, "Importance estimation for neural network pruning", where the
+    scores of a filter's weights are added up.
 
-    Args, Returns, Raises:
-        as ``snip``.
+    Args:
+        batch, loss, within: as in ``snip``.
+
+    Returns:
+        Scores: as ``snip``.
+
+    Raises:
+        ValueError, TypeError: as ``snip``.
     """
     weights, gradients = _gradients(model, batch, loss, within)
     return lowest({n: (w * gradients[n]).square() for n, w in weights.items()}, within)
 
 
 def synflow(model: nn.Module, input_shape: Sequence[int], *, within: Masks | None = None) -> Scores:
-    r"""Synaptic flow: the share of a weight in all paths from the inputs to the outputs.
+    r"""Synaptic flow: the weight's share of all paths from the inputs to the outputs.
 
     .. math:: \mathcal{R}_{SF} = \mathbb{1}^\top \Big(\prod_{l=1}^{L} |\theta^{[l]}|\Big)
               \mathbb{1}, \qquad
               \mathcal{S}(\theta) = \frac{\partial \mathcal{R}_{SF}}{\partial |\theta|}
               \odot |\theta|
 
-    The network is run with the absolute values of its parameters on one input of ones, in float64:
-    a product over many layers leaves float32's range. It needs no data. Without biases, and with
-    ReLU or no activation, every layer's scores add up to the same :math:`\mathcal{R}_{SF}`, so that
-    a layer with few weights left holds the highest scores. That protects it only if scores are
-    computed anew while pruning (``allocate.iteratively``): in one shot SynFlow empties layers too.
+    The criterion needs no data: the network runs with the absolute values of its parameters on one
+    input of ones. It runs in float64, because a product over many layers leaves the range of
+    float32.
 
-    As in the authors' code biases and buffers enter the flow by their absolute value, are not scored,
-    and the model runs in evaluation mode; a non-zero bias adds flow that starts at its layer.
+    Without biases, and with ReLU or no activation, the scores of every layer add up to the same
+    :math:`\mathcal{R}_{SF}`, so a layer with few weights has the highest scores. This protects the
+    layer only if scores are computed again while pruning (``allocate.iteratively``). In one step,
+    SynFlow too can empty a layer.
 
-    Source: Tanaka et al. 2020, section 6 and algorithm 1. (The algorithm, evaluation mode included,
-    was checked as quoted from the paper; score, conservation laws and the schedule ρ^(−k/n) with
-    n = 100 in the authors' words in their patent specification; the section's number is from
-    memory.)
+    Biases and buffers enter the flow with their absolute values and are not scored, as in the
+    authors' code. A bias that is not zero adds flow that starts at its layer.
+
+    Source: Tanaka et al. 2020, section 6 and algorithm 1.
 
     Args:
         input_shape: shape of one example, without the batch: (channels, height, width).
@@ -155,7 +182,13 @@ def synflow(model: nn.Module, input_shape: Sequence[int], *, within: Masks | Non
     Raises:
         ValueError: as ``magnitude``; a shape that does not fit the model; a flow beyond float64;
             masks that do not fit.
-        TypeError: masks that are not bool, a model that returns no tensor.
+        TypeError: masks that are not bool, a model that does not return a tensor.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -2.0]]))
+        >>> synflow(layer, (2,))["weight"].tolist()
+        [[0.5, 2.0]]
     """
     weights = {n: w.abs().double() for n, w in masked(model, within).items()}
     others = dict(model.named_parameters()) | dict(model.named_buffers())
@@ -177,7 +210,11 @@ def synflow(model: nn.Module, input_shape: Sequence[int], *, within: Masks | Non
 
 
 def check_batch(x: Tensor, y: Tensor) -> None:
-    """A batch that a loss can be computed on, or a ValueError."""
+    """Check that a batch holds as many inputs as targets, and at least one.
+
+    Raises:
+        ValueError: otherwise.
+    """
     if len(x) != len(y) or len(x) == 0:
         raise ValueError(
             f"batch must hold as many inputs as targets, at least one, got {len(x)} and {len(y)}"
@@ -187,12 +224,14 @@ def check_batch(x: Tensor, y: Tensor) -> None:
 def loss_on(
     model: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss
 ) -> Callable[[dict[str, Tensor]], Tensor]:
-    """The loss on the batch as a function of the parameters, name -> tensor; those it is not given
-    are constants. The model, which the caller puts in evaluation mode, stays as it is.
+    """The loss on a batch as a function of the parameters, name -> tensor.
+
+    Parameters that the function is not given keep their values. The model does not change; the
+    caller puts it in evaluation mode.
 
     Raises:
-        ValueError: an empty batch; the function: a batch that does not fit, a loss that is not one
-            number.
+        ValueError: an empty batch. The function itself raises it for a batch that does not fit, and
+            for a loss that is not one number.
     """
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise ValueError(f"batch must be a pair, inputs and targets, got {type(batch).__name__}")
@@ -239,7 +278,7 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
 def _gradients(
     model: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss, within: Masks | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights under ``within`` and the gradient of the loss there; the model stays as it is."""
+    """The weights under ``within``, and the gradient of the loss there."""
     weights = {n: layers.at_least_float32(w) for n, w in masked(model, within).items()}
     objective = loss_on(model, batch, loss)
 
@@ -257,11 +296,12 @@ def _gradients(
 
 
 def masked(model: nn.Module, within: Masks | None) -> dict[str, Tensor]:
-    """The scored weights as an earlier round's masks leave them; copies where masked.
+    """The scored weights under the masks of an earlier round; masked weights are copies.
 
     Raises:
-        ValueError, TypeError: masks that do not fit the scored weights; a model that torch spreads
-            over devices, which cannot be run with other weights than its own.
+        ValueError: masks that do not fit the scored weights.
+        TypeError: masks that are not bool; a model in ``DataParallel``, which always runs with its
+            own weights.
     """
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         raise TypeError(f"model must be the network itself, model.module of {type(model).__name__}")
@@ -271,7 +311,7 @@ def masked(model: nn.Module, within: Masks | None) -> dict[str, Tensor]:
 
 
 def lowest(scores: Scores, within: Masks | None) -> Scores:
-    """-inf where ``within`` has removed: below every score, so that it stays removed."""
+    """-inf where ``within`` has removed a weight: below every score, so that it stays removed."""
     return scores | _filled(scores, within, -torch.inf)
 
 

@@ -1,11 +1,10 @@
-"""Masks of different grain for convolutions: whole channels, kernels, strides within kernels.
+"""Masks that remove whole groups of a convolution's weights: channels, kernels, strides in kernels.
 
-The coarser the grain, the fewer indices a machine has to store and the fewer masks there are to
-choose from. These are masks; cutting channels out for real is ``channels.remove``.
+The larger the groups, the fewer indices have to be stored, and the fewer masks there are to choose
+from. These functions make masks; ``channels.remove`` makes real, smaller layers.
 
-Source: Anwar, Hwang & Sung 2017, whose abstract names the three. They search masks with a particle
-filter; here any score chooses, summed over each group. Of the strided pattern only the abstract
-could be read: that all kernels of one source map share an offset is recalled, not verified.
+Source: Anwar, Hwang & Sung 2017. They search for masks with a particle filter. Here any score
+chooses, added up over each group.
 """
 
 import math
@@ -20,34 +19,50 @@ from course_lib.pruning.masks import Masks
 
 
 def channels(model: nn.Module, scores: Scores, sparsity: float) -> Masks:
-    """Feature maps: of every layer's filters, ``round(sparsity * out)`` go, the lowest sums first.
+    """Remove whole output channels: of each layer's filters, those with the lowest sums of scores.
+
+    Of a layer with n filters, ``round(sparsity * n)`` are removed; of equal sums the later one.
 
     Args:
-        model: whose layers say where a weight's outputs lie; it is not changed.
-        scores: parameter name -> scores of a convolution's weight, in its shape, higher = keep.
+        model: the network that the scores belong to. It says where a weight's outputs lie.
+        scores: parameter name -> scores of a convolution's weight, in its shape. Higher means keep.
 
     Raises:
-        ValueError: a sparsity outside [0, 1]; no scores, scores of anything but a convolution of
-            ``model``, of another shape, NaN, or infinite in both directions within a group.
+        ValueError: a sparsity outside [0, 1]; no scores, scores of another layer than a convolution
+            of ``model``, scores of another shape, NaN, or inf and -inf in one group.
+
+    Examples:
+        >>> conv = nn.Conv2d(1, 2, 1)
+        >>> scores = {"weight": torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)}
+        >>> channels(conv, scores, 0.5)["weight"].flatten()
+        tensor([False,  True])
     """
     return _lowest_groups(model, scores, sparsity, axes=1)
 
 
 def kernels(model: nn.Module, scores: Scores, sparsity: float) -> Masks:
-    """Kernels: of every layer's connections from an input map to an output map, each a whole
-    kernel, ``round(sparsity * connections)`` go. Arguments and errors as ``channels``."""
+    """Remove whole kernels: of each layer's kernels, those with the lowest sums of scores.
+
+    A kernel connects one input map with one output map. Of a layer with n kernels,
+    ``round(sparsity * n)`` are removed. Arguments and errors are those of ``channels``.
+    """
     return _lowest_groups(model, scores, sparsity, axes=2)
 
 
 def strided(model: nn.Module, scores: Scores, stride: int) -> Masks:
-    """Within kernels: of the places of a kernel, numbered row by row, every ``stride``-th stays,
-    from an offset on that is the best of its input map and the same for all kernels that read it.
+    """Keep every ``stride``-th position of each kernel, counted row by row from an offset.
 
-    One offset per input map is all there is to store. Of the n places of a kernel
+    All kernels that read an input map share one offset, which is the one with the highest sum of
+    scores. Only this offset has to be stored per input map. Of the n positions of a kernel,
     ⌈(n − offset) / stride⌉ stay.
 
     Raises:
         ValueError: a stride that is not from 1 to the kernel's size, or as ``channels``.
+
+    Examples:
+        >>> conv = nn.Conv1d(1, 1, 4)
+        >>> strided(conv, {"weight": torch.tensor([[[1.0, 5.0, 1.0, 0.0]]])}, stride=2)["weight"]
+        tensor([[[False,  True, False,  True]]])
     """
     found = {}
     for name, (layer, s) in _by_outputs(model, scores).items():
@@ -79,7 +94,7 @@ def _lowest_groups(model: nn.Module, scores: Scores, sparsity: float, axes: int)
 
 
 def _by_outputs(model: nn.Module, scores: Scores) -> dict[str, tuple[nn.Module, Tensor]]:
-    """Each convolution and its scores as (out, in / groups, kernel …), after all have been checked."""
+    """Each convolution and its scores as (out, in / groups, kernel …); all are checked first."""
     owners = {
         f"{name}.weight" if name else "weight": layer
         for name, layer in layers.weighted(model, plain=True).items()
@@ -105,7 +120,7 @@ def _by_outputs(model: nn.Module, scores: Scores) -> dict[str, tuple[nn.Module, 
 
 
 def _checked(name: str, sums: Tensor) -> Tensor:
-    """Sums of scores that can be ranked: NaN comes from NaN, or from inf and -inf together."""
+    """Check that sums can be ranked: no NaN, which comes from NaN or from inf and -inf together."""
     if sums.isnan().any():
         raise ValueError(
             f"scores[{name!r}] must be numbers, not NaN nor inf and -inf in one group, got "

@@ -1,16 +1,17 @@
-r"""Optimal Brain Damage and Optimal Brain Surgeon, exactly, for networks of a few hundred weights.
+r"""Optimal Brain Damage (OBD) and Optimal Brain Surgeon (OBS), computed exactly for small networks.
 
-Both expand the loss around a minimum, where the gradient is zero,
+Both methods ask how the deletion of a weight changes the loss. At a minimum the gradient is zero,
+and the second derivatives, the Hessian H, give the answer:
 
-.. math:: \delta E = \tfrac12\, \delta w^\top H\, \delta w + O(\|\delta w\|^3),
+.. math:: \delta E = \tfrac12\, \delta w^\top H\, \delta w + O(\|\delta w\|^3)
 
-and ask what deleting a weight does to it. OBD looks at the diagonal of H and leaves the other
-weights alone; OBS uses all of H and moves them. The Hessian here is over *all* parameters, biases
-included, in the order of ``named_parameters()`` and flattened row by row; scored and deleted are
-the weights of linear and convolution layers, and OBS moves everything that is left.
+OBD uses only the diagonal of H and does not move the other weights. OBS uses all of H and moves
+them. Here H covers *all* parameters, including biases, in the order of ``named_parameters()`` and
+flattened row by row. Only the weights of linear and convolution layers are scored and deleted; OBS
+moves everything that is left.
 
-The expansion needs a minimum: train to convergence, and pass the ``weight_decay`` trained with.
-Compute in float64.
+Train to convergence first, because the formula holds at a minimum, and pass the ``weight_decay``
+that you trained with. Use float64.
 """
 
 import torch
@@ -34,30 +35,38 @@ def obd(
     weight_decay: float = 0.0,
     within: Masks | None = None,
 ) -> Scores:
-    r"""Optimal Brain Damage: what deleting a weight adds to the loss, by curvature alone.
+    r"""Optimal Brain Damage: what the deletion of a weight adds to the loss, by its own curvature.
 
     .. math:: s_k = \tfrac12\, h_{kk}\, u_k^2, \qquad h_{kk} = \partial^2 E / \partial u_k^2
 
-    Three approximations: the loss is at a minimum (extremal), the expansion ends at second order
-    (quadratic), and the effects of several deletions add up (diagonal). The paper computes
-    :math:`h_{kk}` by a backward pass (section 2.1) that leaves out mixed derivatives between units;
-    this is the exact second derivative.
+    This makes three approximations: the loss is at a minimum (extremal), the expansion ends at
+    second order (quadratic), and the effects of several deletions add up (diagonal). Here
+    :math:`h_{kk}` is the exact second derivative. The paper computes it by a backward pass (section
+    2.1) that leaves out mixed derivatives between units.
 
-    Source: LeCun et al. 1990, section 2, equations 1 to 3, and the recipe of 2.2 (read).
+    Source: LeCun et al. 1990, section 2, equations 1 to 3, and the recipe of section 2.2.
 
     Args:
-        batch: inputs and targets, usually the whole training set.
+        batch: (inputs, targets), usually the whole training set.
         loss: (model's output, targets) -> a scalar.
-        weight_decay: λ of a term ½ λ ‖w‖² over all parameters that the training loss also had.
-        within: masks of an earlier round: the network is scored as they leave it, and what they
-            removed scores -inf.
+        weight_decay: λ of the term ½ λ ‖w‖² over all parameters, if the training loss had one.
+        within: masks of an earlier round. The network is scored under them, and the weights that
+            they removed score -inf.
 
     Returns:
-        Scores: parameter name -> tensor of the parameter's shape. Negative where the curvature is.
+        Scores: parameter name -> tensor of the parameter's shape. A score is negative where the
+        curvature is negative.
 
     Raises:
         ValueError: as ``criteria.snip``; more than 5,000 parameters, a Hessian that is not finite.
         TypeError: masks that are not bool.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1, bias=False).double()
+        >>> _ = layer.weight.data.copy_(torch.tensor([[3.0, 1.0]]))
+        >>> batch = torch.eye(2).double(), torch.zeros(2, 1).double()
+        >>> obd(layer, batch, lambda out, target: (out - target).square().sum())["weight"].tolist()
+        [[9.0, 1.0]]
     """
     h = hessian(model, batch, loss, weight_decay=weight_decay, within=within).diagonal()  # (P,)
     return lowest(_by_name(model, h * _flat(model, within).square() / 2), within)
@@ -71,46 +80,73 @@ def obs(
     weight_decay: float = 0.0,
     within: Masks | None = None,
 ) -> Scores:
-    r"""Optimal Brain Surgeon's saliency: what deleting a weight adds to the loss if all others
-    move to make up for it.
+    r"""Optimal Brain Surgeon's saliency: what a deletion adds to the loss if the others adapt.
 
     .. math:: L_q = \frac12\, \frac{w_q^2}{[H^{-1}]_{qq}}
 
-    Source: Hassibi & Stork 1992, equation 5 (formula checked in several accounts of the paper; of
-    the paper only the abstract could be read, the equations' numbers are from memory).
+    Source: Hassibi & Stork 1992, equation 5.
 
-    Args, Returns:
-        as ``obd``; the scores are of the first deletion. ``obs_prune`` goes on from there. With
-        ``within``, what was removed stays at zero while the others move.
+    Args:
+        batch, loss, weight_decay: as in ``obd``.
+        within: as in ``obd``. What it removed stays at zero while the others move.
+
+    Returns:
+        Scores: as ``obd``. They hold for the first deletion; ``obs_prune`` deletes many weights.
 
     Raises:
         ValueError: as ``obd``; a Hessian that is not positive definite (not a minimum); frozen
             parameters, which cannot move.
+        TypeError: masks that are not bool.
     """
     w, inverse, _ = _at_minimum(model, batch, loss, weight_decay, within)
     return lowest(_by_name(model, saliency(w, inverse)), within)
 
 
 def saliency(w: Tensor, inverse: Tensor) -> Tensor:
-    """L_q = ½ w_q² / [H⁻¹]_qq for each q: (P,) weights and (P, P) inverse Hessian -> (P,)."""
+    r"""The saliency of every weight.
+
+    .. math:: L_q = \frac12\, \frac{w_q^2}{[H^{-1}]_{qq}}
+
+    Args:
+        w: (P,) weights.
+        inverse: (P, P) inverse Hessian.
+
+    Returns:
+        (P,) saliencies.
+
+    Examples:
+        >>> saliency(torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 0.0], [0.0, 4.0]]))
+        tensor([0.5000, 0.5000])
+    """
     return w.square() / (2 * inverse.diagonal())
 
 
 def delete(w: Tensor, inverse: Tensor, q: int) -> tuple[Tensor, Tensor]:
-    r"""Delete weight q and let all others make up for it as well as they can.
+    r"""Delete weight q, and let all others make up for it as well as they can.
 
     .. math:: \delta w = -\frac{w_q}{[H^{-1}]_{qq}}\, H^{-1} e_q, \qquad
               H^{-1} \leftarrow H^{-1} - \frac{H^{-1} e_q e_q^\top H^{-1}}{[H^{-1}]_{qq}}
 
-    The first is Hassibi & Stork's equation 5. The second is the inverse of the Hessian without row
-    and column q (they become 0), so that the next deletion leaves q alone: on a quadratic, deleting
-    one after another is the constrained minimum over all of them.
+    The second formula gives the inverse of the Hessian without row and column q, which become 0.
+    The next deletion therefore does not move weight q. If the loss is quadratic, deletions one
+    after another reach the constrained minimum over all of them.
+
+    Source: Hassibi & Stork 1992, equation 5, for the first formula.
 
     Args:
-        w: (P,) weights. inverse: (P, P) inverse Hessian.
+        w: (P,) weights.
+        inverse: (P, P) inverse Hessian.
+        q: the index of the weight to delete.
 
     Returns:
-        New ``w`` with w_q = 0 exactly, and the new ``inverse``.
+        New weights, with w_q = 0 exactly, and the new inverse.
+
+    Examples:
+        >>> inverse = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+        >>> w, inverse = delete(torch.tensor([2.0, 5.0]), inverse, 0)
+        >>> w, inverse
+        (tensor([0., 4.]), tensor([[0.0000, 0.0000],
+                [0.0000, 1.5000]]))
     """
     column = inverse[:, q] / inverse[q, q]  # H⁻¹ e_q / [H⁻¹]_qq
     w, inverse = w - w[q] * column, inverse - torch.outer(column, inverse[q])
@@ -127,20 +163,23 @@ def obs_prune(
     weight_decay: float = 0.0,
     within: Masks | None = None,
 ) -> tuple[nn.Module, Masks]:
-    """Optimal Brain Surgeon down to a sparsity: delete the weight of lowest saliency, move the
-    others, and again. One Hessian, of the network as given, serves all deletions; the paper
-    computes it anew after each.
+    """Prune by Optimal Brain Surgeon: delete the weight of lowest saliency, move the rest, repeat.
+
+    One Hessian, that of the given network, serves all deletions. The paper computes it again after
+    each deletion.
 
     Args:
-        sparsity: the fraction removed of the weights of linear and convolution layers, those already
-            gone included: ``round(sparsity * n)`` of them; of equal saliencies the later one goes.
-        loss, weight_decay, within: as ``obs``.
+        sparsity: the fraction removed of the weights of linear and convolution layers, including
+            those already removed: ``round(sparsity * n)`` of n. Of equal saliencies the later one
+            is deleted.
+        loss, weight_decay, within: as in ``obs``.
 
     Returns:
-        A new model, with zeros where weights went, and their masks.
+        A new model, with zeros where weights were deleted, and its masks.
 
     Raises:
         ValueError: as ``obs``; a sparsity outside [0, 1] or below that of ``within``.
+        TypeError: as ``obs``; a sparsity that is no number.
     """
     sparsity = check_sparsity("sparsity", sparsity)
     pruned = layers.copied(model)
@@ -172,10 +211,19 @@ def hessian(
     weight_decay: float = 0.0,
     within: Masks | None = None,
 ) -> Tensor:
-    """The exact Hessian of the loss over all P parameters, (P, P); half precision in float32.
+    """The exact Hessian of the loss over all P parameters, (P, P). Half precision gives float32.
+
+    Args:
+        batch, loss, weight_decay, within: as in ``obd``.
 
     Raises:
         ValueError, TypeError: as ``obd``.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> hessian(layer, (torch.eye(2), torch.zeros(2, 1)), lambda out, _: out.square().sum())
+        tensor([[2., 0.],
+                [0., 2.]])
     """
     w = _flat(model, within)  # refuses a model with nothing to prune, NaN, masks that do not fit
     if len(w) > LARGEST:
@@ -212,25 +260,29 @@ def inverse_at(h: Tensor) -> Tensor:
 
 
 def inverse_by_recursion(x: Tensor, alpha: float) -> Tensor:
-    r"""The inverse Hessian without a Hessian: from outer products, one pattern after another.
+    r"""The inverse Hessian from outer products of gradients, one pattern after another.
 
     .. math:: H^{-1}_{m+1} = H^{-1}_m - \frac{H^{-1}_m X_{m+1} X_{m+1}^\top H^{-1}_m}
               {P + X_{m+1}^\top H^{-1}_m X_{m+1}}, \qquad H^{-1}_0 = \alpha^{-1} I
 
     After all patterns this is :math:`\big(\frac1P \sum_m X_m X_m^\top + \alpha I\big)^{-1}`. For a
-    squared error on a fitted network, :math:`\frac1P \sum X X^\top` is the Hessian; elsewhere it is
-    an approximation of it.
+    squared error on a network that fits its data, :math:`\frac1P \sum X X^\top` is the Hessian. In
+    other cases it is an approximation.
 
-    Source: Hassibi & Stork 1992, section 3 (number from memory, formula as a survey quotes it; the
-    tests check it by the Sherman–Morrison identity). Their number of patterns P is N here.
+    Source: Hassibi & Stork 1992, section 3. Their number of patterns P is N below.
 
     Args:
-        x: (N, P) gradients of the network's output, a row a pattern; with several outputs, a row
-            for each output of each pattern, times the square root of the number of outputs.
-        alpha: > 0, what is added to the diagonal; the paper uses 1e-8 to 1e-4.
+        x: (N, P) gradients of the network's output, one row per pattern. With several outputs, one
+            row per output of each pattern, multiplied by the square root of the number of outputs.
+        alpha: the positive number added to the diagonal. The paper uses 1e-8 to 1e-4.
 
     Raises:
-        ValueError: ``alpha`` not positive, or ``x`` not a matrix.
+        ValueError: an ``alpha`` that is not positive, or an ``x`` that is no matrix.
+
+    Examples:
+        >>> inverse_by_recursion(torch.tensor([[1.0, 0.0]]), alpha=1.0)
+        tensor([[0.5000, 0.0000],
+                [0.0000, 1.0000]])
     """
     if x.dim() != 2 or not alpha > 0:
         raise ValueError(
@@ -244,7 +296,7 @@ def inverse_by_recursion(x: Tensor, alpha: float) -> Tensor:
 
 
 def _flat(model: nn.Module, within: Masks | None = None) -> Tensor:
-    """All parameters in a row, (P,), as ``within`` leaves them, whatever their memory format."""
+    """All parameters in one row, (P,), under ``within``, whatever their memory format is."""
     parameters = {n: p.detach() for n, p in model.named_parameters()} | masked(model, within)
     return torch.cat([layers.at_least_float32(p).flatten() for p in parameters.values()])
 
@@ -256,8 +308,10 @@ def _at_minimum(
     weight_decay: float,
     within: Masks | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Parameters, (P,), inverse Hessian, (P, P), and which may still be deleted, (P,) bool. Rows and
-    columns of what ``within`` has removed are 0, so that it stays where it is."""
+    """Parameters (P,), inverse Hessian (P, P), and (P,) bool: which of them may still be deleted.
+
+    Rows and columns of what ``within`` has removed are 0, so that it does not move.
+    """
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             raise ValueError(f"model must have no frozen parameter, which OBS would move: {name!r}")
@@ -274,7 +328,7 @@ def _at_minimum(
 
 
 def _by_name(model: nn.Module, flat: Tensor) -> dict[str, Tensor]:
-    """A flat tensor over all parameters as a dict over the prunable ones."""
+    """A flat tensor over all parameters as a dict over the weights that may be pruned."""
     sizes = {n: p.numel() for n, p in model.named_parameters()}
     parts = dict(zip(sizes, flat.split(list(sizes.values())), strict=True))
     return {n: parts[n].view(w.shape) for n, w in layers.weights(model).items()}
