@@ -1,19 +1,19 @@
-r"""Penalties that make weights small or zero while a network trains, each with its proximal map.
+r"""Penalties that make weights small or zero during training, each with its proximal map.
 
-Training minimises :math:`L(w) + \lambda R(w)`. Where R has a kink, at zero, gradient steps only
-hover about it; the proximal step lands on it:
+Training minimises :math:`L(w) + \lambda R(w)`. The penalties here, except ``l2``, have a kink at
+zero. A gradient step only moves back and forth around a kink; a proximal step reaches it:
 
 .. math:: \operatorname{prox}_{tR}(v) = \arg\min_x \; t R(x) + \tfrac12 \lVert x - v \rVert_2^2
 
-Source: Parikh & Boyd 2014, "Proximal Algorithms", sections 1.1 and 6.5 (section numbers not
-checked against their text; the maps are checked against numerical minimisation in the tests).
+``regularise`` applies a proximal map after every optimizer step, just as ``masks.hold`` applies
+masks.
 
-``regularise`` applies a map after every optimizer step, as ``masks.hold`` applies masks. Values are
-plain dictionaries, parameter name -> tensor. Half precision is computed in float32; maps return what
-they were given, in type too.
+Values are plain dictionaries, parameter name -> tensor. Half precision is computed in float32, and
+a map returns the type that it was given. A map treats every weight or group by itself, so it also
+works on the members of a stack. A penalty adds up all the values it is given. To add it to the
+losses of a stack, compute it for each member separately.
 
-The maps treat every weight or group by itself, and so every member of a stack. A penalty adds up all
-values it is given: to add it to the losses of a stack, take it of each member apart.
+Source: Parikh & Boyd 2014, "Proximal Algorithms", sections 1.1 and 6.5.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,12 +32,30 @@ Prox = Callable[[Mapping[str, Tensor], float], Values]  # (v, t) -> prox_{tR}(v)
 
 
 def l1(values: Mapping[str, Tensor]) -> Tensor:
-    r"""R(w) = Σ\|w_i\|. Pulls every weight to zero with the same force, and leaves it there."""
-    return sum(at_least_float32(v).abs().sum() for v in values.values())
+    r"""The L1 penalty. It pulls every weight to zero with the same force, and holds it there.
+
+    .. math:: R(w) = \sum_i |w_i|
+
+    Examples:
+        >>> l1({"weight": torch.tensor([1.0, -2.0])})
+        tensor(3.)
+    """
+    return sum((at_least_float32(v).abs().sum() for v in values.values()), torch.zeros(()))
 
 
 def prox_l1(values: Mapping[str, Tensor], t: float) -> Values:
-    r"""Soft threshold, :math:`\operatorname{sign}(v_i)\,\max(|v_i| - t,\, 0)`."""
+    r"""Soft threshold: the proximal map of ``l1``.
+
+    .. math:: \operatorname{sign}(v_i)\, \max(|v_i| - t,\, 0)
+
+    Raises:
+        ValueError: a ``t`` that is negative or not finite.
+        TypeError: a ``t`` that is no number.
+
+    Examples:
+        >>> prox_l1({"weight": torch.tensor([3.0, -2.0, 0.5])}, 1.0)
+        {'weight': tensor([ 2., -1.,  0.])}
+    """
     _check_strength("t", t)
     return {
         name: (v.sign() * (at_least_float32(v).abs() - t).clamp(min=0)).to(v.dtype)
@@ -46,13 +64,32 @@ def prox_l1(values: Mapping[str, Tensor], t: float) -> Values:
 
 
 def l2(values: Mapping[str, Tensor]) -> Tensor:
-    """R(w) = ½ Σ w_i²: with strength λ the same as weight decay λ. Pulls in proportion to the
-    weight, so that none becomes zero by it; pruning by magnitude has to follow."""
-    return sum(at_least_float32(v).square().sum() for v in values.values()) / 2
+    r"""The L2 penalty. With strength λ it is the same as weight decay λ.
+
+    .. math:: R(w) = \tfrac12 \sum_i w_i^2
+
+    It pulls a weight in proportion to its size, so no weight becomes zero. Prune by magnitude
+    afterwards.
+
+    Examples:
+        >>> l2({"weight": torch.tensor([1.0, -2.0])})
+        tensor(2.5000)
+    """
+    return sum((at_least_float32(v).square().sum() for v in values.values()), torch.zeros(())) / 2
 
 
 def prox_l2(values: Mapping[str, Tensor], t: float) -> Values:
-    r"""Shrinkage, :math:`v_i / (1 + t)`."""
+    """Shrinkage: the proximal map of ``l2``.
+
+    .. math:: v_i / (1 + t)
+
+    Raises:
+        ValueError, TypeError: as ``prox_l1``.
+
+    Examples:
+        >>> prox_l2({"weight": torch.tensor([3.0, -2.0])}, 1.0)
+        {'weight': tensor([ 1.5000, -1.0000])}
+    """
     _check_strength("t", t)
     return {name: (at_least_float32(v) / (1 + t)).to(v.dtype) for name, v in values.items()}
 
@@ -62,16 +99,27 @@ def group_lasso(values: Mapping[str, Tensor], groups: Groups, *, by_size: bool =
 
     .. math:: R(w) = \sum_g \sqrt{p_g} \, \lVert w_g \rVert_2
 
-    Not squared: that is what makes it a kink at zero. Groups of one weight are the lasso (``l1``).
+    The norm is not squared, and this gives the kink at zero. With groups of one weight this is
+    ``l1``.
 
     Source: Yuan & Lin 2006, with the factor :math:`\sqrt{p_g}`; Wen et al. 2016 (SSL) use groups of
-    filters, channels and layers without it (``by_size=False``). Both formulas are quoted from the
-    literature on them; of Wen et al. the abstract could be read, which names the groups.
+    filters, channels and layers without the factor (``by_size=False``).
 
     Args:
-        values: name -> weights. Names that ``groups`` leaves out are not penalised.
-        groups: name -> group numbers, as ``rows`` and ``columns`` make them. A number may occur in
-            several parameters, for units whose weights lie in more than one.
+        values: parameter name -> weights. Names that ``groups`` leaves out are not penalised.
+        groups: parameter name -> group numbers, as ``rows`` and ``columns`` make them. A number may
+            occur in several parameters, if the weights of a unit lie in more than one.
+        by_size: whether the factor :math:`\sqrt{p_g}` is there.
+
+    Raises:
+        ValueError: no groups, or groups that do not fit ``values``.
+        TypeError: group numbers that are not int64.
+
+    Examples:
+        >>> values = {"weight": torch.tensor([[3.0, 4.0], [0.0, 1.0]])}
+        >>> groups = {"weight": torch.tensor([[0, 0], [1, 1]])}
+        >>> group_lasso(values, groups, by_size=False)
+        tensor(6.)
     """
     index, flat, factor = _grouped(values, groups, by_size)
     return (factor * _norms(index, flat, len(factor))).sum()
@@ -80,10 +128,25 @@ def group_lasso(values: Mapping[str, Tensor], groups: Groups, *, by_size: bool =
 def prox_group_lasso(
     values: Mapping[str, Tensor], t: float, groups: Groups, *, by_size: bool = True
 ) -> Values:
-    r"""Block soft threshold, :math:`\max(1 - t \sqrt{p_g} / \lVert v_g \rVert_2,\, 0)\, v_g`.
+    r"""Block soft threshold: the proximal map of ``group_lasso``.
 
-    Bind the groups with ``functools.partial(prox_group_lasso, groups=...)`` to use it in
-    ``regularise``.
+    .. math:: \max\Big(1 - \frac{t \sqrt{p_g}}{\lVert v_g \rVert_2},\, 0\Big)\, v_g
+
+    For ``regularise``, bind the groups with ``functools.partial(prox_group_lasso, groups=...)``.
+
+    Args:
+        values, groups, by_size: as in ``group_lasso``.
+        t: the threshold, >= 0.
+
+    Raises:
+        ValueError, TypeError: as ``prox_l1`` and ``group_lasso``.
+
+    Examples:
+        >>> values = {"weight": torch.tensor([[3.0, 4.0], [0.0, 1.0]])}
+        >>> groups = {"weight": torch.tensor([[0, 0], [1, 1]])}
+        >>> prox_group_lasso(values, 2.5, groups, by_size=False)
+        {'weight': tensor([[1.5000, 2.0000],
+                [0.0000, 0.0000]])}
     """
     _check_strength("t", t)
     index, flat, factor = _grouped(values, groups, by_size)
@@ -97,11 +160,18 @@ def prox_group_lasso(
 
 
 def rows(model: nn.Module) -> Groups:
-    """One group for every output unit: a row of a linear weight, a filter of a convolution. The
-    units of a tied weight are those of the first layer; each member of a stack has its own.
+    """One group per output unit: a row of a linear weight, a filter of a convolution.
+
+    The units of a tied weight are those of its first layer. Each member of a stack has its own
+    groups.
 
     Raises:
         ValueError: as ``layers.weights``.
+
+    Examples:
+        >>> rows(nn.Linear(3, 2))
+        {'weight': tensor([[0, 0, 0],
+                [1, 1, 1]])}
     """
 
     def outputs(layer: nn.Module, n_out: int, n_in: int) -> Tensor:
@@ -111,8 +181,15 @@ def rows(model: nn.Module) -> Groups:
 
 
 def columns(model: nn.Module) -> Groups:
-    """One group for every input unit: a column of a linear weight, an input channel of a
-    convolution. Otherwise as ``rows``."""
+    """One group per input unit: a column of a linear weight, an input channel of a convolution.
+
+    Ties, stacks and errors are as in ``rows``.
+
+    Examples:
+        >>> columns(nn.Linear(3, 2))
+        {'weight': tensor([[0, 1, 2],
+                [0, 1, 2]])}
+    """
 
     def inputs(layer: nn.Module, n_out: int, n_in: int) -> Tensor:
         groups = getattr(
@@ -129,12 +206,18 @@ def bn_scales(model: nn.Module) -> list[str]:
 
     .. math:: L = \sum_{(x, y)} l(f(x, W), y) + \lambda \sum_{\gamma \in \Gamma} |\gamma|
 
-    Source: Liu et al. 2017, equation 1 with g(s) = \|s\|, as quoted by others (the paper itself was
-    not at hand). The authors' code adds λ sign(γ) to the gradient; use ``regularise(optimizer,
-    model, prox_l1, strength=λ, names=bn_scales(model))`` for the same objective with exact zeros.
+    To train with it, call ``regularise(optimizer, model, prox_l1, strength=λ,
+    names=bn_scales(model))``. The authors' code adds λ sign(γ) to the gradient instead, which has
+    the same objective but gives no exact zeros.
+
+    Source: Liu et al. 2017, equation 1, where g(s) is the absolute value of s.
 
     Raises:
         ValueError: ``model`` has no batch norm with a scale.
+
+    Examples:
+        >>> bn_scales(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
+        ['1.weight']
     """
     found = [
         f"{name}.weight" if name else "weight"
@@ -154,27 +237,38 @@ def regularise(
     strength: float,
     names: Iterable[str] | None = None,
 ) -> torch.utils.hooks.RemovableHandle:
-    r"""Train with the penalty λR from now on: after every step, w ← prox_{tR}(w).
+    """Train with the penalty λR from now on: after every step, w ← prox_{tR}(w).
 
-    With learning rate η and momentum m the step's size is t = λη/(1 − m): momentum makes of a
-    lasting gradient g the step ηg/(1 − m), and the penalty has to keep pace, or it would act with
-    (1 − m)λ only. The rate is that of the step just done, so schedules are followed.
+    With learning rate η and momentum m the threshold is t = λη/(1 − m). Momentum turns a constant
+    gradient g into the step ηg/(1 − m), and the penalty has to grow by the same factor. Otherwise
+    its strength would only be (1 − m)λ. The learning rate is that of the step just done, so a
+    schedule is followed.
 
     Args:
-        optimizer: ``torch.optim.SGD``. Adam scales every weight's step differently, and the maps
-            here are no longer those of its steps: all weights or none become zero.
+        optimizer: ``torch.optim.SGD``. Adam scales the step of every weight differently, and these
+            maps do not fit such steps: all weights or none would become zero.
         prox: ``prox_l1``, ``prox_l2``, or ``prox_group_lasso`` with its groups bound.
         strength: λ >= 0.
-        names: which parameters; default the weights of linear and convolution layers that are not
-            frozen. Biases and other layers are left alone.
+        names: the parameters to penalise. By default these are the weights of linear and
+            convolution layers that are not frozen.
 
     Returns:
         A handle; ``handle.remove()`` ends the penalty.
 
     Raises:
         TypeError: another optimizer, a strength that is no number.
-        ValueError: a strength that is negative or not finite, a name that ``model`` does not have or
-            that is frozen, parameters that are not all in one group of ``optimizer``.
+        ValueError: a strength that is negative or not finite, a name that ``model`` does not have
+            or that is frozen, parameters that are not all in one group of ``optimizer``.
+
+    Examples:
+        >>> layer = nn.Linear(1, 1)
+        >>> _ = layer.weight.data.fill_(0.1)
+        >>> optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+        >>> handle = regularise(optimizer, layer, prox_l1, strength=0.5)
+        >>> layer(torch.zeros(1, 1)).sum().backward()  # the gradient of the weight is 0
+        >>> optimizer.step()
+        >>> layer.weight.item()
+        0.0
     """
     if not isinstance(optimizer, torch.optim.SGD):
         raise TypeError(f"optimizer must be torch.optim.SGD, got {type(optimizer).__name__}")
@@ -224,8 +318,11 @@ def _group_of(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Para
 
 
 def _numbered(model: nn.Module, units: Callable[[nn.Module, int, int], Tensor]) -> Groups:
-    """Group numbers for every weight; no number occurs in two layers, or in two members of a stack.
-    ``units``: layer, outputs, inputs that each of them reads -> (out, in) numbers from 0 on."""
+    """Group numbers for every weight. No number occurs in two layers, or in two members of a stack.
+
+    Args:
+        units: (layer, outputs, inputs that each output reads) -> (out, in) numbers from 0 on.
+    """
     found, first = {}, 0
     one = ensemble.template(model)
     modules = layers.weighted(one, plain=True)
@@ -244,7 +341,7 @@ def _numbered(model: nn.Module, units: Callable[[nn.Module, int, int], Tensor]) 
 def _grouped(
     values: Mapping[str, Tensor], groups: Groups, by_size: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Group numbers and weights as one row each, and the factor of every group."""
+    """The group numbers in one row, the weights in one row, and the factor of every group."""
     for name, index in groups.items():
         if name not in values or index.shape != values[name].shape:
             have = {n: tuple(v.shape) for n, v in values.items()}
@@ -264,7 +361,7 @@ def _grouped(
 
 
 def _norms(index: Tensor, flat: Tensor, groups: int) -> Tensor:
-    """‖w_g‖₂ of every group; numbers that do not occur get 0."""
+    """‖w_g‖₂ of every group; a number that does not occur has norm 0."""
     return flat.new_zeros(groups).index_add(0, index, flat.square()).sqrt()
 
 

@@ -1,24 +1,24 @@
-"""Training with few weights from the first step to the last, while the mask moves.
+"""Sparse training: the network has few weights from the first step to the last, and the mask moves.
 
-Every so many optimizer steps a network drops some of its weights and grows as many elsewhere. The
-methods differ in three answers, which are three functions here: which weights ``drop``, how many
+From time to time the network drops some of its weights and grows as many elsewhere. The methods
+differ in three choices, and each is a function here: which weights they ``drop``, how many weights
 each layer gets back (``share``), and where they ``grow``.
 
 ========  ====================================  =====================  =========================
 method    drop                                  share                  grow
 ========  ====================================  =====================  =========================
-SET       smallest of each sign, by layer       as dropped             at random
+SET       the smallest of each sign, by layer   as dropped             at random
 DSR       all below one adaptive threshold      by surviving weights   at random, not just dropped
-SNFS      smallest, by layer                    by mean momentum       by momentum
-RigL      smallest, by layer                    as dropped             by dense gradient
+SNFS      the smallest, by layer                by mean momentum       by momentum
+RigL      the smallest, by layer                as dropped             by dense gradient
 ========  ====================================  =====================  =========================
 
-``rewire`` lets an optimizer do it while ``training.fit`` trains one network or a stack of them. A
-``Method`` says how: ``STATIC``, ``SET``, ``RIGL``, ``SNFS``, or what ``dsr`` makes.
-A start: ``allocate.per_layer(criteria.random(net, seed=0), allocate.erdos_renyi(shapes, sparsity))``.
+``rewire`` makes an optimizer do this while ``training.fit`` trains a network or a stack. A
+``Method`` says how: ``STATIC``, ``SET``, ``RIGL``, ``SNFS``, or the result of ``dsr``. First masks:
+``allocate.per_layer(criteria.random(net, seed=0), allocate.erdos_renyi(shapes, sparsity))``.
 
 The masks *simulate* sparse training: weights, gradients and momentum are stored and multiplied
-densely. ``training_macs`` counts what an implementation that skips zeros would have to do.
+densely. ``training_macs`` counts what an implementation that skips zeros would compute.
 """
 
 import math
@@ -36,7 +36,10 @@ from course_lib.training import check_counts
 
 
 class State(NamedTuple):
-    """What a step may look at: one network in the middle of its training, name -> (*shape)."""
+    r"""What a method may read: one network in the middle of its training.
+
+    All mappings are parameter name -> (\*shape).
+    """
 
     weights: Mapping[str, Tensor]
     masks: Masks
@@ -56,34 +59,51 @@ class Method(NamedTuple):
 
 
 def drop_and_grow(weight: Tensor, mask: Tensor, count: int, grow_score: Tensor) -> Tensor:
-    r"""Drop the ``count`` smallest active weights, grow the ``count`` free positions with the highest
-    score. With :math:`k` = ``count`` and the dense gradient's magnitude as the score this is RigL's
+    r"""Drop the ``count`` smallest active weights, and grow the ``count`` best free positions.
+
+    With k = ``count`` and the magnitude of the dense gradient as the score, this is RigL's update:
 
     .. math:: \mathrm{ArgTopK}(-|\theta^l|,\, k)
               \quad\text{and}\quad
               \mathrm{ArgTopK}_{i \notin \theta^l \setminus \mathbb{I}_{active}}
               (|\nabla_{\Theta^l} L_t|,\, k)
 
-    What was just dropped is free: it may come back, and then keeps its value. (Here the set in
-    the second index is what remains active after the drop.)
+    A position that was just dropped is free. It may come back, and then it keeps its value. (The
+    set in the second index is what remains active after the drop.)
 
-    Source: Evci et al. 2020, section 3, (3) and (4), read in the paper's text.
+    Source: Evci et al. 2020, section 3, equations 3 and 4.
 
     Args:
-        weight, mask, grow_score: (*shape); mask True = active.
+        weight, mask, grow_score: (\*shape). True in the mask means active.
+        count: how many positions to drop and to grow.
 
     Returns:
-        The new mask, (*shape), with as many True as ``mask``.
+        The new mask, (\*shape), with as many True as ``mask``.
 
     Raises:
-        ValueError: shapes that differ, a count that is negative or above the active weights, NaN.
+        ValueError: shapes that differ, NaN, a ``count`` that is negative or above the number of
+            active weights.
         TypeError: a mask that is not bool.
+
+    Examples:
+        >>> weight = torch.tensor([3.0, 1.0, 0.0, 0.0])
+        >>> mask = torch.tensor([True, True, False, False])
+        >>> drop_and_grow(weight, mask, 1, grow_score=torch.tensor([0.0, 1.0, 5.0, 2.0]))
+        tensor([ True, False,  True, False])
     """
     return grow(drop(weight, mask, count), count, grow_score)
 
 
 def drop(weight: Tensor, mask: Tensor, count: int) -> Tensor:
-    """The mask without its ``count`` smallest active weights in magnitude; of equals the later go."""
+    """The mask without its ``count`` smallest active weights in magnitude (the later of equals).
+
+    Raises:
+        ValueError, TypeError: as ``drop_and_grow``.
+
+    Examples:
+        >>> drop(torch.tensor([3.0, -1.0, 2.0]), torch.tensor([True, True, True]), 1)
+        tensor([ True, False,  True])
+    """
     _check(weight, mask, "weight")
     left = _check_count(count, int(mask.sum()), "active weights")
     kept = mask.clone()
@@ -92,12 +112,21 @@ def drop(weight: Tensor, mask: Tensor, count: int) -> Tensor:
 
 
 def drop_each_sign(weight: Tensor, mask: Tensor, fraction: float) -> Tensor:
-    """The mask without a fraction of the smallest positive and of the largest negative weights: each
-    sign loses ``int(fraction * its number)``. An active weight of zero counts as positive.
+    """The mask without a fraction of the smallest positive and of the largest negative weights.
 
-    Source: Mocanu et al. 2018, "a fraction ζ of the smallest positive weights and of the largest
-    negative weights" (read there). The authors' code drops one positive weight more, and all
-    active weights that are zero on top.
+    Each sign loses ``int(fraction * its number of weights)``. An active weight of zero counts as
+    positive. (The authors' code drops one positive weight more, and all active weights that are
+    zero.)
+
+    Source: Mocanu et al. 2018.
+
+    Raises:
+        ValueError, TypeError: as ``drop_and_grow``.
+
+    Examples:
+        >>> weight = torch.tensor([3.0, 1.0, -1.0, -2.0])
+        >>> drop_each_sign(weight, torch.ones(4, dtype=torch.bool), 0.5)
+        tensor([ True, False, False,  True])
     """
     _check(weight, mask, "weight")
     negative, kept = mask & (weight < 0), torch.zeros_like(mask)
@@ -107,8 +136,15 @@ def drop_each_sign(weight: Tensor, mask: Tensor, fraction: float) -> Tensor:
 
 
 def grow(mask: Tensor, count: int, score: Tensor) -> Tensor:
-    """The mask with ``count`` more: the inactive positions of the highest score; of equals the
-    earlier."""
+    """The mask with ``count`` more: the free positions of highest score (the earlier of equals).
+
+    Raises:
+        ValueError, TypeError: as ``drop_and_grow``; fewer free positions than ``count``.
+
+    Examples:
+        >>> grow(torch.tensor([True, False, False]), 1, torch.tensor([9.0, 1.0, 2.0]))
+        tensor([ True, False,  True])
+    """
     _check(score, mask, "score")
     _check_count(count, int((~mask).sum()), "free positions")
     grown = mask.clone()
@@ -117,14 +153,19 @@ def grow(mask: Tensor, count: int, score: Tensor) -> Tensor:
 
 
 def share(total: int, merit: Mapping[str, float], room: Mapping[str, int]) -> dict[str, int]:
-    """``total`` new weights over the layers, in proportion to their merit.
+    """Distribute ``total`` new weights over the layers in proportion to their merit.
 
-    A layer without enough room is filled, and the others share the rest. Whole numbers by largest
-    remainder, so that they add up exactly.
+    A layer without enough room is filled, and the others share the rest. The numbers are integers
+    that add up exactly (the largest remainders are rounded up). If no layer has any merit, they
+    share in proportion to their room.
 
     Raises:
         ValueError: less room than ``total``, other layers in ``room``, a merit that is negative or
             not finite.
+
+    Examples:
+        >>> share(10, merit={"a": 3.0, "b": 1.0, "c": 1.0}, room={"a": 4, "b": 9, "c": 9})
+        {'a': 4, 'b': 3, 'c': 3}
     """
     if merit.keys() != room.keys() or any(not 0 <= m < math.inf for m in merit.values()):
         raise ValueError(f"merit must be finite and >= 0, for {sorted(room)}, got {dict(merit)}")
@@ -145,15 +186,17 @@ def share(total: int, merit: Mapping[str, float], room: Mapping[str, int]) -> di
 
 
 def static_step(state: State, fraction: float) -> Masks:
-    """The control: the mask stays as it is."""
+    """The control: the mask does not change."""
     return state.masks
 
 
 def set_step(state: State, fraction: float) -> Masks:
-    """Sparse evolutionary training: drop the smallest of each sign, grow as many at random.
+    """Sparse evolutionary training: drop the smallest weights of each sign, grow as many at random.
 
-    Source: Mocanu et al. 2018 (text read). There once an epoch, with a constant fraction ζ, and
-    without regrowth after the last epoch.
+    In the paper this happens once per epoch with a constant fraction ζ, and nothing grows after the
+    last epoch.
+
+    Source: Mocanu et al. 2018.
     """
     kept = {n: drop_each_sign(state.weights[n], m, fraction) for n, m in state.masks.items()}
     back = {n: int(m.sum() - kept[n].sum()) for n, m in state.masks.items()}
@@ -161,10 +204,11 @@ def set_step(state: State, fraction: float) -> Masks:
 
 
 def rigl_step(state: State, fraction: float) -> Masks:
-    """RigL: drop the smallest, grow where the loss's gradient is largest.
+    """RigL: drop the smallest weights, grow where the gradient of the loss is largest.
 
-    Source: Evci et al. 2020, algorithm 1 (text read); ``int(fraction * active)`` per layer, as in
-    the authors' code.
+    Every layer drops ``int(fraction * active)`` weights, as in the authors' code.
+
+    Source: Evci et al. 2020, algorithm 1.
 
     Raises:
         ValueError: a masked weight without a gradient.
@@ -181,14 +225,16 @@ def rigl_step(state: State, fraction: float) -> Masks:
 
 
 def snfs_step(state: State, fraction: float) -> Masks:
-    r"""Sparse momentum: drop the smallest, share what went by the layers' mean momentum, grow where
-    the momentum is largest.
+    r"""Sparse momentum: drop the smallest weights, and grow where the momentum is largest.
 
-    .. math:: \frac{\bar m_l}{\sum_k \bar m_k} \text{ goes to layer } l, \qquad
+    The layers share the dropped weights in proportion to their mean momentum:
+
+    .. math:: \frac{\bar m_l}{\sum_k \bar m_k} \text{ for layer } l, \qquad
               \bar m_l = \operatorname{mean}_{i \text{ active}} |m_{l,i}|
 
-    Source: Dettmers & Zettlemoyer 2019 (abstract and introduction read; details from the authors'
-    code, which besides spares layers that are nearly dense and fills none above 99 %).
+    The authors' code also spares layers that are nearly dense, and fills no layer above 99 %.
+
+    Source: Dettmers & Zettlemoyer 2019.
 
     Raises:
         ValueError: the optimizer keeps no momentum.
@@ -204,21 +250,23 @@ def snfs_step(state: State, fraction: float) -> Masks:
 
 
 def dsr(target: int, threshold: float = 1e-3) -> Method:
-    """Dynamic sparse reparameterization: a method with a memory, its threshold; one per network.
+    """Dynamic sparse reparameterization: a method with a threshold that it adapts; one per network.
 
-    All active weights below the threshold go, in whatever layer (the largest of a layer stays); then
-    ``adapt`` moves the threshold for the next time. As many grow at random, shared in proportion to
-    the weights that survived in each layer. What was just dropped returns only to a layer that has
-    no other place.
+    All active weights below the threshold are dropped, in every layer, but the largest weight of a
+    layer stays. Then ``adapt`` changes the threshold for the next time. As many weights grow at
+    random, shared in proportion to the number of weights that survived in each layer. A position
+    that was just dropped is used again only if its layer has no other free position.
 
-    Source: Mostafa & Wang 2019 (the authors' code read, not the paper's text).
+    Source: Mostafa & Wang 2019, from the authors' code.
 
     Args:
-        target: about how many weights should go each time. The fraction of ``rewire`` only says when.
-        threshold: the first one.
+        target: roughly how many weights to drop each time. The ``fraction`` of ``rewire`` only says
+            when.
+        threshold: the first threshold.
 
     Raises:
         ValueError: a target or threshold that is not positive.
+        TypeError: a target that is no integer.
     """
     check_counts(target=target)
     if not 0 < threshold < math.inf:
@@ -248,23 +296,40 @@ SNFS = Method(snfs_step, keeps_momentum=True)  # it grows a weight because of it
 
 
 def adapt(threshold: float, dropped: int, target: int) -> float:
-    """DSR's next threshold: half after more than 1.1 times the target went, double after less than
-    0.9 times (the authors' code)."""
+    """DSR's next threshold: half after too many weights were dropped, double after too few.
+
+    Too many means more than 1.1 times the target, and too few means less than 0.9 times the target.
+
+    Source: Mostafa & Wang 2019, from the authors' code.
+
+    Examples:
+        >>> [adapt(0.5, dropped, target=100) for dropped in (200, 100, 50)]
+        [0.25, 0.5, 1.0]
+    """
     if dropped > 1.1 * target:
         return threshold / 2
     return threshold * 2 if dropped < 0.9 * target else threshold
 
 
 def cosine(alpha: float, end: int, *, every: int = 100) -> Callable[[int], float]:
-    r"""Step -> fraction to drop at every ``every``-th step before step ``end``; 0, no move, elsewhere.
+    r"""A function from a step to the fraction to drop; it falls like a cosine.
 
     .. math:: f_{decay}(t; \alpha, T_{end}) =
               \frac{\alpha}{2} \left(1 + \cos \frac{t \pi}{T_{end}}\right)
 
-    Source: Evci et al. 2020, section 3, (2), read in the paper's text.
+    The fraction is 0, which means no move, at all steps but every ``every``-th one, and from step
+    ``end`` on.
+
+    Source: Evci et al. 2020, section 3, equation 2.
 
     Raises:
-        ValueError: ``alpha`` outside [0, 1], ``end`` or ``every`` below 1. TypeError: no number.
+        ValueError: ``alpha`` outside [0, 1], ``end`` or ``every`` below 1.
+        TypeError: an argument that is no number.
+
+    Examples:
+        >>> fraction = cosine(0.3, end=1000, every=100)
+        >>> [round(fraction(step), 3) for step in (100, 150, 500, 1000)]
+        [0.293, 0.0, 0.15, 0.0]
     """
     alpha = check_sparsity("alpha", alpha)
     check_counts(end=end, every=every)
@@ -285,29 +350,42 @@ def rewire(
     fraction: Callable[[int], float],
     seed: int = 0,
 ) -> Handle:
-    """Hold the masks while ``optimizer`` trains, and move them now and then.
+    r"""Hold the masks while ``optimizer`` trains, and move them from time to time.
 
-    As in RigL's algorithm 1 the move takes the place of the optimizer's step, for all members of a
-    stack alike, under ``step(closure)`` too (the closure runs once and gives the gradients). New
-    weights start at zero and without momentum, unless the method keeps it. A step that a
-    ``GradScaler`` skips is no move either.
+    A move replaces the optimizer's step, as in RigL's algorithm 1. All members of a stack move at
+    the same steps. With ``step(closure)`` the closure runs once and gives the gradients. New
+    weights start at zero and without momentum, unless the method keeps the momentum. If a
+    ``GradScaler`` skips a step, no move takes place.
+
+    Source: Evci et al. 2020, algorithm 1.
 
     Args:
-        optimizer: SGD, or another whose state has the parameters' shapes.
-        masks: parameter name -> (*shape), or (K, *shape) for a stack, on the model's device. Kept up
-            to date in place.
-        methods: a method, such as ``RIGL``; for a stack one per member.
-        fraction: number of the optimizer's step, from 1 on -> fraction to drop, such as ``cosine``.
-            Where it is 0, nothing moves.
-        seed: of the random growth; each member draws from a stream of its own.
+        optimizer: SGD, or another optimizer whose state has the shapes of the parameters.
+        masks: parameter name -> (\*shape), or (K, \*shape) for a stack, on the model's device. They
+            are updated in place.
+        methods: a method, such as ``RIGL``; for a stack one method per member.
+        fraction: number of the step, from 1 on -> fraction to drop, such as ``cosine``. Where it is
+            0, nothing moves.
+        seed: for the random growth. Each member has its own random numbers.
 
     Returns:
-        A handle; ``handle.remove()`` ends the moves and lets the weights go. To end the moves only,
-        hold ``masks`` (``masks.hold``) afterwards.
+        A handle. After ``handle.remove()`` the masks neither move nor hold. To end only the moves,
+        call ``masks.hold`` with ``masks`` afterwards.
 
     Raises:
-        ValueError, TypeError: as ``masks.hold``; not one method per network; a frozen weight, which
-            has no gradient; LBFGS, whose memory is not one of single weights.
+        ValueError: as ``masks.hold``; not one method per network; a frozen weight, which has no
+            gradient.
+        TypeError: as ``masks.hold``; LBFGS, whose state does not belong to single weights.
+
+    Examples:
+        >>> layer = nn.Linear(4, 1)
+        >>> masks = {"weight": torch.tensor([[True, True, False, False]])}
+        >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        >>> handle = rewire(optimizer, layer, masks, RIGL, fraction=cosine(1.0, end=10, every=1))
+        >>> layer(torch.tensor([[0.0, 0.0, 1.0, 1.0]])).sum().backward()
+        >>> optimizer.step()  # a move: the active weights have no gradient, the others have
+        >>> int(masks["weight"].sum())
+        2
     """
     methods = [methods] if isinstance(methods, Method) else list(methods)
     _check_rewire(optimizer, model, masks, methods)
@@ -352,16 +430,23 @@ def training_macs(sparse: float, dense: float, *, dense_gradients: float = 0.0) 
     .. math:: 3 f_S \text{ (static, SET, DSR)}, \qquad 2 f_S + f_D \text{ (SNFS)}, \qquad
               \frac{3 f_S \Delta T + 2 f_S + f_D}{\Delta T + 1} \text{ (RigL, on average)}
 
-    Forward, error and weight gradient cost :math:`f_S` each; where the gradient of all weights is
-    needed, the last costs :math:`f_D`.
+    The forward pass, the errors and the gradient of the weights cost :math:`f_S` each. If the
+    gradient of all weights is needed, it costs :math:`f_D`.
 
-    Source: Evci et al. 2020, appendix H, read in the paper's text.
+    Source: Evci et al. 2020, appendix H.
 
     Args:
         sparse, dense: multiply-accumulates of one forward pass of the sparse and of the dense
-            network, such as ``measure.macs`` with and without ``skip_zeros``.
-        dense_gradients: the part of all steps that need them: 0 for static, SET and DSR, 1 for SNFS,
-            1/(ΔT + 1) for RigL.
+            network, from ``measure.macs`` with and without ``skip_zeros``.
+        dense_gradients: the fraction of steps that need all gradients: 0 for static, SET and DSR, 1
+            for SNFS, 1/(ΔT + 1) for RigL.
+
+    Raises:
+        ValueError: ``sparse`` outside [0, dense], ``dense_gradients`` outside [0, 1].
+
+    Examples:
+        >>> training_macs(10, 100, dense_gradients=1)
+        120
     """
     if not 0 <= sparse <= dense or not 0 <= dense_gradients <= 1:
         raise ValueError(
@@ -374,7 +459,7 @@ def training_macs(sparse: float, dense: float, *, dense_gradients: float = 0.0) 
 def _check_rewire(
     optimizer: torch.optim.Optimizer, model: nn.Module, masks: Masks, methods: Sequence[Method]
 ) -> None:
-    """What ``masks.hold`` does not check."""
+    """Check what ``masks.hold`` does not check."""
     size = ensemble.size(model)
     if len(methods) != size or not all(isinstance(method, Method) for method in methods):
         raise ValueError(f"methods must hold a Method for each of {size} networks, got {methods!r}")
@@ -393,7 +478,7 @@ def _moved(
     methods: Sequence[tuple[Method, torch.Generator]],
     drops: float,
 ) -> Masks:
-    """The masks after a move; what has grown has lost the optimizer's memory of it."""
+    """The masks after a move; the optimizer's state of grown weights is cleared."""
     parameters = {n: model.get_parameter(n) for n in masks}
     momenta = {n: optimizer.state[p].get("momentum_buffer") for n, p in parameters.items()}
     whole = [
@@ -405,7 +490,8 @@ def _moved(
     of_members = [ensemble.by_member(model, tensors) for tensors in whole]
     new, fresh = [], []
     for k, (method, generator) in enumerate(methods):
-        state = State(*({n: x[k] for n, x in part.items()} for part in of_members), generator)
+        weights, kept, gradients, momenta = ({n: x[k] for n, x in p.items()} for p in of_members)
+        state = State(weights, kept, gradients, momenta, generator)
         new.append(method.step(state, drops))
         grown = {n: m & ~state.masks[n] for n, m in new[k].items()}
         if method.keeps_momentum:
@@ -417,7 +503,7 @@ def _moved(
 
 
 def _run_closure(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """A step's arguments after its closure, if any, has run: it is not run again in the step."""
+    """The step's arguments after its closure has run; the step does not run it again."""
     closure = args[1] if len(args) > 1 else kwargs.get("closure")
     if closure is None:
         return args, kwargs
@@ -429,19 +515,19 @@ def _run_closure(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 
 
 def _forget(optimizer: torch.optim.Optimizer, parameter: Tensor, fresh: Tensor) -> None:
-    """No momentum, or other state of a weight, where ``fresh`` is True."""
+    """Set momentum, and other state of a weight, to 0 where ``fresh`` is True."""
     for value in optimizer.state[parameter].values():
         if isinstance(value, Tensor) and value.shape == parameter.shape:
             value.masked_fill_(fresh, 0)
 
 
 def _part(fraction: float, mask: Tensor) -> int:
-    """So many of the active weights, rounded down."""
+    """A fraction of the active weights, rounded down."""
     return int(fraction * int(mask.sum()))
 
 
 def _random(mask: Tensor, generator: torch.Generator) -> Tensor:
-    """A score in [0, 1) per position; drawn on the CPU, so that a GPU sees the same numbers."""
+    """A score in [0, 1) per position, drawn on the CPU, so that a GPU uses the same numbers."""
     return torch.rand(mask.shape, generator=generator).to(mask.device)
 
 
