@@ -30,37 +30,32 @@ from course_lib.training import Plan
 
 
 class Arm(NamedTuple):
-    """One treatment of all seeds: the networks to start from, their masks, and how they train.
+    """One treatment of all seeds: the networks to start from, their masks, and how they train."""
 
-    ``networks`` has one network per seed, or is a function of the seed. ``masks`` has one set of
-    masks per network, or is a function of the network; None removes nothing. ``plan`` None means
-    the plan of the experiment.
-    """
-
+    #: One network per seed, or a function of the seed.
     networks: Sequence[nn.Module] | Callable[[int], nn.Module]
+    #: One set of masks per network, or a function of the network. None removes nothing.
     masks: Sequence[Masks] | Callable[[nn.Module], Masks] | None = None
+    #: None: the plan of the experiment.
     plan: Plan | None = None
 
 
 class Runs(NamedTuple):
-    """The results of an experiment, arm -> values.
+    """The results of an experiment, arm -> values."""
 
-    ``accuracy`` is in percent on the test images, one value per seed. ``networks`` holds the trained
-    networks, one per seed. ``loss`` is the mean training loss: per epoch, one value per seed.
-    """
-
+    #: In percent on the test images, one value per seed.
     accuracy: dict[Hashable, list[float]]
+    #: The trained networks, one per seed.
     networks: dict[Hashable, list[nn.Module]]
+    #: The mean training loss: per epoch, one value per seed.
     loss: dict[Hashable, list[list[float]]]
 
 
 class Choice(NamedTuple):
-    """The best setting, and the accuracies of all settings that decided it.
+    """The best setting, and the accuracies of all settings that decided it."""
 
-    ``accuracy`` is in percent on the images set aside: setting -> one value per seed.
-    """
-
-    setting: Hashable
+    setting: Hashable  #: the best one
+    #: Setting -> accuracy in percent on the images set aside, one value per seed.
     accuracy: dict[Hashable, list[float]]
 
 

@@ -231,9 +231,9 @@ def raw(tensor: Tensor) -> bytes:
 class Seconds(NamedTuple):
     """Seconds of one forward pass. Half of the measured turns lie between the two quartiles."""
 
-    median: float
-    q1: float
-    q3: float
+    median: float  #: over the turns
+    q1: float  #: first quartile
+    q3: float  #: third quartile
 
 
 def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> dict[str, Seconds]:

@@ -1,8 +1,8 @@
-"""One bit, or two: weights of ±1 or −1, 0, 1 with a scale, and networks of ±1 throughout.
+"""One or two bits per weight: weights of ±1 or of −1, 0, 1 with a scale, and networks of ±1.
 
-A product of ±1 vectors of length n is ``n - 2 * popcount(a XOR b)`` of their bit patterns: 64
-multiplications in one instruction. ``packed`` turns a trained binary network into one that computes
-like that, and gets the same numbers.
+The product of two ±1 vectors of length n is ``n - 2 * popcount(a XOR b)`` of their bit patterns, so
+one instruction does 64 multiplications. ``packed`` turns a trained binary network into one that
+computes this way and returns the same numbers.
 """
 
 from collections import OrderedDict
@@ -21,14 +21,22 @@ from course_lib.training import check_counts
 
 
 def sign(x: Tensor) -> Tensor:
-    r"""+1 where x >= 0, else −1; its gradient passes where |x| <= 1 and is zero elsewhere.
+    r"""The sign of each number, +1 or −1, with a straight-through gradient.
 
     .. math:: x^b = \begin{cases} +1 & x \ge 0 \\ -1 & \text{otherwise} \end{cases}, \qquad
               g_x = g_{x^b}\, \mathbf 1_{|x| \le 1}
 
-    What is not a number stays so, for training to notice.
+    NaN stays NaN, so that training notices it.
 
-    Source: Courbariaux et al. 2016, equations 1 and 4 (as two summaries of the paper give them).
+    Source: Courbariaux et al. 2016, equations 1 and 4.
+
+    Examples:
+        >>> x = torch.tensor([-2.0, -0.5, 0.0, 3.0], requires_grad=True)
+        >>> sign(x)
+        tensor([-1., -1.,  1.,  1.], grad_fn=...)
+        >>> sign(x).sum().backward()
+        >>> x.grad
+        tensor([0., 1., 1., 0.])
     """
     return straight_through(x, _plus_minus(x), x.abs() <= 1)
 
@@ -46,47 +54,56 @@ class Sign(nn.Module):
 
 
 def binarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Tensor]:
-    r"""The ±1 tensor and the scale that come closest to a weight.
+    r"""The tensor of ±1 and the scale that approximate a weight best.
 
     .. math:: \alpha^*, B^* = \arg\min_{\alpha, B} \lVert W - \alpha B \rVert^2, \qquad
               B^* = \mathrm{sign}(W), \quad \alpha^* = \tfrac{1}{n} \lVert W \rVert_{\ell_1}
 
-    For given B the best α is ⟨W, B⟩/n, which B = sign(W) makes largest.
+    For a given B, the best α is ⟨W, B⟩/n, and B = sign(W) makes that largest.
 
-    Source: Rastegari et al. 2016, section 3.1, equations 2, 4 and 6, there for each filter (read; and
-    the problem is solved by brute force in the tests).
+    Source: Rastegari et al. 2016, section 3.1, equations 2, 4 and 6, there for each filter.
 
     Args:
         weight: (out, …).
-        per_channel: a scale for each output channel, as in the paper, or one for the whole tensor.
+        per_channel: whether to use one scale per output channel, as in the paper, or one in all.
 
     Returns:
-        B of weight's shape, +1 where the weight is 0; α of shape (), or (out, 1, …).
+        B in the shape of the weight, +1 where the weight is 0; α of shape (), or (out, 1, …).
 
     Raises:
         TypeError: ``weight`` is not a floating-point tensor.
-        ValueError: an empty weight, or one that is not finite.
+        ValueError: a weight that is empty or not finite.
+
+    Examples:
+        >>> values, scale = binarize(torch.tensor([[1.0, -2.0], [0.0, 3.0]]))
+        >>> values.tolist(), scale.item()
+        ([[1.0, -1.0], [1.0, 1.0]], 1.5)
     """
     _check_weight(weight)
     return _plus_minus(weight), _mean(weight.abs(), per_channel).to(weight.dtype)
 
 
 def ternarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Tensor]:
-    r"""A tensor of −1, 0 and 1 and its scale, close to the closest to a weight.
+    r"""A tensor of −1, 0 and 1 and a scale that approximate a weight well.
 
     .. math:: W^t_i = \begin{cases} \mathrm{sign}(W_i) & |W_i| > \Delta \\ 0 & \text{otherwise}
               \end{cases}, \qquad \Delta \approx 0.7 \cdot \tfrac{1}{n} \sum_i |W_i|, \qquad
               \alpha = \tfrac{1}{|I_\Delta|} \sum_{i \in I_\Delta} |W_i|
 
-    with :math:`I_\Delta` the entries beyond the threshold. α is the best for its threshold; the
-    threshold is the authors' rule of thumb, between the best for uniform weights (0.67) and for
-    normal ones (0.77).
+    where :math:`I_\Delta` are the entries beyond the threshold Δ. The scale α is the best one for
+    its threshold. The threshold is the authors' rule of thumb; the best factor would be 0.67 for
+    uniformly distributed weights and 0.77 for normally distributed ones.
 
-    Source: Li et al. 2016, section 2.3, equations 3 to 6 (read in version 3, of 2022). The factor is
-    0.7 in implementations and in accounts of earlier versions; version 3 says 0.75.
+    Source: Li et al. 2016, section 2.3, equations 3 to 6. Version 3 of the paper, of 2022, has the
+    factor 0.75; implementations use 0.7.
 
     Args, Returns, Raises:
         as ``binarize``.
+
+    Examples:
+        >>> values, scale = ternarize(torch.tensor([[2.0, -2.5, 0.5, -0.5]]))
+        >>> values.tolist(), scale.item()
+        ([[1.0, -1.0, 0.0, -0.0]], 2.25)
     """
     _check_weight(weight)
     values, scale = _ternary(weight, per_channel)
@@ -102,7 +119,7 @@ def _ternary(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
 
 
 def _mean(x: Tensor, per_channel: bool) -> Tensor:
-    """Mean of all numbers, (), or of each output's, (out, 1, …); float32 for half precision."""
+    """Mean of all numbers, (), or of those of each output, (out, 1, …); float32 for half precision."""
     x = layers.at_least_float32(x)
     if not per_channel:
         return x.mean()
@@ -110,31 +127,43 @@ def _mean(x: Tensor, per_channel: bool) -> Tensor:
 
 
 def binary_weight(weight: Tensor) -> Tensor:
-    """α B for each output channel, to train with: ``parametrized.attach(model, binary_weight)``.
+    """α B for each output channel, for training: ``parametrized.attach(model, binary_weight)``.
 
-    The gradient passes to the weight unchanged, as in algorithm 1 of XNOR-Net and of TWN (both read;
-    XNOR-Net's section 3.1 multiplies it by 1/n + α 1[|W| <= 1], which its algorithm does not do).
+    The gradient passes to the weight unchanged.
+
+    Source: Rastegari et al. 2016, algorithm 1.
+
+    Examples:
+        >>> binary_weight(torch.tensor([[1.0, -2.0], [0.0, 3.0]]))
+        tensor([[ 1.5000, -1.5000],
+                [ 1.5000,  1.5000]])
     """
     values = _plus_minus(weight) * _mean(weight.abs(), True)
     return straight_through(weight, values.to(weight.dtype))
 
 
 def ternary_weight(weight: Tensor) -> Tensor:
-    """``ternarize`` for each output channel, to train with; the gradient passes unchanged."""
+    """α W^t of ``ternarize`` for each output channel, for training. The gradient passes unchanged."""
     values, scale = _ternary(weight, True)
     return straight_through(weight, (values * scale).to(weight.dtype))
 
 
 def bnn(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Sequential:
-    """A fully connected binarized neural network: batch norm, sign, ±1 weights, layer after layer,
-    and a last batch norm for the logits.
+    """A fully connected binarised neural network.
 
-    Weights and activations are ±1, the inputs included. Batch norm, float32, decides where an
-    activation turns. Train it with ``hold_in_range``. It has buffers: not for a ``ensemble.stack``.
+    Each layer is a batch norm, a sign, and a linear layer with weights of ±1; a last batch norm
+    makes the logits. All weights and activations are ±1, also the inputs. Batch norm, in float32,
+    sets the threshold of each activation. Train the network with ``hold_in_range``. It has buffers,
+    so ``ensemble.stack`` does not take it.
 
-    Source: Courbariaux et al. 2016, algorithm 1, with XNOR-Net's order within a block (batch norm
-    before the sign, section 3.2). The paper feeds 8-bit inputs to the first layer; here they are
-    binarised too, each at its own learnt threshold, so that every product is one of bits.
+    The paper gives 8-bit inputs to the first layer. Here they are binarised too, each at its own
+    learnt threshold, so that every product is one of bits.
+
+    Source: Courbariaux et al. 2016, algorithm 1; the order within a block (batch norm before the
+    sign) is that of Rastegari et al. 2016, section 3.2.
+
+    Args:
+        sizes: inputs, hidden units, outputs.
     """
     plain = models.mlp(sizes, seed=seed)  # its checks and its initial weights
     parts = OrderedDict[str, nn.Module](flatten=nn.Flatten())
@@ -149,12 +178,19 @@ def bnn(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Seque
 def hold_in_range(
     optimizer: torch.optim.Optimizer, model: nn.Module
 ) -> torch.utils.hooks.RemovableHandle:
-    """Keep the weights behind the signs within −1 … 1 after every step: beyond, no gradient would
-    bring them back (Courbariaux et al. 2016, algorithm 1: clip). ``remove()`` of the handle ends it.
+    """Clip the weights behind the signs to −1 … 1 after every step from now on.
+
+    Outside this range no gradient would bring them back. Weights that ``optimizer`` does not train
+    stay as they are.
+
+    Source: Courbariaux et al. 2016, algorithm 1.
+
+    Returns:
+        A handle; ``remove()`` ends it.
 
     Raises:
         ValueError: ``model`` has no weight that passes through ``sign``, or ``optimizer`` trains none
-            of them. Weights that it does not train stay as they are.
+            of them.
     """
     modules: list[tuple[str, Any]] = list(ensemble.template(model).named_modules())
     found = [
@@ -180,11 +216,17 @@ def hold_in_range(
 
 
 def pack(x: Tensor) -> Tensor:
-    """Signs as bits: (…, n) numbers -> (…, ⌈n/64⌉) int64 words, a set bit where x >= 0. The last
-    word is filled up with zeros. Computed on the CPU, returned on x's device.
+    """Write signs as bits: (…, n) numbers -> (…, ⌈n/64⌉) int64 words.
+
+    A bit is 1 where x >= 0. The last word is filled up with zeros. The CPU computes the words; they
+    are returned on the device of ``x``.
 
     Raises:
         ValueError: a single number, or NaN, which has no sign.
+
+    Examples:
+        >>> pack(torch.tensor([1.0, -1.0, 1.0, 1.0]))  # the first sign is the lowest bit
+        tensor([13])
     """
     if x.dim() == 0 or x.isnan().any():
         raise ValueError(f"x must be (…, n) without NaN, got shape {tuple(x.shape)}")
@@ -195,23 +237,28 @@ def pack(x: Tensor) -> Tensor:
 
 
 def packed_matmul(a: Tensor, b: Tensor, n: int) -> Tensor:
-    r"""Products of ±1 matrices from their bits.
+    r"""The product of two ±1 matrices from their bits.
 
     .. math:: a \cdot b = n - 2\, \mathrm{popcount}(a \oplus b)
 
-    Equal bits add 1, different ones subtract 1. (The papers count the equal ones by XNOR; filling
-    bits, alike in both, would be counted too.)
+    Equal bits add 1 and different bits subtract 1. The papers count equal bits by XNOR; that would
+    also count the bits that fill up the last word, which are equal in both.
 
     Args:
         a: (i, words), rows of length n from ``pack``.
         b: (words, k), columns of length n: ``pack(...).t()``, best contiguous.
 
     Returns:
-        (i, k) int32, on a's device; computed on the CPU.
+        (i, k) int32, computed on the CPU and returned on the device of ``a``.
 
     Raises:
-        TypeError: not words from ``pack``.
-        ValueError: shapes that do not belong to ``n``, or ``n`` no positive integer.
+        TypeError: words that are not int64.
+        ValueError: shapes that do not fit ``n``, or ``n`` that is not a positive integer.
+
+    Examples:
+        >>> a, b = torch.tensor([[1.0, -1.0, 1.0]]), torch.tensor([[1.0, 1.0, 1.0]])
+        >>> packed_matmul(pack(a), pack(b).t(), n=3)
+        tensor([[1]], dtype=torch.int32)
     """
     check_counts(n=n)
     words = -(-n // 64)
@@ -233,7 +280,7 @@ def packed_matmul(a: Tensor, b: Tensor, n: int) -> Tensor:
 
 
 class PackedLinear(nn.Module):
-    """Sign and ±1 linear layer in bits: (batch, in) numbers -> (batch, out) sums of ±1 products."""
+    """A sign and a ±1 linear layer in bits: (batch, in) numbers -> (batch, out) sums of products."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -251,8 +298,9 @@ class PackedLinear(nn.Module):
 
 
 def packed(model: nn.Sequential) -> nn.Sequential:
-    """A ``bnn`` for use: one bit per weight, products by XOR and bit count, the same outputs to the
-    last bit. Batch norm stays as it is. A copy, in evaluation mode.
+    """A copy of a ``bnn`` that stores one bit per weight and multiplies by XOR and bit count.
+
+    Its outputs are exactly the same. Batch norm stays as it is. The copy is in evaluation mode.
 
     Raises:
         TypeError: ``model`` is not an ``nn.Sequential`` of flatten, batch norm, and signs that are

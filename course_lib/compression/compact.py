@@ -1,8 +1,10 @@
-"""Design: layers that need fewer weights from the start, and what they cost by formula.
+"""Design: layers that need fewer weights from the start, and formulas for their costs.
 
-Two ideas that made networks small without compressing anything: global average pooling in place of
-large fully connected heads (Lin et al. 2014; Szegedy et al. 2015), and depthwise separable
-convolutions (Howard et al. 2017). Both change the architecture, so the new layers start untrained.
+Two ideas made networks small without compression. Global average pooling replaces large fully
+connected heads, and depthwise separable convolutions replace standard ones. Both change the
+architecture, so the new layers are untrained.
+
+Source: Lin et al. 2014; Szegedy et al. 2015; Howard et al. 2017.
 """
 
 from collections import OrderedDict
@@ -23,23 +25,32 @@ from course_lib.training import check_counts, evaluating
 def pooled_head(
     model: nn.Sequential, x: torch.Tensor, *, classes: int = 10, seed: int = 0
 ) -> nn.Sequential:
-    """A copy of a network in which one average per feature map and one linear layer stand for
-    everything from its ``nn.Flatten`` on.
+    """A copy of a network whose head is global average pooling and one linear layer.
 
-    Lin et al. average one map per class and have no linear layer at all; GoogLeNet averages and
-    "differs in that we use an extra linear layer" (Szegedy et al. 2015, section 5). This is
-    GoogLeNet's form. The copy's linear layer is untrained, its other weights are the model's.
+    They replace everything from the ``nn.Flatten`` of the network on. Lin et al. 2014 average one map
+    per class and need no linear layer; this is the form of GoogLeNet, which has one. The new linear
+    layer is untrained; all other weights are those of the model.
+
+    Source: Szegedy et al. 2015, section 5.
 
     Args:
         model: an ``nn.Sequential`` with an ``nn.Flatten`` after feature maps (b, C, h, w).
-        x: a batch for the model; its first example is run to see C.
-        classes: outputs of the linear layer. seed: of its weights.
+        x: a batch for the model; its first example is run to find C.
+        classes: the number of outputs of the linear layer.
+        seed: draws the weights of the linear layer.
 
     Raises:
-        TypeError: not an ``nn.Sequential``.
-        ValueError: no ``nn.Flatten``, or not behind feature maps; a layer before it that has one of
-            the new layers' names, ``pool`` and ``fc``; ``x`` is empty or does not fit; ``classes`` is
-            no positive integer.
+        TypeError: a model that is not an ``nn.Sequential``.
+        ValueError: no ``nn.Flatten``, or one that does not follow feature maps; a layer before it
+            with the name ``pool`` or ``fc``, which the new layers have; ``x`` is empty or does not
+            fit; ``classes`` is not a positive integer.
+
+    Examples:
+        >>> from course_lib import models
+        >>> model = models.small_cnn()
+        >>> small = pooled_head(model, torch.zeros(1, 1, 14, 14))
+        >>> count_parameters(model), count_parameters(small)
+        (7690, 5130)
     """
     check_counts(classes=classes)
     if not isinstance(model, nn.Sequential):
@@ -74,16 +85,22 @@ def pooled_head(
 
 
 def separable(conv: nn.Conv2d, *, seed: int = 0) -> nn.Sequential:
-    """The depthwise separable layer that does a convolution's job: a k×k filter per channel, then 1×1
-    across channels, with batch norm and a ReLU between them (Howard et al. 2017, section 3.1; their
-    second batch norm and ReLU are left to what follows the convolution). Untrained.
+    """An untrained depthwise separable layer that can replace a convolution.
 
-    Shapes:
-        as ``conv``: the depthwise layer takes its stride, padding and dilation. Device, precision and
-        mode are ``conv``'s too.
+    It has a k×k filter per channel, batch norm, a ReLU, and a 1×1 convolution across channels. The
+    second batch norm and ReLU of the paper are left to the layers after the convolution. Stride,
+    padding, dilation, device, dtype and mode are those of ``conv``.
+
+    Source: Howard et al. 2017, section 3.1.
 
     Raises:
-        TypeError, ValueError: not a two-dimensional convolution of one group whose shape is known.
+        TypeError: ``conv`` is not an ``nn.Conv2d``.
+        ValueError: ``conv`` has groups, or has no shape yet.
+
+    Examples:
+        >>> conv = nn.Conv2d(16, 32, 3, padding=1)
+        >>> count_parameters(conv), count_parameters(separable(conv))
+        (4640, 720)
     """
     if not isinstance(conv, nn.Conv2d):
         raise TypeError(f"conv must be an nn.Conv2d, got {type(conv).__name__}")
@@ -107,37 +124,74 @@ def separable(conv: nn.Conv2d, *, seed: int = 0) -> nn.Sequential:
 
 
 def standard_macs(k: int, m: int, n: int, f: int) -> int:
-    """Multiply–accumulates of a convolution: D_K² · M · N · D_F² (Howard et al. 2017, eq. 2), with
-    a k×k kernel, m input and n output channels and an f×f output. Its weights are those at f = 1.
+    r"""Multiply–accumulates of a convolution.
+
+    .. math:: D_K \cdot D_K \cdot M \cdot N \cdot D_F \cdot D_F
+
+    With f = 1 it is the number of weights.
+
+    Source: Howard et al. 2017, equation 2.
+
+    Args:
+        k: D_K, the side of the kernel.
+        m, n: M input and N output channels.
+        f: D_F, the side of the output.
 
     Raises:
-        ValueError: a number that is no positive integer.
+        ValueError: a number that is not a positive integer.
+
+    Examples:
+        >>> standard_macs(k=3, m=16, n=32, f=7), separable_macs(k=3, m=16, n=32, f=7)
+        (225792, 32144)
     """
     check_counts(k=k, m=m, n=n, f=f)
     return k * k * m * n * f * f
 
 
 def separable_macs(k: int, m: int, n: int, f: int) -> int:
-    """Multiply–accumulates of a depthwise separable convolution: D_K² · M · D_F² + M · N · D_F²
-    (Howard et al. 2017, eq. 5); 1/N + 1/D_K² of the standard one's.
+    r"""Multiply–accumulates of a depthwise separable convolution.
 
-    Raises:
-        ValueError: a number that is no positive integer.
+    .. math:: D_K \cdot D_K \cdot M \cdot D_F \cdot D_F + M \cdot N \cdot D_F \cdot D_F
+
+    These are 1/N + 1/D_K² of those of a standard convolution.
+
+    Source: Howard et al. 2017, equation 5.
+
+    Args, Raises:
+        as ``standard_macs``.
     """
     check_counts(k=k, m=m, n=n, f=f)
     return k * k * m * f * f + m * n * f * f
 
 
 def head_weights(channels: int, side: int, hidden: Sequence[int], classes: int) -> int:
-    """Weights of a fully connected head on ``channels`` maps of side×side, biases not counted.
-    Global average pooling is side 1 and no hidden layer: channels · classes."""
+    """The number of weights of a fully connected head on ``channels`` maps of side×side.
+
+    Biases are not counted. Global average pooling has side 1 and no hidden layer.
+
+    Examples:
+        >>> head_weights(512, 7, [4096, 4096], 1000)  # VGG-16
+        123633664
+        >>> head_weights(512, 1, [], 1000)  # with global average pooling
+        512000
+    """
     sizes = [channels * side * side, *hidden, classes]
     return sum(a * b for a, b in pairwise(sizes))
 
 
 def by_part(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[int, int]]:
-    """Where a network's costs lie: {"convolutions": (parameters, multiply–accumulates), "linear":
-    (…, …)}; batch norm's parameters count with the convolutions. ``x`` as for ``measure.macs``."""
+    """The costs of the convolutions and of the linear layers of a network.
+
+    The parameters of batch norm count with the convolutions. ``x`` is as in ``measure.macs``.
+
+    Returns:
+        "convolutions" and "linear" -> (parameters, multiply–accumulates).
+
+    Examples:
+        >>> from course_lib import models
+        >>> by_part(models.small_cnn(), torch.zeros(1, 1, 14, 14))
+        {'convolutions': (4800, 254016), 'linear': (2890, 2880)}
+    """
     layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
     linear = {id(p): p for layer in layers for p in layer.parameters()}  # a tied weight once
     n, products = sum(p.numel() for p in linear.values()), macs(model, x, kinds=nn.Linear)

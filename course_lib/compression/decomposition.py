@@ -1,12 +1,11 @@
-"""Low rank: one layer replaced by a chain of smaller ones whose product is close to it.
+r"""Low rank: one layer replaced by a chain of smaller layers whose product is close to it.
 
-Each function takes a trained layer and returns an ``nn.Sequential`` of ordinary layers: no mask, no
-special class, so that saving, training and timing go as for any network. The last of them carries
-the bias. ``replaced`` puts such chains into a copy of a model.
+Each function takes a trained layer and returns an ``nn.Sequential`` of ordinary layers, so saving,
+training and timing work as for any network. The last layer has the bias. ``replaced`` puts such
+chains into a copy of a model. A frozen layer becomes a frozen chain.
 
-Everything is computed in double precision on the CPU. Convolution kernels are laid out as torch keeps
-them, (T, S, h, w): output channels, input channels, height, width. A frozen layer becomes a frozen
-chain.
+The functions compute in double precision on the CPU. Convolution kernels have torch's layout,
+(T, S, h, w): output channels, input channels, height, width.
 """
 
 import copy
@@ -26,18 +25,30 @@ KINDS = ("svd", "tucker", "cp")
 
 
 def svd(layer: nn.Linear, rank: int) -> nn.Sequential:
-    """Two linear layers in place of one: the truncated singular value decomposition,
+    r"""Replace a linear layer by two, by the truncated singular value decomposition.
 
-        W ≈ U_r Σ_r V_rᵀ,  min over all matrices of rank r of ‖W − W_r‖² = Σ_{i>r} σ_i²
+    .. math:: W \approx U_r \Sigma_r V_r^\top, \qquad
+              \lVert W - U_r \Sigma_r V_r^\top \rVert^2 = \sum_{i > r} \sigma_i^2
 
-    (Eckart & Young 1936). √Σ goes to either side, so that both factors train at the same pace.
+    No other matrix of rank r has a smaller error. Both layers get √Σ, so that they train at the same
+    pace.
+
+    Source: Eckart & Young 1936.
 
     Shapes:
-        W (out, in) -> (r, in) without bias, then (out, r) with it: r · (in + out) weights.
+        A weight (out, in) becomes (r, in) without bias, then (out, r) with the bias. Together they
+        have r · (in + out) weights.
 
     Raises:
-        TypeError: not a linear layer.
-        ValueError: a weight that is empty or not finite, or a rank below 1 or above min(in, out).
+        TypeError: a layer that is not an ``nn.Linear``.
+        ValueError: a weight that is empty or not finite; a rank below 1 or above min(in, out).
+
+    Examples:
+        >>> layer = nn.Linear(100, 50)
+        >>> [tuple(part.weight.shape) for part in svd(layer, rank=10)]
+        [(10, 100), (50, 10)]
+        >>> torch.allclose(product(svd(layer, rank=50)), layer.weight, atol=1e-5)  # full rank
+        True
     """
     weight = _weight(layer, nn.Linear)
     _check_rank("rank", rank, min(weight.shape))
@@ -50,24 +61,31 @@ def svd(layer: nn.Linear, rank: int) -> nn.Sequential:
 
 
 def tucker(layer: nn.Conv2d, ranks: tuple[int, int]) -> nn.Sequential:
-    """Three convolutions in place of one: Tucker-2, which compresses the two channel modes and
-    leaves the small kernel whole (Kim et al. 2016),
+    r"""Replace a convolution by three, by Tucker-2.
 
-        K[t, s, i, j] ≈ Σ_{a,b} C[b, a, i, j] U[s, a] V[t, b]
+    Tucker-2 compresses the input and the output channels and keeps the small kernel whole:
 
-    a 1×1 convolution S -> a, the h×w core a -> b (it keeps stride, padding and dilation), and a 1×1
-    convolution b -> T. U and V are orthonormal, found by higher-order orthogonal iteration: each in
-    turn is set to the leading singular vectors of the kernel multiplied by the other. The form is the
-    paper's method as its abstract and citing works describe it; its equation numbers could not be
-    checked.
+    .. math:: K_{tsij} \approx \sum_{a, b} C_{baij}\, U_{sa}\, V_{tb}
+
+    The chain is a 1×1 convolution from S to a channels, the h×w core from a to b (with the stride,
+    padding and dilation of the layer), and a 1×1 convolution from b to T. U and V are orthonormal.
+    Higher-order orthogonal iteration finds them: in turn, each becomes the leading singular vectors
+    of the kernel multiplied by the other.
+
+    Source: Kim et al. 2016.
 
     Args:
-        ranks: (a, b), channels after the first and after the second convolution.
+        ranks: (a, b), the channels after the first and after the second convolution.
 
     Raises:
-        TypeError: not a two-dimensional convolution.
-        ValueError: a grouped convolution, a weight that is empty or not finite, a rank below 1, or
-            above S or T.
+        TypeError: a layer that is not an ``nn.Conv2d``.
+        ValueError: a grouped convolution; a weight that is empty or not finite; ranks below 1, or
+            above S and T.
+
+    Examples:
+        >>> conv = nn.Conv2d(16, 32, 3, padding=1)
+        >>> [tuple(part.weight.shape) for part in tucker(conv, ranks=(4, 8))]
+        [(4, 16, 1, 1), (8, 4, 3, 3), (32, 8, 1, 1)]
     """
     kernel = _kernel(layer).numpy()
     t, s, h, w = kernel.shape
@@ -102,25 +120,32 @@ def _leading(tensor: np.ndarray, rank: int) -> np.ndarray:
 
 
 def cp(layer: nn.Conv2d, rank: int, *, seed: int = 0, iterations: int = 100) -> nn.Sequential:
-    """Four convolutions in place of one: a sum of R rank-one kernels (Lebedev et al. 2015),
+    r"""Replace a convolution by four, by a sum of R kernels of rank one (CP).
 
-        K[t, s, i, j] ≈ Σ_r K_t[t, r] K_s[s, r] K_y[i, r] K_x[j, r]
+    .. math:: K_{tsij} \approx \sum_{r=1}^{R} K^t_{tr}\, K^s_{sr}\, K^y_{ir}\, K^x_{jr}
 
-    a 1×1 convolution S -> R, an h×1 and a 1×w convolution per channel, a 1×1 convolution R -> T.
-    The paper fits by non-linear least squares; here it is alternating least squares, started from the
-    singular vectors of each unfolding: with three factors fixed, the fourth is a linear problem.
-    Finding the best R terms is not a solved problem: unlike an SVD the result depends on the start,
-    and terms may grow while they cancel.
+    The chain is a 1×1 convolution from S to R channels, an h×1 and a 1×w convolution per channel, and
+    a 1×1 convolution from R to T. Alternating least squares fits the factors: with three of them
+    fixed, the fourth is a linear problem. It starts from the singular vectors of each unfolding. The
+    paper uses non-linear least squares. No method finds the best R terms for sure: unlike an SVD,
+    the result depends on the start, and terms may grow while they cancel each other.
+
+    Source: Lebedev et al. 2015.
 
     Args:
-        rank: R, the number of terms, at most T·S·h·w / max(T, S, h, w): so many write any kernel.
-        seed: for the part of the start that singular vectors do not fill.
-        iterations: sweeps over the four factors, at most.
+        rank: R, at most T·S·h·w / max(T, S, h, w); with that many terms any kernel is exact.
+        seed: draws the part of the start that the singular vectors do not fill.
+        iterations: the largest number of sweeps over the four factors.
 
     Raises:
-        TypeError: not a two-dimensional convolution.
-        ValueError: a grouped convolution, a weight that is empty or not finite, a rank out of range,
-            or a number of iterations below 1.
+        TypeError: a layer that is not an ``nn.Conv2d``.
+        ValueError: a grouped convolution; a weight that is empty or not finite; a rank out of range;
+            ``iterations`` below 1 or above 100,000.
+
+    Examples:
+        >>> conv = nn.Conv2d(16, 32, 3, padding=1)
+        >>> [tuple(part.weight.shape) for part in cp(conv, rank=8)]
+        [(8, 16, 1, 1), (8, 1, 3, 1), (8, 1, 1, 3), (32, 8, 1, 1)]
     """
     kernel = _kernel(layer).numpy()
     _check_rank("rank", rank, kernel.size // max(kernel.shape))
@@ -172,8 +197,9 @@ def _alternating(
 
 
 def product(chain: nn.Sequential) -> Tensor:
-    """The one weight that a chain of ``svd``, ``tucker`` or ``cp`` stands for, in the original's
-    shape: what the decomposition's error is measured on.
+    """The weight of the one layer that a chain of ``svd``, ``tucker`` or ``cp`` replaces.
+
+    It has the shape of the original weight; their difference is the error of the decomposition.
 
     Raises:
         ValueError: a chain of another length, of other layers, or of layers that do not fit.
@@ -202,18 +228,25 @@ def _product(w: list[Tensor]) -> Tensor:
 
 
 def replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
-    """A copy of the model with copies of other layers in place of those named.
+    """A copy of the model in which copies of other layers replace those named.
 
-    A layer that the model has under several names is replaced under all of them. One object given
-    for two names stays one in the copy.
+    A layer that the model has under several names is replaced under all of them. If one object
+    replaces two layers, the copy has one object for both.
 
     Args:
-        layers: name as in ``named_modules()`` -> what stands there now.
+        layers: name as in ``named_modules()`` -> the new layer.
 
     Raises:
-        TypeError: something that is no module.
-        ValueError: a name that the model does not have, one within another, or two names of the same
+        TypeError: something that is not an ``nn.Module``.
+        ValueError: a name that the model does not have, one name within another, or two names of one
             layer with different replacements; a weight that a forward hook computes.
+
+    Examples:
+        >>> from course_lib import models
+        >>> model = models.mlp((196, 100, 10))
+        >>> small = replaced(model, {"fc1": svd(model.get_submodule("fc1"), rank=20)})
+        >>> small(torch.zeros(5, 196)).shape
+        torch.Size([5, 10])
     """
     known = dict(model.named_modules(remove_duplicate=False))
     given: dict[int, nn.Module] = {}  # the layer that stands there -> its replacement
@@ -242,12 +275,15 @@ def replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
 
 
 def squared_singular_values(layer: nn.Linear | nn.Conv2d) -> list[Tensor]:
-    """Squared singular values, largest first: of a linear layer's weight, or of a kernel's two
-    unfoldings, input channels (S, T·h·w) before output channels (T, S·h·w).
+    """The squared singular values of a weight, largest first.
+
+    Returns:
+        One row for a linear layer. Two for a convolution, one per unfolding of its kernel: by input
+        channels, (S, T·h·w), then by output channels, (T, S·h·w).
 
     Raises:
-        TypeError: neither a linear layer nor a two-dimensional convolution.
-        ValueError: a grouped convolution, a weight that is empty or not finite.
+        TypeError: neither an ``nn.Linear`` nor an ``nn.Conv2d``.
+        ValueError: a grouped convolution; a weight that is empty or not finite.
     """
     if isinstance(layer, nn.Linear):
         return [torch.linalg.svdvals(_weight(layer, nn.Linear)) ** 2]
@@ -257,13 +293,22 @@ def squared_singular_values(layer: nn.Linear | nn.Conv2d) -> list[Tensor]:
 
 
 def rank_by_energy(layer: nn.Linear | nn.Conv2d, energy: float) -> int | tuple[int, int]:
-    """The smallest rank that keeps the fraction ``energy`` of Σσ²; for a convolution Tucker's pair,
-    each of its own unfolding. An SVD's squared relative error is then at most 1 − energy, Tucker's
-    at most twice that (one discarded part per mode; De Lathauwer et al. 2000, as others quote it).
-    A weight of zeros has rank 1 here.
+    """The smallest rank that keeps the fraction ``energy`` of the sum of squared singular values.
+
+    For a convolution it is the pair of ranks of ``tucker``, each from its own unfolding. The squared
+    relative error is then at most 1 − energy for ``svd``, and at most twice that for ``tucker``,
+    which drops a part of each of two modes. A weight of zeros gets rank 1.
+
+    Source: De Lathauwer et al. 2000, for the bound on Tucker's error.
 
     Raises:
         TypeError, ValueError: as ``squared_singular_values``; ``energy`` outside (0, 1].
+
+    Examples:
+        >>> layer = nn.Linear(3, 3)
+        >>> layer.weight.data = torch.diag(torch.tensor([3.0, 2.0, 1.0]))  # squares: 9, 4, 1
+        >>> rank_by_energy(layer, energy=0.9)
+        2
     """
     _check_fraction("energy", energy)
     found = []
@@ -276,15 +321,20 @@ def rank_by_energy(layer: nn.Linear | nn.Conv2d, energy: float) -> int | tuple[i
 def rank_by_budget(
     layer: nn.Linear | nn.Conv2d, fraction: float, kind: str
 ) -> int | tuple[int, int]:
-    """The largest rank whose weights are at most ``fraction`` of the layer's (biases not counted).
-    Tucker's two ranks keep the proportion of the channels that they stand for.
+    """The largest rank whose chain has at most ``fraction`` of the weights of the layer.
+
+    Biases are not counted. The two ranks of ``tucker`` have the proportion of S to T.
 
     Args:
         kind: "svd" for a linear layer, "tucker" or "cp" for a convolution.
 
     Raises:
         TypeError: a layer that this ``kind`` does not take.
-        ValueError: another ``kind``, ``fraction`` outside (0, 1], or a budget below rank one.
+        ValueError: another ``kind``; ``fraction`` outside (0, 1]; a budget too small for rank 1.
+
+    Examples:
+        >>> rank_by_budget(nn.Linear(100, 50), fraction=0.5, kind="svd")  # 16 · 150 <= 2500
+        16
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
@@ -306,8 +356,14 @@ def rank_by_budget(
 
 
 def count_weights(shape: Sequence[int], rank: Any, kind: str) -> int:
-    """Weights of the chain for a layer's weight of this shape: r (in + out) for an SVD,
-    S a + a b h w + b T for Tucker-2, R (S + h + w + T) for CP."""
+    """The number of weights of the chain for a layer whose weight has this shape.
+
+    It is r (in + out) for "svd", S a + a b h w + b T for "tucker", and R (S + h + w + T) for "cp".
+
+    Examples:
+        >>> count_weights((50, 100), 16, "svd")
+        2400
+    """
     if kind == "tucker":
         (a, b), (t, s, h, w) = rank, shape
         return s * a + a * b * h * w + b * t
@@ -320,8 +376,8 @@ def _in_proportion(r: int, shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _chain(layer: Any, layers: Sequence[Any], factors: list) -> nn.Sequential:
-    """The layers, made without numbers, with the factors as their weights: on the old layer's device,
-    in its dtype and mode, and frozen where it was."""
+    """The layers, made without numbers, with the factors as their weights. The chain has the device,
+    the dtype and the mode of the old layer, and is frozen where that was."""
     like = layer.weight
     chain = nn.Sequential(*layers).to(like.dtype).to_empty(device=like.device).train(layer.training)
     with torch.no_grad():
@@ -339,8 +395,8 @@ def _chain(layer: Any, layers: Sequence[Any], factors: list) -> nn.Sequential:
 
 
 def _geometry(layer: nn.Conv2d, side: int | None = None) -> dict[str, Any]:
-    """How a convolution is laid over its input; of one side only, for a kernel of length 1 along the
-    other."""
+    """Stride, padding and dilation of a convolution; with ``side``, for a kernel of length 1 along
+    the other side."""
     found: dict[str, Any] = {"padding": layer.padding, "padding_mode": layer.padding_mode}
     found |= {"stride": layer.stride, "dilation": layer.dilation}
     if side is None:

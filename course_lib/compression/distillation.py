@@ -1,7 +1,7 @@
-r"""Knowledge distillation: a small network (the student) learns from a large one's softened answers.
+r"""Knowledge distillation: a small network, the student, learns from the answers of a large one.
 
-A network's logits become probabilities by a softmax; divided by a temperature :math:`T > 1` first,
-they become softer, and show which wrong classes the network holds for more likely than others:
+A softmax turns logits into probabilities. Logits that are first divided by a temperature
+:math:`T > 1` give softer probabilities, which show how likely each wrong class is for the teacher:
 
 .. math:: q_i = \frac{\exp(z_i / T)}{\sum_j \exp(z_j / T)}
 
@@ -22,15 +22,20 @@ def soft_targets(logits: Tensor, temperature: float) -> Tensor:
     """Probabilities at a temperature, equation 1 above: (…, classes) -> (…, classes).
 
     Raises:
-        TypeError: ``logits`` is not a floating-point tensor, ``temperature`` not a number.
-        ValueError: ``logits`` is not finite, also divided by the temperature; ``temperature`` is not
-            a positive number.
+        TypeError: ``logits`` is not a floating-point tensor, or ``temperature`` not a number.
+        ValueError: ``logits`` is not finite before or after the division; ``temperature`` is not
+            positive and finite.
+
+    Examples:
+        >>> logits = torch.tensor([0.0, 4.0])
+        >>> soft_targets(logits, temperature=1.0), soft_targets(logits, temperature=4.0)
+        (tensor([0.0180, 0.9820]), tensor([0.2689, 0.7311]))
     """
     return _softened("logits", logits, temperature).softmax(-1).to(logits.dtype)
 
 
 def _softened(argument: str, logits: Tensor, temperature: float) -> Tensor:
-    """Logits over the temperature, in float32 at least, checked."""
+    """Logits divided by the temperature, in float32 or float64, checked."""
     _check_temperature(temperature)
     if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.dim() == 0:
         raise TypeError(f"{argument} must be a floating-point tensor (…, classes), got {logits!r}")
@@ -47,38 +52,48 @@ def loss(
     temperature: float,
     alpha: float,
 ) -> Tensor:
-    r"""What the student minimises: labels and soft targets, weighed, mean over the minibatch.
+    r"""The student's loss: a weighted sum for labels and soft targets, mean over the minibatch.
 
     .. math:: \alpha\,\mathrm{CE}\bigl(y,\ \mathrm{softmax}(z)\bigr) + (1 - \alpha)\,T^2\,
               \mathrm{KL}\bigl(\mathrm{softmax}(v/T)\,\big\|\,\mathrm{softmax}(z/T)\bigr)
 
-    with the student's logits :math:`z` and the teacher's :math:`v`. Both are softened in the second
-    term, and neither in the first. Without the factor :math:`T^2` that term's gradient would fall
-    like :math:`1/T^2`: it is :math:`\frac{1}{T}(q_i - p_i)` (equation 2), and for a high temperature
-    and centred logits :math:`\frac{1}{N T^2}(z_i - v_i)` with :math:`N` classes (equation 4).
+    Here :math:`z` are the logits of the student and :math:`v` those of the teacher. The temperature
+    softens both in the second term, and none in the first. The gradient of the second term without
+    :math:`T^2` is :math:`\frac{1}{T}(q_i - p_i)` (equation 2). For a high temperature and centred
+    logits of :math:`N` classes it is :math:`\frac{1}{N T^2}(z_i - v_i)` (equation 4), so the factor
+    :math:`T^2` keeps its size the same at all temperatures.
 
-    Source: Hinton, Vinyals & Dean 2015, section 2, checked against transcripts of its text. They
-    write the second term as a cross-entropy, which differs from KL by the entropy of the soft
-    targets: a constant, with the same gradient. They say only "weighted average", with much less
-    weight on the labels; that the weights add up to 1, and the letter α, are those of the course.
+    The paper writes the second term as a cross-entropy. This differs from KL by the entropy of the
+    soft targets, a constant, and has the same gradient. The paper gives no weights; here the two add
+    up to 1.
+
+    Source: Hinton, Vinyals & Dean 2015, section 2.
 
     Args:
         student_logits: (B, C), or (K, B, C) for a stack.
-        teacher_logits: (B, C), or (K, B, C) for a teacher each. No gradient flows into it.
-        labels: (B,) classes; None if there are none, which needs ``alpha=0``.
+        teacher_logits: (B, C), or (K, B, C) with one teacher per student. They get no gradient.
+        labels: (B,) classes. None, with ``alpha=0``, if there are no labels.
         temperature: T > 0.
-        alpha: weight of the labels, from 0 (soft targets only) to 1 (cross-entropy only).
+        alpha: weight of the labels, from 0 (only soft targets) to 1 (only labels).
 
     Returns:
-        (), or (K,) for a stack, in the student's precision. NaN where a student's logits are: one
-        member of a stack that diverges does not stop the others.
+        (), or (K,) for a stack, in the student's dtype. It is NaN where a student's logits are, so
+        one member of a stack that diverges does not stop the others.
 
     Raises:
-        TypeError: logits that are no floating-point tensors, labels that are no integers, a
-            temperature or weight that is no number.
-        ValueError: a temperature or weight out of range, teacher's logits that are not finite, an
-            empty minibatch, shapes that do not belong together, labels that are no classes, or none
-            although ``alpha`` gives them weight.
+        TypeError: logits that are not floating-point tensors, labels that are not int64, or a
+            temperature or weight that is not a number.
+        ValueError: a temperature or weight out of range; teacher's logits that are not finite; an
+            empty minibatch; shapes that do not fit; labels outside the classes; no labels although
+            ``alpha`` is above 0.
+
+    Examples:
+        >>> student, teacher = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 4.0]])
+        >>> labels = torch.tensor([1])
+        >>> round(loss(student, teacher, labels, temperature=2.0, alpha=0.5).item(), 3)
+        0.493
+        >>> loss(teacher, teacher, None, temperature=2.0, alpha=0.0)
+        tensor(0.)
     """
     _check(student_logits, teacher_logits, labels, alpha)
     log_p = _softened("teacher_logits", teacher_logits.detach(), temperature).log_softmax(-1)
@@ -93,15 +108,21 @@ def loss(
 
 @torch.no_grad()
 def answers(teacher: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
-    """The teacher's logits for all images, in evaluation mode: (n, …) -> (n, C), or (K, n, C) for
-    a stack. Ask once, before the student's training; they do not change in the course of it.
+    """The teacher's logits for all images: (n, …) -> (n, C), or (K, n, C) for a stack.
 
-    The mean of a stack's logits, ``answers(stack, x).mean(0)``, makes an ensemble the teacher: its
-    soft targets are the members' geometric mean, normalised.
+    The teacher runs in evaluation mode. Call this once before you train the student, because the
+    answers do not change. To make an ensemble the teacher, take the mean of a stack's logits,
+    ``answers(stack, x).mean(0)``: its soft targets are the normalised geometric mean of the members'.
 
     Raises:
         TypeError: ``x`` is not a tensor.
-        ValueError: ``x`` is empty, not finite or does not fit the teacher, or a batch size below 1.
+        ValueError: ``x`` is empty, not finite or does not fit the teacher; ``batch_size`` is not a
+            positive integer.
+
+    Examples:
+        >>> from course_lib import models
+        >>> answers(models.mlp((4, 3, 2)), torch.zeros(5, 4)).shape
+        torch.Size([5, 2])
     """
     check_counts(batch_size=batch_size)
     if not isinstance(x, Tensor):

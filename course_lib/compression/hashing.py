@@ -1,4 +1,4 @@
-"""HashedNets: many weights share few numbers, and a hash function says which; no indices are stored.
+"""HashedNets: many weights share few numbers. A hash function says which, so no index is stored.
 
 Source: Chen et al. 2015, "Compressing neural networks with the hashing trick".
 """
@@ -17,13 +17,19 @@ _LOW = 0xFFFFFFFF  # the low 32 bits
 
 
 def mix(x: Tensor) -> Tensor:
-    """Scramble 32-bit numbers, one to one: the last step of MurmurHash3 (Appleby, public domain).
+    """Scramble 32-bit numbers: different numbers give different results.
+
+    Source: the last step of MurmurHash3 (Appleby, public domain).
 
     Args:
-        x: int64 numbers from 0 to 2^32 − 1. Products wrap at 64 bits; their low half is what counts.
+        x: int64 numbers from 0 to 2^32 − 1. Products wrap at 64 bits; only their low half is used.
 
     Raises:
         TypeError: numbers of another type.
+
+    Examples:
+        >>> mix(torch.tensor([1, 2, 3]))
+        tensor([1364076727,  821347078, 2247144487])
     """
     if not isinstance(x, Tensor) or x.dtype != torch.int64:
         raise TypeError(f"x must be an int64 tensor, got {getattr(x, 'dtype', type(x).__name__)}")
@@ -37,13 +43,19 @@ def mix(x: Tensor) -> Tensor:
 def buckets(count: int, stored: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Which of ``stored`` numbers each of ``count`` weights takes, and with which sign.
 
+    Both follow from the position of the weight and the seed: they are the same on every machine.
+
     Returns:
-        (count,) int64 from 0 to ``stored`` − 1 and (count,) ±1 float32. Computed from the weights'
-        positions and the seed, the same each time and on each machine.
+        (count,) int64 from 0 to ``stored`` − 1, and (count,) float32 of ±1.
 
     Raises:
         ValueError: ``count`` or ``stored`` is not a positive integer.
         TypeError: ``seed`` is not an integer.
+
+    Examples:
+        >>> bucket, signs = buckets(1000, stored=10)
+        >>> bucket.unique().tolist(), signs.unique().tolist()
+        ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [-1.0, 1.0])
     """
     check_counts(count=count, stored=stored)
     if isinstance(seed, bool) or not isinstance(seed, int):
@@ -55,17 +67,18 @@ def buckets(count: int, stored: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 class Hashed(nn.Module):
-    r"""A parametrisation: a few numbers become a whole weight.
+    r"""A parametrisation that makes a whole weight of a few numbers.
 
     .. math:: V_{ij} = \xi(i, j)\; w_{h(i, j)}, \qquad
               \frac{\partial L}{\partial w_k} = \sum_{i, j:\, h(i, j) = k}
               \xi(i, j)\, \frac{\partial L}{\partial V_{ij}}
 
-    h hashes a weight's position to one of K numbers, ξ to a sign, which makes the errors of sharing
-    cancel on average. The second formula is autograd's.
+    The hash h maps the position of a weight to one of K numbers. The hash ξ maps it to a sign, so
+    that the errors of sharing cancel on average. Autograd computes the second formula.
 
-    Source: Chen et al. 2015, section 4 (as others quote it: the paper's body could not be read). The
-    authors hash with xxHash, and the biases with the weights; here biases stay as they are.
+    The authors hash with xxHash, and also hash the biases; here biases stay as they are.
+
+    Source: Chen et al. 2015, section 4.
     """
 
     def __init__(self, shape: Sequence[int], stored: int, *, seed: int = 0) -> None:
@@ -79,7 +92,7 @@ class Hashed(nn.Module):
         return (gathered * signs).view(self.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """The stored numbers whose weight comes closest: the mean of each bucket, signs undone."""
+        """The stored numbers that approximate a weight best: the mean of each bucket, signs undone."""
         bucket, signs = self._where(weight)
         signed = layers.at_least_float32(weight.flatten() * signs)
         empty = signed.new_zeros(self.stored)
@@ -92,19 +105,25 @@ class Hashed(nn.Module):
 
 
 def hashed(model: nn.Module, fraction: float, *, seed: int = 0) -> nn.Module:
-    """A copy in which each linear and convolution layer stores a ``fraction`` of its weights, at least
-    one, and computes with as many as before. For a new network, to be trained like any other.
+    """A copy whose linear and convolution layers store only a ``fraction`` of their weights.
 
-    The stored numbers start as that many of the layer's initial weights, so that the weights keep
-    their variance. Biases stay as they are. ``parametrized.folded`` writes the weights out in full.
+    Each layer computes with as many weights as before. Use it on a new network and train it like any
+    other. The stored numbers start as the first of the layer's initial weights, so the weights keep
+    their variance. Biases stay as they are. ``parametrized.folded`` writes out all weights.
 
     Args:
-        fraction: of the weights that is stored, such as 1/8: ``max(1, round(fraction * n))`` per layer.
-        seed: which weights share. (The members of an ``ensemble.stack`` all use the first's.)
+        fraction: fraction of the weights that is stored, such as 1/8. A layer of n weights stores
+            ``max(1, round(fraction * n))`` numbers.
+        seed: which weights share. All members of an ``ensemble.stack`` share as the first one does.
 
     Raises:
         ValueError: a fraction outside (0, 1]; no such layer, or one whose weight is not plain, not
             finite or empty.
+
+    Examples:
+        >>> small = hashed(nn.Linear(100, 10), fraction=1 / 8)
+        >>> small.weight.shape, len(small.parametrizations.weight.original)
+        (torch.Size([10, 100]), 125)
     """
     if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction <= 1:
         raise ValueError(f"fraction must be a number in (0, 1], got {fraction!r}")

@@ -1,10 +1,11 @@
 """Fewer bits per number: the affine grid, how wide to make it, and training on it.
 
 A real number r is stored as an integer q on a grid of 2^b points, ``r ≈ (q - zero_point) * scale``.
-Signed grids hold −2^(b−1) … 2^(b−1) − 1, unsigned ones 0 … 2^b − 1. Everything here *simulates* the
-grid in floating point, as training needs it; ``integer_matmul`` shows that a chip with integers gets
-the same. Models that come out are ordinary models. Numbers in half precision are rounded in float32,
-for in half precision the reciprocal of a small scale is infinite.
+Signed grids hold the integers from −2^(b−1) to 2^(b−1) − 1, unsigned grids those from 0 to 2^b − 1.
+The functions *simulate* the grid in floating point, because training needs it; ``integer_matmul``
+shows that integer arithmetic gives the same products. They return ordinary models. Half-precision
+numbers are rounded in float32, because the reciprocal of a small scale is infinite in half
+precision.
 
 Source: Jacob et al. 2018; Krishnamoorthi 2018.
 """
@@ -31,6 +32,10 @@ def levels(bits: int, *, signed: bool = True) -> tuple[int, int]:
 
     Raises:
         ValueError: ``bits`` is not an integer from 1 to 16.
+
+    Examples:
+        >>> levels(8), levels(8, signed=False)
+        ((-128, 127), (0, 255))
     """
     if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
         raise ValueError(f"bits must be an integer from 1 to 16, got {bits!r}")
@@ -45,31 +50,40 @@ def fake_quantize(
     *,
     signed: bool = True,
 ) -> Tensor:
-    r"""Round to the grid and come back, with a straight-through gradient.
+    r"""Round real numbers to the grid, with a straight-through gradient.
 
     .. math:: q = \mathrm{clamp}\!\left(\left\lfloor \tfrac{r}{S} \right\rceil + Z,\; q_{min},\;
               q_{max}\right), \qquad \hat r = S\,(q - Z)
 
-    Ties go to the even neighbour. The derivative of rounding is zero almost everywhere; in its
-    place the gradient passes unchanged where q was not clamped, and is zero where it was. No
-    gradient reaches the scale. In float32, float16 and bfloat16 equal to torch's
-    ``fake_quantize_per_tensor_affine`` and ``_per_channel_affine`` to the last bit, gradients
-    included; in float64 the scale is float64 too, where torch's is float32.
+    A number halfway between two points goes to the even one. The derivative of rounding is zero
+    almost everywhere, so the gradient is replaced: it passes unchanged where q was not clamped, and
+    is zero where q was clamped. No gradient reaches the scale.
 
-    Source: Jacob et al. 2018, equation 1 (r = S(q − Z)), and Krishnamoorthi 2018, section 2.4, for
-    the gradient, which there passes within the range (here also the half step beyond it that rounds
-    to an end point); both read. "Straight-through" is Bengio et al. 2013, as others quote it.
+    The result and its gradients equal those of torch's ``fake_quantize_per_tensor_affine`` and
+    ``_per_channel_affine`` exactly, except in float64: the scale is float64 here and float32 there.
+
+    Source: Jacob et al. 2018, equation 1 (r = S(q − Z)); Krishnamoorthi 2018, section 2.4, for the
+    gradient; Bengio et al. 2013 for the name "straight-through". In Krishnamoorthi's paper the
+    gradient passes within the range; here it also passes in the half step beyond an end point.
 
     Args:
         x: (…) real numbers.
-        scale: S > 0, a number or a tensor that broadcasts against ``x``: (out, 1) for a scale per row.
-        zero_point: Z, the integer that stands for 0; within the grid.
+        scale: S > 0, a number or a tensor that broadcasts against ``x``: (out, 1) for one per row.
+        zero_point: Z, the integer that represents 0; within the grid.
         bits, signed: the grid, as in ``levels``.
 
     Raises:
-        ValueError: numbers that are not finite, a scale that is not positive, a zero point outside
-            the grid or not whole, shapes that do not broadcast to ``x``, or bits outside 1 to 16.
+        ValueError: numbers that are not finite; a scale that is not positive; a zero point outside
+            the grid or not an integer; shapes that do not broadcast to ``x``; bits outside 1 to 16.
         TypeError: ``x`` is not a floating-point tensor.
+
+    Examples:
+        >>> x = torch.tensor([-9.0, -0.3, 0.25, 0.8], requires_grad=True)
+        >>> fake_quantize(x, scale=0.5, zero_point=0, bits=3)  # from -4 to 3 times 0.5
+        tensor([-2.0000, -0.5000,  0.0000,  1.0000], grad_fn=...)
+        >>> fake_quantize(x, scale=0.5, zero_point=0, bits=3).sum().backward()
+        >>> x.grad
+        tensor([0., 1., 1., 1.])
     """
     scale, zero_point = _check_grid(x, scale, zero_point, bits, signed)
     return _fake(x, scale, zero_point, levels(bits, signed=signed))
@@ -83,13 +97,26 @@ def quantize(
     *,
     signed: bool = True,
 ) -> Tensor:
-    """The integers q of ``fake_quantize`` as int32, x's shape. Raises as it does."""
+    """The integers q of ``fake_quantize``, int32, in the shape of ``x``.
+
+    Args, Raises:
+        as ``fake_quantize``.
+
+    Examples:
+        >>> quantize(torch.tensor([-9.0, -0.3, 0.25, 0.8]), scale=0.5, zero_point=0, bits=3)
+        tensor([-4, -1,  0,  2], dtype=torch.int32)
+    """
     scale, zero_point = _check_grid(x, scale, zero_point, bits, signed)
     return _nearest(x, scale, zero_point).clamp(*levels(bits, signed=signed)).to(torch.int32)
 
 
 def dequantize(q: Tensor, scale: Tensor | float, zero_point: Tensor | int) -> Tensor:
-    """The real numbers S (q − Z) that integers q, of any integer type, stand for."""
+    """The real numbers S (q − Z) that the integers q represent. Any integer type will do.
+
+    Examples:
+        >>> dequantize(torch.tensor([-4, -1, 0, 2]), scale=0.5, zero_point=0)
+        tensor([-2.0000, -0.5000,  0.0000,  1.0000])
+    """
     q = q if q.is_floating_point() else q.to(torch.int32)  # uint8 would wrap below zero
     return (q - zero_point) * scale
 
@@ -110,15 +137,20 @@ def symmetric(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
     .. math:: S = \max(|low|, |high|) / (2^{b-1} - 1), \qquad Z = 0
 
-    The lowest point −2^(b−1) is used only by numbers outside the range. At 2 bits that leaves
-    −S, 0 and S. A range of zero gets a scale all the same: any grid holds 0.
+    Only numbers outside the range use the lowest point, −2^(b−1). At 2 bits, the points inside the
+    range are −S, 0 and S. A range of zero gets a small scale, because every grid holds 0.
 
-    Source: Krishnamoorthi 2018, section 2.2 and equation 10 (read; Z = 0 and the grid, no formula
-    for S); equal to torch's ``MinMaxObserver`` with ``quant_min`` −(2^(b−1) − 1), except that
-    torch allows no scale below 1.2e-7.
+    The result equals that of torch's ``MinMaxObserver`` with ``quant_min`` −(2^(b−1) − 1), except
+    that torch allows no scale below 1.2e-7.
+
+    Source: Krishnamoorthi 2018, section 2.2 and equation 10, for the grid and Z = 0.
 
     Raises:
         ValueError: bits outside 2 to 16.
+
+    Examples:
+        >>> symmetric(torch.tensor(-3.5), torch.tensor(2.0), bits=4)
+        (tensor(0.5000), tensor(0.))
     """
     top = _top(bits)
     scale = layers.at_least_float32(torch.maximum(-low, high)).clamp(min=0) / top
@@ -130,11 +162,18 @@ def affine(low: Tensor, high: Tensor, bits: int, *, signed: bool = False) -> tup
 
     .. math:: S = \frac{high - low}{2^b - 1}, \qquad Z = q_{min} - \lfloor low / S \rceil
 
-    after the range has been widened to hold 0, which is then a grid point: padding and ReLU make
-    many zeros, and they should cost no error.
+    The range is first widened to contain 0, so that 0 is a grid point: padding and ReLU make many
+    zeros, and these get no rounding error. The result equals that of torch's ``MinMaxObserver``,
+    with the exception named at ``symmetric``.
 
-    Source: Jacob et al. 2018, equations 12 and 13; widening the range is Krishnamoorthi 2018,
-    section 2.1 (both read). Equal to torch's ``MinMaxObserver``, except as said at ``symmetric``.
+    Source: Jacob et al. 2018, equations 12 and 13; Krishnamoorthi 2018, section 2.1, for widening.
+
+    Raises:
+        ValueError: bits outside 1 to 16.
+
+    Examples:
+        >>> affine(torch.tensor(0.5), torch.tensor(7.5), bits=4)
+        (tensor(0.5000), tensor(0.))
     """
     bottom, top = levels(bits, signed=signed)
     low = layers.at_least_float32(low).clamp(max=0)
@@ -148,18 +187,31 @@ def _positive(scale: Tensor) -> Tensor:
 
 
 def min_max(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row's range from its smallest to its largest number: nothing clipped, wide steps."""
+    """The range of each row from its smallest to its largest number.
+
+    It clips nothing, and its steps are wide.
+
+    Examples:
+        >>> min_max(torch.tensor([[1.0, 3.0, 2.0], [0.0, -1.0, 4.0]]))
+        (tensor([ 1., -1.]), tensor([3., 4.]))
+    """
     rows = _rows(rows)
     return rows.amin(1), rows.amax(1)
 
 
 def percentile(fraction: float) -> Range:
-    """Each row's central ``fraction`` of numbers, such as 0.999; the tails are clipped.
+    """Make a function that gives the range of each row's central ``fraction`` of numbers.
 
-    Between two numbers it interpolates, as ``torch.quantile`` does, which stops at 16 million.
+    A fraction is, for example, 0.999; it clips the tails. The function interpolates between two
+    numbers as ``torch.quantile`` does, but takes more than 16 million numbers.
 
     Raises:
         ValueError: a fraction outside (0, 1].
+
+    Examples:
+        >>> low, high = percentile(0.5)(torch.arange(9.0).view(1, 9))
+        >>> low.item(), high.item()
+        (2.0, 6.0)
     """
     if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction <= 1:
         raise ValueError(f"fraction must be a number in (0, 1], got {fraction!r}")
@@ -182,16 +234,25 @@ def _quantile(ordered: Tensor, q: float) -> Tensor:
 def mse(
     bits: int, grid: Callable[[Tensor, Tensor, int], tuple] = symmetric, *, candidates: int = 100
 ) -> Range:
-    """Each row's range, shrunk by the one of the factors 1/candidates … 1 with the smallest squared
-    error: clipping a few numbers pays if all others get finer steps.
+    """Make a function that shrinks each row's range to the size with the smallest squared error.
+
+    It tries the factors 1/candidates, 2/candidates, …, 1. Clipping a few numbers pays if all others
+    get finer steps.
 
     Args:
-        bits: of the grid that will be used.
+        bits: bits of the grid that will be used.
         grid: ``symmetric`` or ``affine``.
-        candidates: how many factors are tried.
+        candidates: how many factors it tries.
 
     Raises:
-        ValueError: bits that the grid does not have, another grid, or no candidates.
+        ValueError: bits that the grid does not have; another ``grid``; ``candidates`` that is not a
+            positive integer.
+
+    Examples:
+        >>> rows = torch.tensor([[1.0] * 50 + [-1.0] * 50 + [4.0]])  # one outlier
+        >>> low, high = mse(3)(rows)
+        >>> bool(high < 4)
+        True
     """
     if grid not in (symmetric, affine):
         raise ValueError(f"grid must be symmetric or affine, got {grid!r}")
@@ -221,18 +282,23 @@ def _rows(rows: Tensor) -> Tensor:
 def weight_grid(
     weight: Tensor, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> tuple[Tensor, Tensor]:
-    """Scale and zero point of a weight (out, …), shaped to broadcast against it; float32 for a
-    weight in half precision.
+    """Scale and zero point of a weight (out, …), in a shape that broadcasts against it.
 
-    A transposed convolution keeps its outputs on another axis: ``layers.outputs_first`` moves them.
+    Both are float32 for a weight in half precision. The weight of a transposed convolution has its
+    outputs on another axis; ``layers.outputs_first`` moves them.
 
     Args:
-        per_channel: a scale for each output channel, or one for the whole tensor.
-        observe: ``min_max``, ``percentile(fraction)`` or ``mse(bits)``.
+        per_channel: whether to use one scale per output channel or one for the whole tensor.
+        observe: the range: ``min_max``, ``percentile(fraction)`` or ``mse(bits)``.
 
     Raises:
         TypeError: ``weight`` is not a floating-point tensor.
-        ValueError: an empty weight, one that is not finite, or bits outside 2 to 16.
+        ValueError: a weight that is empty or not finite, or bits outside 2 to 16.
+
+    Examples:
+        >>> weight_grid(torch.tensor([[7.0, 1.0], [0.0, -3.5]]), bits=4)[0]
+        tensor([[1.0000],
+                [0.5000]])
     """
     _check_weight(weight)
     return _weight_grid(weight, bits, per_channel, observe)
@@ -241,10 +307,15 @@ def weight_grid(
 def on_grid(
     weight: Tensor, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> Tensor:
-    """A weight (out, …) rounded to its own grid, with a straight-through gradient.
+    """Round a weight (out, …) to its own grid, with a straight-through gradient.
 
     Args, Raises:
         as ``weight_grid``.
+
+    Examples:
+        >>> on_grid(torch.tensor([[7.0, 1.2], [0.1, -3.5]]), bits=4)
+        tensor([[ 7.0000,  1.0000],
+                [ 0.0000, -3.5000]])
     """
     _check_weight(weight)
     return _on_grid(weight, bits, per_channel, observe)
@@ -267,11 +338,21 @@ def _on_grid(weight: Tensor, bits: int, per_channel: bool, observe: Range) -> Te
 def ptq(
     model: nn.Module, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> nn.Module:
-    """Post-training quantisation (PTQ): a copy whose weights are rounded to their grids, without
-    any training. Weights of linear and convolution layers; biases stay as they are.
+    """Post-training quantisation (PTQ): a copy with its weights rounded to their grids, untrained.
+
+    It rounds the weights of linear and convolution layers. Biases stay as they are.
+
+    Args:
+        per_channel, observe: as in ``weight_grid``.
 
     Raises:
         ValueError: as ``qat``.
+
+    Examples:
+        >>> layer = nn.Linear(4, 3)
+        >>> values = ptq(layer, bits=2, per_channel=False).weight.unique()
+        >>> len(values) <= 3  # -S, 0 and S
+        True
     """
     return folded(qat(model, bits, per_channel=per_channel, observe=observe))
 
@@ -279,13 +360,23 @@ def ptq(
 def qat(
     model: nn.Module, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> nn.Module:
-    """Quantisation-aware training (QAT): a copy to be trained like any network, alone or in a stack.
+    """Quantisation-aware training (QAT): a copy that you train like any network, alone or in a stack.
 
-    Its layers compute with weights on the grid; the gradient at the rounded weights moves the
-    full-precision ones behind them, and the grid follows. ``parametrized.folded`` ends it.
+    Its layers compute with weights on the grid. The gradient at the rounded weights moves the
+    full-precision weights behind them, and the grid follows. After training,
+    ``parametrized.folded`` gives a model with the rounded weights.
+
+    Args:
+        per_channel, observe: as in ``weight_grid``.
 
     Raises:
         ValueError: as ``parametrized.attach``, or bits outside 2 to 16.
+
+    Examples:
+        >>> layer = nn.Linear(4, 3)
+        >>> rounded, trained = qat(layer, bits=4), ptq(layer, bits=4)
+        >>> torch.equal(rounded.weight, trained.weight)  # before any training
+        True
     """
     _top(bits)
     rounded = partial(_on_grid, bits=bits, per_channel=per_channel, observe=observe)
@@ -295,11 +386,14 @@ def qat(
 def activations(model: nn.Module, x: Tensor, bits: int, *, observe: Range = min_max) -> nn.Module:
     """A copy that rounds the input of every linear and convolution layer to an unsigned grid.
 
-    Each layer's grid is fixed by what reaches it while ``model`` sees ``x``, a few hundred images
-    (calibration). A layer that is called several times has a grid for each call, for one call's
-    numbers may be a hundred times another's; calls beyond those use the last. The gradient is
-    straight-through, so the copy can also be trained, alone but not in a stack. The copy of a
-    compiled model is not compiled.
+    Calibration fixes the grid of each layer: ``model`` computes with ``x``, a few hundred images,
+    and the inputs of the layer set the range. A layer that is called several times has one grid per
+    call, because the numbers of one call may be a hundred times those of another; further calls use
+    the last grid. The gradient is straight-through, so the copy can be trained, but not in a stack.
+    The copy of a compiled model is not compiled.
+
+    Args:
+        observe: the range, as in ``weight_grid``.
 
     Raises:
         ValueError, NotImplementedError: as ``layer_inputs``; bits outside 1 to 16.
@@ -340,12 +434,17 @@ def _input(args: tuple, named: dict) -> tuple[str, Tensor]:
 
 
 def layer_inputs(model: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
-    """What reaches each linear and convolution layer while ``model`` sees ``x``, in evaluation mode:
-    name -> the input of each call, in order. The model stays as it is.
+    """The inputs of each linear and convolution layer while ``model`` computes with ``x``.
+
+    The model runs in evaluation mode and stays as it is.
+
+    Returns:
+        layer name -> the input of each call, in order.
 
     Raises:
-        ValueError: ``model`` has no such layer, or one that the forward pass leaves out, or a part
-            that is compiled by itself; ``x`` is empty, not finite or does not fit the model; what reaches a layer is not finite.
+        ValueError: ``model`` has no such layer, one that the forward pass leaves out, or a part that
+            is compiled by itself; ``x`` is empty, not finite or does not fit the model; the input of
+            a layer is not finite.
         NotImplementedError: a layer whose input cannot be seen (``layers.check_called``).
     """
     model = layers.uncompiled(model)
@@ -383,28 +482,32 @@ def layer_inputs(model: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
 
 
 def integer_matmul(q1: Tensor, z1: int, q2: Tensor, z2: int | Tensor) -> Tensor:
-    r"""The product of two quantised matrices, with integers only.
+    r"""The product of two quantised matrices, computed with integers only.
 
     .. math:: \sum_j (q_1^{(i,j)} - Z_1)(q_2^{(j,k)} - Z_2) =
               N Z_1 Z_2 - Z_1 a_2^{(k)} - Z_2 \bar a_1^{(i)} + \sum_j q_1^{(i,j)} q_2^{(j,k)}
 
-    with :math:`a_2` the column sums of :math:`q_2` and :math:`\bar a_1` the row sums of
-    :math:`q_1`: the inner loop multiplies and adds small integers, zero points enter once per row
-    and once per column. Times :math:`S_1 S_2` it is the product of the dequantised matrices.
+    where :math:`a_2` are the column sums of :math:`q_2` and :math:`\bar a_1` the row sums of
+    :math:`q_1`. The inner loop only multiplies and adds small integers; the zero points enter once
+    per row and once per column. The product of the dequantised matrices is :math:`S_1 S_2` times
+    the result.
 
-    Source: Jacob et al. 2018, section 2.3, equations 7 and 8 (read).
+    Source: Jacob et al. 2018, section 2.3, equations 7 and 8.
 
     Args:
-        q1: (i, j) integers. q2: (j, k) integers. Both on the CPU: torch multiplies no integer
-            matrices elsewhere.
+        q1, q2: integers, (i, j) and (j, k), on the CPU: torch multiplies integer matrices only there.
         z1, z2: zero points; ``z2`` may be one per column, (k,).
 
     Returns:
-        (i, k) int32 sums (exact below 2^31).
+        (i, k) int32 sums, exact below 2^31.
 
     Raises:
-        TypeError: not two matrices of integers, or a zero point that is no integer.
+        TypeError: not two matrices of integers, or a zero point that is not an integer.
         ValueError: shapes that do not fit, or matrices on another device.
+
+    Examples:
+        >>> integer_matmul(torch.tensor([[3, 5]]), 1, torch.tensor([[2], [4]]), 2)  # 2·0 + 4·2
+        tensor([[8]], dtype=torch.int32)
     """
     for name, q in (("q1", q1), ("q2", q2)):
         if not isinstance(q, Tensor) or q.is_floating_point() or q.is_complex() or q.dim() != 2:
@@ -424,11 +527,19 @@ def integer_matmul(q1: Tensor, z1: int, q2: Tensor, z2: int | Tensor) -> Tensor:
 
 
 def stored_bytes(model: nn.Module, bits: int, *, per_channel: bool = True) -> int:
-    """Bytes of a model whose weights take ``bits`` bits each, its float32 scales included; biases
-    and everything else as they are. Tied weights are stored once.
+    """Bytes of a model whose weights take ``bits`` bits each, with their float32 scales.
+
+    Biases and everything else count as they are. Tied weights count once.
+
+    Args:
+        per_channel: whether to count one scale per output channel or one per weight tensor.
 
     Raises:
         ValueError: ``model`` has no linear or convolution layer, or bits outside 1 to 16.
+
+    Examples:
+        >>> stored_bytes(nn.Linear(100, 10), bits=4)  # 500 for weights, 40 scales, 40 biases
+        580
     """
     levels(bits)
     model = folded(model)
@@ -445,11 +556,11 @@ def stored_bytes(model: nn.Module, bits: int, *, per_channel: bool = True) -> in
 
 
 def int8(model: nn.Module) -> nn.Module:
-    """A copy whose linear layers run in 8-bit integers on the CPU, for timing: torch's dynamic
-    quantisation, a scale per tensor, inputs rounded as they come.
+    """A copy whose linear layers compute in 8-bit integers on the CPU, for timing.
 
-    torch has announced the end of this interface in favour of another package; it is what works
-    without one.
+    This is torch's dynamic quantisation: one scale per weight tensor, and a range of the inputs that
+    is measured on every batch. Torch plans to move it to another package; without that package,
+    this interface is the one that works.
 
     Raises:
         ValueError: no linear layer, or one whose weight is not finite, not float32 or not on the CPU.
@@ -475,7 +586,7 @@ def int8(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _quantized_engine() -> Iterator[None]:
-    """An engine for the block where torch has chosen none, as on macOS."""
+    """Choose an engine within the block if torch has chosen none, as on macOS."""
     backend = torch.backends.quantized
     before, known = backend.engine, [e for e in backend.supported_engines if e != "none"]
     if not known:

@@ -27,16 +27,12 @@ class Property:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A function that the answer to a bug hunt has to judge.
-
-    ``says`` completes the sentence "Your test accepts …", and ``hint`` is for those who judge it
-    wrongly.
-    """
+    """A function that the answer to a bug hunt has to judge."""
 
     function: Callable
-    right: bool  # whether it does what it should
-    says: str  # "a function that …"
-    hint: str
+    right: bool  #: whether it does what it should
+    says: str  #: what it does: "a function that …"
+    hint: str  #: for an answer that judges it wrongly
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,12 @@ MIN_SEEDS = 5
 
 @dataclass(frozen=True)
 class Claim:
-    """A measured difference of paired runs, and the sentence that it supports.
-
-    ``mean`` and ``sd`` (sample standard deviation) are those of the differences, in ``unit``.
-    ``half_width`` is half the width of the 95 % confidence interval of the mean.
-    """
+    """A measured difference of paired runs, and the sentence that it supports."""
 
     statement: str
-    mean: float
-    sd: float
-    half_width: float
+    mean: float  #: of the differences, in ``unit``
+    sd: float  #: sample standard deviation of the differences
+    half_width: float  #: half the width of the 95 % confidence interval of the mean
     seeds: list[int]
     unit: str
     versions: dict[str, str]

@@ -7,18 +7,14 @@ from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """The number of parameters of a published network.
+    """The number of parameters of a published network."""
 
-    ``year`` is that of its first public version, ``language`` says whether it is a language model,
-    ``cite`` is its key in ``book/references.bib``, and ``says`` the words of the source.
-    """
-
-    name: str
-    year: int
-    parameters: float
-    language: bool
-    cite: str
-    says: str
+    name: str  #: of the network
+    year: int  #: of its first public version
+    parameters: float  #: how many
+    language: bool  #: whether it is a language model
+    cite: str  #: its key in ``book/references.bib``
+    says: str  #: the words of the source
 
 
 SIZES = (
