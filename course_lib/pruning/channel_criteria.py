@@ -1,17 +1,14 @@
-"""Scores of whole channels: one number per id, in the order of ``graph.ids()``. Higher means keep.
+"""Scores of whole channels: one number per id, in the order of ``graph.ids()``.
 
-A score looks at one of three things: the weights of the layers that *make* a channel (``l1``,
-``l2``, ``rms``, ``bn_scale``), the values the channel takes right behind its *activation* function
-(``activation_mean``, ``activation_std``, ``apoz``), or what the loss says at the layers that
-*read* it (``taylor``, and the ``oracle`` that tries every removal). Where several layers make,
-activate or read a channel, as in a residual network, each docstring says how they are put together.
-Nothing here changes the model. Half-precision models are scored in float32. All functions refuse a
-graph of another model, weights that are not plain (``layers.check_plain``) and weights, images or
-activations that are not finite, with a ValueError.
+A higher score means keep. A score reads one of three things: the weights of the layers that *make*
+a channel (``l1``, ``l2``, ``rms``, ``bn_scale``), the values of the channel after its *activation*
+function (``activation_mean``, ``activation_std``, ``apoz``), or the loss as a function of what the
+next layers *read* (``taylor``, and ``oracle``, which tries every removal). In a residual network
+several layers may make, activate or read one channel. Each function says how it combines them.
 
-Read in the papers' own text: Li et al. 2017 (section 3.1), Liu et al. 2017 (section 3), Molchanov et
-al. 2017 (sections 2 and 3, in the manuscript whose Table 1 has VGG-16 alone; not its appendix). Hu et
-al. 2016 could not be read; its formula and the meaning of its symbols agree with what others quote.
+No function changes the model. Half-precision models are scored in float32. Every function raises
+ValueError for a graph of another model, for weights that are not plain (``layers.check_plain``),
+and for weights, images or activations that are not finite.
 """
 
 from collections.abc import Callable
@@ -22,7 +19,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, fx, nn
 
-from course_lib.layers import at_least_float32, check_finite, copied
+from course_lib.layers import at_least_float32, check_finite, copied, weighted
 from course_lib.pruning.channels import ChannelGraph, check_graph, check_scores, watching_reads
 from course_lib.pruning.criteria import Loss
 from course_lib.pruning.tracing import check_input, fitting, watch
@@ -34,17 +31,30 @@ def l1(model: nn.Module, graph: ChannelGraph) -> Tensor:
 
     .. math:: s_j = \sum_{l=1}^{n_i} \sum |K_l| = \sum |F_{i,j}|
 
-    over the kernels K of the filter's n input maps. Source: Li et al. 2017, section 3.1, where
-    filters are ranked within a layer. Filters that make one channel together (a residual sum) count
-    as one; the paper lets the shortcut's filter decide instead. Biases are left out.
+    The sum runs over the kernels K of the filter's :math:`n_i` input maps; biases do not count.
+    Filters that make one channel together (a residual sum) count as one. In the paper the
+    shortcut's filter decides instead, and filters are ranked within a layer.
+
+    Source: Li et al. 2017, section 3.1.
+
+    Returns:
+        (number of ids,) scores, >= 0.
+
+    Examples:
+        >>> from course_lib.pruning import channels
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> _ = model[0].weight.data.copy_(torch.tensor([[3.0, -4.0], [1.0, 1.0]]))
+        >>> graph = channels.trace(model, torch.zeros(1, 2))
+        >>> l1(model, graph), l2(model, graph)
+        (tensor([7., 2.]), tensor([5.0000, 1.4142]))
     """
     return _per_filter(model, graph, lambda w: w.abs().sum(1))
 
 
 def l2(model: nn.Module, graph: ChannelGraph) -> Tensor:
-    r"""Euclidean norm of the filter, :math:`\lVert F_{i,j} \rVert_2`; scope as ``l1``.
+    r"""Euclidean norm of the filter, :math:`\lVert F_{i,j} \rVert_2`; otherwise as ``l1``.
 
-    (Li et al. 2017 saw no noticeable difference between the two norms.)
+    Source: Li et al. 2017, who saw no noticeable difference between the two norms.
     """
     return _per_filter(model, graph, lambda w: w.square().sum(1)).sqrt()
 
@@ -52,8 +62,10 @@ def l2(model: nn.Module, graph: ChannelGraph) -> Tensor:
 def rms(model: nn.Module, graph: ChannelGraph) -> Tensor:
     r"""Root mean square of the filter's n weights, :math:`\lVert F_{i,j} \rVert_2 / \sqrt{n}`.
 
-    The size-free form of ``l2``: layers with large filters do not win by their size. (Molchanov et
-    al. 2017, section 2.2, take the mean of squares, which ranks alike.)
+    This is ``l2`` without the influence of the filter's size, so that large filters do not win by
+    it. The paper takes the mean of squares, which gives the same ranking.
+
+    Source: Molchanov et al. 2017, section 2.2.
     """
     n = _per_filter(model, graph, lambda w: torch.full_like(w[:, 0], w.shape[1]))
     return l2(model, graph) / n.sqrt()
@@ -62,11 +74,13 @@ def rms(model: nn.Module, graph: ChannelGraph) -> Tensor:
 def bn_scale(model: nn.Module, graph: ChannelGraph) -> Tensor:
     r"""Scale of the channel's batch norm, :math:`|\gamma|`; the mean where there are several.
 
-    Source: Liu et al. 2017 (network slimming), section 3, who train with an L1 penalty on γ first and
-    then cut with one threshold across all layers.
+    In the paper (network slimming) the network is first trained with an L1 penalty on γ. Then one
+    threshold for all layers decides.
+
+    Source: Liu et al. 2017, section 3.
 
     Raises:
-        ValueError: a channel without a (learnt) batch norm; names its layer.
+        ValueError: a channel without a batch norm that has a scale. The message names its layer.
     """
     total, count = _zeros(model, graph), _zeros(model, graph)
     for name, ids in graph.passes.items():
@@ -83,8 +97,10 @@ def activation_mean(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
 
     .. math:: \Theta_{MA}(a) = \frac{1}{I} \sum_i a_i
 
-    No absolute value, and all entries count, zeros too. Source: Molchanov et al. 2017, section 2.2.
-    Behind the activation function; where a channel passes several, the mean over them.
+    There is no absolute value, and zeros count too. The entries are those after the activation
+    function; where a channel passes several functions, the score is the mean over them.
+
+    Source: Molchanov et al. 2017, section 2.2.
     """
     return _over_activations(model, graph, x, lambda a: a.mean((0, 2)))
 
@@ -94,12 +110,13 @@ def activation_std(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
 
     .. math:: \Theta_{MA\_std}(a) = \sqrt{\frac{1}{I} \sum_i (a_i - \mu)^2}
 
-    A neuron of a fully connected layer has one entry per example: there, over the examples.
-    Source: Molchanov et al. 2017, section 2.2. Where a channel passes several activation functions,
-    the mean over them.
+    A neuron of a linear layer has one entry per example. For such a neuron the standard deviation
+    is taken over the examples. The entries are as in ``activation_mean``.
+
+    Source: Molchanov et al. 2017, section 2.2.
 
     Raises:
-        ValueError: a single example, and a map of a single entry: one number does not deviate.
+        ValueError: one example with one entry, which has no deviation.
     """
 
     def deviation(a: Tensor) -> Tensor:  # (batch, channels, entries)
@@ -117,10 +134,19 @@ def apoz(model: nn.Module, graph: ChannelGraph, x: Tensor) -> Tensor:
 
     .. math:: APoZ_c^{(i)} = \frac{\sum_k^N \sum_j^M f(O_{c,j}^{(i)}(k) = 0)}{N \cdot M}
 
-    with N examples and M entries. In the paper high APoZ means *prune*; so that higher means keep,
-    1 − APoZ is returned. Source: Hu et al. 2016, equation 1 (number from memory), "after the ReLU
-    mapping" (quoted by others; the paper itself could not be read). Where a channel passes several
-    activation functions, the mean over them.
+    Here N is the number of examples and M that of entries. In the paper a high APoZ means *prune*.
+    The function returns 1 − APoZ, so that higher means keep. The entries are as in
+    ``activation_mean``.
+
+    Source: Hu et al. 2016, equation 1.
+
+    Examples:
+        >>> from course_lib.pruning import channels
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1))
+        >>> _ = model[0].weight.data.fill_(1.0)
+        >>> x = torch.tensor([[-1.0], [-2.0], [1.0], [-3.0]])  # ReLU makes three of four zero
+        >>> apoz(model, channels.trace(model, x), x)
+        tensor([0.2500])
     """
     return _over_activations(model, graph, x, lambda a: (a != 0).to(a).mean((0, 2)))
 
@@ -133,25 +159,28 @@ def taylor(
     *,
     normalise: bool = True,
 ) -> Tensor:
-    r"""First-order estimate of what the loss changes when nobody reads the channel any more.
+    r"""First-order estimate of how the loss changes if no layer reads the channel any more.
 
     .. math:: \Theta_{TE}(z_l^{(k)}) = \left| \frac{1}{M} \sum_m
               \frac{\delta C}{\delta z_{l,m}^{(k)}}\, z_{l,m}^{(k)} \right|, \qquad
               \hat\Theta(z_l^{(k)}) = \frac{\Theta(z_l^{(k)})}{\sqrt{\sum_j \Theta^2(z_l^{(j)})}}
 
-    The mean over the map of M entries stands *inside* the absolute value, which is taken for each
-    example separately; then the mean over the examples. Source: Molchanov et al. 2017, equation 8
-    and section 2.3. The map is what the channel's consumers read (all of them, in one sum): behind
-    ReLU and pooling, which changes M and nothing else, since both commute with scaling.
+    The mean over the M entries of the map is *inside* the absolute value. The absolute value is
+    taken for each example, and then the mean over the examples. The map is what the channel's
+    consumers read, all of them in one sum. It lies after ReLU and pooling, which changes only M,
+    because both commute with scaling.
+
+    Source: Molchanov et al. 2017, section 2.3, equation 8.
 
     Args:
-        batch: images and labels, (x, y).
-        loss: mean over the batch of each example's own loss.
+        batch: (images, labels).
+        loss: (model's output, labels) -> a scalar, the mean of the examples' own losses.
         normalise: divide by the ℓ2 norm of the layer (of ``graph.layers()``), which makes layers
             comparable: ``normalised``.
 
     Raises:
         ValueError: a batch that is empty or does not fit; a loss that is not one finite number.
+        TypeError: a batch that is no pair.
     """
     entries = _zeros(model, graph)
     gates: dict[str, Tensor] = {}
@@ -181,8 +210,19 @@ def taylor(
 
 
 def normalised(graph: ChannelGraph, scores: Tensor) -> Tensor:
-    """Any score, divided by the ℓ2 norm of its layer (of ``graph.layers()``): a copy whose layers can
-    be compared. A layer of zeros stays zero. Source: as ``taylor``."""
+    """A copy of any score, divided by the ℓ2 norm of each layer (of ``graph.layers()``).
+
+    Then layers can be compared. A layer of zeros stays zero.
+
+    Source: Molchanov et al. 2017, section 2.3.
+
+    Examples:
+        >>> from course_lib.pruning import channels
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        >>> graph = channels.trace(model, torch.zeros(1, 2))
+        >>> normalised(graph, torch.tensor([3.0, 4.0]))
+        tensor([0.6000, 0.8000])
+    """
     check_scores(graph, scores)
     scores = scores.detach().to(torch.promote_types(scores.dtype, torch.float32), copy=True)
     for rows in graph.rows().values():
@@ -199,18 +239,31 @@ def flops_regularised(
 
     .. math:: \Theta(z_l^{(k)}) \leftarrow \Theta(z_l^{(k)}) - \lambda\, \Theta_l^{flops}
 
-    Source: Molchanov et al. 2017, section 2.4, equation 9, with λ = 10⁻³. Θ^flops, one number per
-    layer, is defined in an appendix that could not be read; here it is the percentage of the network's
-    multiply–accumulates that goes when this channel alone is removed (``macs_share`` × 100), and the
-    scores are meant normalised.
+    Use it with normalised scores. Here Θ^flops is the percentage of the network's
+    multiply-accumulates that the removal of this channel alone saves (100 times ``macs_share``);
+    the paper has one number per layer.
+
+    Source: Molchanov et al. 2017, section 2.4, equation 9, with λ = 10⁻³.
+
+    Args:
+        strength: λ.
     """
     check_scores(graph, scores)
     return scores - strength * 100 * macs_share(model, graph).to(scores)
 
 
 def macs_share(model: nn.Module, graph: ChannelGraph) -> Tensor:
-    """The fraction of all multiply–accumulates that goes if this channel alone is removed, in the
-    layers that make it, in those that read it and in depthwise convolutions on its way."""
+    """The fraction of all multiply-accumulates that the removal of this channel alone saves.
+
+    It counts the layers that make the channel, those that read it, and depthwise convolutions on
+    its way.
+
+    Examples:
+        >>> from course_lib.pruning import channels
+        >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> macs_share(model, channels.trace(model, torch.zeros(1, 2)))
+        tensor([0.2500, 0.2500, 0.2500, 0.2500], dtype=torch.float64)
+    """
     saved, total = _zeros(model, graph).double().cpu(), 0
     for name, positions in graph.positions.items():
         weight = model.get_parameter(f"{name}.weight")
@@ -227,9 +280,9 @@ def macs_share(model: nn.Module, graph: ChannelGraph) -> Tensor:
 
 
 def random(model: nn.Module, graph: ChannelGraph, *, seed: int) -> Tensor:
-    """Uniform random numbers in [0, 1): the control. The same for the same seed."""
+    """Uniform random numbers in [0, 1): the control. The same seed gives the same scores."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(len(graph.ids()), generator=generator).to(next(model.parameters()).device)
+    return torch.rand(len(graph.ids()), generator=generator).to(_zeros(model, graph).device)
 
 
 def oracle(
@@ -238,15 +291,20 @@ def oracle(
     batch: tuple[Tensor, Tensor],
     loss: Loss = F.cross_entropy,
 ) -> Tensor:
-    r"""What every other score tries to guess: how much the loss changes when the channel is silenced.
+    r"""What the other scores estimate: how much the loss changes when the channel is silenced.
 
     .. math:: |\Delta C(z_l^{(k)})| = |C(D, z_l^{(k)} = 0) - C(D)|
 
-    Source: Molchanov et al. 2017, section 2.1, "oracle-abs", and equation 3. One evaluation per id.
-    "Oracle-loss", without the absolute value, did worse in the paper.
+    It needs one evaluation per id. The paper calls it "oracle-abs"; "oracle-loss", without the
+    absolute value, gave worse results there.
+
+    Source: Molchanov et al. 2017, section 2.1, equation 3.
+
+    Args:
+        batch, loss: as in ``taylor``.
 
     Raises:
-        ValueError: as ``taylor``.
+        ValueError, TypeError: as ``taylor``.
     """
     change, quiet = _zeros(model, graph), copied(model)
     columns = _columns(graph)
@@ -264,8 +322,19 @@ def oracle(
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation ρ of two scores, from −1 to 1 (ties share their mean rank); without
-    ties Molchanov et al. 2017, equation 10. NaN if all numbers of a or of b are equal."""
+    """Spearman's rank correlation ρ of two scores, from −1 to 1.
+
+    Equal scores share their mean rank. The result is NaN if all numbers of a, or of b, are equal.
+
+    Source: Molchanov et al. 2017, equation 10, for scores without ties.
+
+    Raises:
+        ValueError: scores of different shapes, fewer than two, or NaN.
+
+    Examples:
+        >>> round(spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 4.0, 9.0])), 6)
+        1.0
+    """
     if a.shape != b.shape or a.dim() != 1 or len(a) < 2:
         raise ValueError(
             f"a and b must be scores of the same ids, got shapes {tuple(a.shape)}, {tuple(b.shape)}"
@@ -280,13 +349,12 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 
 def _zeros(model: nn.Module, graph: ChannelGraph) -> Tensor:
-    """One zero per id, in float32 at least and on the model's device, if graph and model fit and the
-    model can be scored."""
+    """One zero per id, in float32 or better on the model's device, if graph and model fit."""
     check_graph(model, graph)
     for name in (*graph.makes, *graph.passes):
         for what, values in model.get_submodule(name).named_parameters(recurse=False):
             check_finite(f"model's '{name}.{what}'", values.detach())
-    weight = next(model.parameters()).detach()
+    weight = next(iter(weighted(model).values())).weight.detach()
     return at_least_float32(weight.new_zeros(len(graph.ids())))
 
 
@@ -308,7 +376,7 @@ def _cost(model: nn.Module, batch: tuple[Tensor, Tensor], loss: Loss) -> Tensor:
 
 
 def _collect(graph: ChannelGraph, ids: list[int], values: Tensor) -> Tensor:
-    """Sum values, (…, channels), by id: (…, number of ids). Fixed ids drop out."""
+    """Sum values, (…, channels), by id: (…, number of ids). Fixed ids are left out."""
     place = {i: k for k, i in enumerate(graph.ids())}
     n = len(place)
     index = torch.tensor([place.get(i, n) for i in ids], device=values.device)
@@ -324,7 +392,7 @@ def _mean(graph: ChannelGraph, total: Tensor, count: Tensor, of: str) -> Tensor:
 
 
 def _per_filter(model: nn.Module, graph: ChannelGraph, size: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sum of ``size`` (of a filter matrix (out, in · kernel)) over the layers that make an id."""
+    """Sum of ``size``, of a filter matrix (out, in · kernel), over the layers that make an id."""
     total = _zeros(model, graph)
     for name, ids in graph.makes.items():
         weight = model.get_parameter(f"{name}.weight").detach().to(total)
@@ -335,8 +403,11 @@ def _per_filter(model: nn.Module, graph: ChannelGraph, size: Callable[[Tensor], 
 def _over_activations(
     model: nn.Module, graph: ChannelGraph, x: Tensor, statistic: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Mean of a statistic, (batch, channels, entries) -> (channels,), over the activation functions
-    that an id passes."""
+    """Mean of a statistic over the activation functions that an id passes.
+
+    Args:
+        statistic: (batch, channels, entries) -> (channels,).
+    """
     total, count = _zeros(model, graph), _zeros(model, graph)
     found: dict[str, Tensor] = {}  # activation -> (batch, channels, entries)
 

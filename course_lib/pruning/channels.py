@@ -1,16 +1,17 @@
-"""Channels: which of them live and die together, and cutting them out for real.
+"""Channels: find out which belong together, and remove them from a network for real.
 
-Every value in a network carries one integer *id* per channel. Layers that make channels issue new
-ids; batch norm, activations, pooling and depthwise convolutions pass ids on; ``cat`` joins them,
-``flatten`` repeats them, and adding or multiplying two values declares their ids equal. To remove a
-channel is then to drop every index that carries its id, wherever that is.
+Every value in a network has one integer, an *id*, per channel. A layer that makes channels issues
+new ids. Batch norm, activations, pooling and depthwise convolutions pass ids on, ``cat`` joins
+them, ``flatten`` repeats them, and the sum or product of two values makes their ids equal. To
+remove a channel is then to drop every index that has its id, in every layer.
 
-*Removed* means that no consumer reads the channel, which is the same as reading zeros. It does not
-mean that the filter is zero: a batch norm behind the filter would still pass its beta on. What a
-removed channel contributed on average can be given to its consumers beforehand with ``fold``.
+*Removed* means that no consumer (a layer that reads the channel) reads it any more, which is the
+same as reading zeros. It does not mean that the filter is zero: a batch norm after the filter would
+still pass its β on. ``fold`` gives the consumers beforehand what a removed channel contributed on
+average.
 
-Source: the ids are this library's own bookkeeping. Which indices belong together is what
-Torch-Pruning calls a group (Fang et al. 2023) and Li et al. 2017 describe for residual networks.
+Source: Fang et al. 2023 (Torch-Pruning) call the indices of one id a group; Li et al. 2017 describe
+such groups for residual networks. The ids are this library's own way to find them.
 """
 
 import warnings
@@ -39,9 +40,9 @@ from course_lib.pruning.tracing import (
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """Which channel goes where in one network; made by ``trace``. Plain data: names and ids.
+    """Which channel occurs where in one network: plain data, names and ids. ``trace`` makes it.
 
-    Ids that were declared equal appear as the smallest of them, everywhere.
+    Ids that are equal appear everywhere as the smallest of them.
     """
 
     makes: dict[str, Ids]  # convolution or linear layer -> id of each output channel
@@ -56,7 +57,7 @@ class ChannelGraph:
         return sorted({i for ids in self.makes.values() for i in ids} - self.fixed)
 
     def layers(self) -> dict[str, list[int]]:
-        """The same ids by the first layer that makes them, in the order of ``ids``."""
+        """The same ids by the first layer that makes them: name -> ids."""
         found: dict[str, list[int]] = {}
         seen = set(self.fixed)
         for name, ids in self.makes.items():
@@ -67,27 +68,36 @@ class ChannelGraph:
         return found
 
     def rows(self) -> dict[str, list[int]]:
-        """The same layers with the places of their ids in a score, which has one entry per id."""
+        """The same layers: name -> positions of its ids in a score, which has one entry per id."""
         place = {i: k for k, i in enumerate(self.ids())}
         return {name: [place[i] for i in ids] for name, ids in self.layers().items()}
 
 
 def trace(model: nn.Module, example: Tensor) -> ChannelGraph:
-    """Follow the channels of one batch through a network, which stays as it is.
+    """Follow the channels of one batch through a network, and return what was found.
 
     Args:
-        model: built of convolutions, linear layers, batch norm, pooling, activations, dropout,
+        model: a network of convolutions, linear layers, batch norm, pooling, activations, dropout,
             ``cat``, ``flatten`` (or ``x.view(x.size(0), -1)``), ``+``, ``*`` and means over
-            positions, as modules or functions. Its forward pass takes one tensor; further arguments
-            keep their defaults.
-        example: (batch, channels, …), to know the shapes. Run once in evaluation mode.
+            positions, as modules or functions. Its forward pass takes one tensor. Further arguments
+            keep their defaults. The network does not change.
+        example: (batch, channels, …), which gives the shapes. It runs once in evaluation mode.
 
     Raises:
-        NotImplementedError: an operation that is not known here, a layer that is used twice or
-            not at all, a grouped convolution that is not depthwise, a model that is compiled,
-            scripted, wrapped or not yet initialised. It names which. Nothing is ever assumed to be
+        NotImplementedError: an unknown operation; a layer that is used twice or not at all; a
+            grouped convolution that is not depthwise; a model that is compiled, scripted, wrapped
+            or not yet initialised. The message names the reason. No operation is ever assumed to be
             elementwise.
-        ValueError: an example that is empty, without a batch dimension or that does not fit.
+        ValueError: an example that is empty, has no batch dimension or does not fit.
+        TypeError: a model that is no module, an example that is no tensor.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> graph = trace(model, torch.zeros(1, 2))
+        >>> graph.makes, graph.reads
+        ({'0': [2, 3, 4], '2': [5]}, {'0': [0, 1], '2': [2, 3, 4]})
+        >>> graph.ids()  # those of the network's input and output stay
+        [2, 3, 4]
     """
     walk = follow(model, example)
     return ChannelGraph(
@@ -96,18 +106,26 @@ def trace(model: nn.Module, example: Tensor) -> ChannelGraph:
 
 
 def remove(model: nn.Module, graph: ChannelGraph, dead: Collection[int]) -> nn.Module:
-    """A smaller copy without the channels ``dead``: real, smaller layers, nothing masked.
+    """A copy without the channels ``dead``: its layers are really smaller, and nothing is masked.
 
-    The law it obeys, in evaluation mode: ``remove(m, g, dead)(x) == silence(m, g, dead)(x)``.
-    Types, memory formats and ``requires_grad`` stay as they are.
+    In evaluation mode, ``remove(m, g, dead)(x) == silence(m, g, dead)(x)``. Types, memory formats
+    and ``requires_grad`` stay as they are.
 
     Args:
-        dead: some of ``graph.ids()``. If they are all that a layer makes, its first one stays, with
-            a warning that names the layer.
+        dead: some of ``graph.ids()``. If a layer would lose all its channels, the first one stays,
+            and a warning names the layer.
 
     Raises:
-        ValueError: an id that may not be removed, a graph of another network, or a weight that a
-            parametrisation or a forward hook computes (names the layer).
+        ValueError: an id that may not be removed, a graph of another network, or a layer whose
+            weight is computed by a parametrisation or a forward hook.
+        TypeError: ``dead`` is no collection.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> graph = trace(model, torch.zeros(1, 2))
+        >>> smaller = remove(model, graph, {3})
+        >>> smaller[0].weight.shape, smaller[2].weight.shape
+        (torch.Size([2, 2]), torch.Size([1, 2]))
     """
     dead = _check(model, graph, dead)
     smaller = copied(model)
@@ -121,7 +139,14 @@ def remove(model: nn.Module, graph: ChannelGraph, dead: Collection[int]) -> nn.M
 def silence(model: nn.Module, graph: ChannelGraph, dead: Collection[int]) -> nn.Module:
     """A copy of the same size in which no layer reads the channels ``dead``: W[:, dead] = 0.
 
-    What ``remove`` has to equal, at none of the savings. Arguments and errors as ``remove``.
+    It computes the same as ``remove`` and saves nothing. Arguments and errors are those of
+    ``remove``.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> quiet = silence(model, trace(model, torch.zeros(1, 2)), {3})
+        >>> (quiet[2].weight == 0).tolist()
+        [[False, True, False]]
     """
     dead = _check(model, graph, dead)
     quiet = copied(model)
@@ -132,20 +157,23 @@ def silence(model: nn.Module, graph: ChannelGraph, dead: Collection[int]) -> nn.
 
 
 def fold(model: nn.Module, graph: ChannelGraph, dead: Collection[int], x: Tensor) -> nn.Module:
-    r"""``silence``, after each consumer's bias has received what the dead channels gave it on average,
+    r"""``silence``, but each consumer's bias receives what the dead channels gave it on average.
 
     .. math:: b \leftarrow b + \sum_{c \in dead} \bar z_c \sum_p W_{:,c,p}
 
-    with :math:`\bar z_c` the mean of what that consumer reads of channel c over the batch ``x``, in
-    evaluation mode, and p the places of a kernel. Exact for a channel whose value is constant (such
-    as ReLU(β) where a batch norm's γ is 0), except where a kernel reaches into zero padding.
-    ``remove(fold(m, g, dead, x), g, dead)`` then makes it small. A consumer without a bias gets one.
+    Here :math:`\bar z_c` is the mean of what the consumer reads of channel c over the batch ``x``,
+    in evaluation mode, and p runs over the positions of a kernel. A consumer without a bias gets
+    one. Then ``remove(fold(m, g, dead, x), g, dead)`` makes the network small.
+
+    For a channel with a constant value the result is exact, except where a kernel reaches into zero
+    padding. Such a channel is ReLU(β), where the γ of a batch norm is 0.
 
     Args:
-        x: a batch of images. Sums and means are taken in float32 at least.
+        x: a batch of images. Sums and means are computed in float32 or better.
 
     Raises:
         ValueError: as ``remove``; images that are empty or not finite, or that do not fit.
+        TypeError: as ``remove``.
     """
     dead = _check(model, graph, dead)
     check_finite("x", check_input("x", model, x))
@@ -160,6 +188,8 @@ def fold(model: nn.Module, graph: ChannelGraph, dead: Collection[int], x: Tensor
     for name, ids in graph.reads.items():
         gone = [i in dead for i in ids]
         if any(gone):
+            if name not in mean:
+                raise ValueError(f"graph must be of this model, which does not use {name!r}")
             check_finite(f"x's means at {name!r}", mean[name][gone])
             layer: Any = folded.get_submodule(name)
             weight = model.get_parameter(f"{name}.weight")
@@ -172,14 +202,24 @@ def fold(model: nn.Module, graph: ChannelGraph, dead: Collection[int], x: Tensor
 
 
 def weakest(graph: ChannelGraph, scores: Tensor, sparsity: float) -> set[int]:
-    """The ids that go if every layer loses the same share: of its n ids the ``round(sparsity * n)``
-    lowest scores, but never the last one. Of equal scores the later id goes.
+    """The ids to remove if every layer loses the same fraction: those with its lowest scores.
+
+    Of a layer's n ids ``round(sparsity * n)`` are removed, but never the last one. Of equal scores
+    the later id is removed.
 
     Args:
-        scores: (number of ids,) in the order of ``graph.ids()``, higher = keep.
+        scores: (number of ids,) in the order of ``graph.ids()``. Higher means keep.
+        sparsity: the fraction removed in every layer.
 
     Raises:
-        ValueError: a sparsity outside [0, 1], scores of another length or that are NaN.
+        ValueError: a sparsity outside [0, 1], scores of another length, NaN.
+        TypeError: scores that are no tensor, a sparsity that is no number.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+        >>> graph = trace(model, torch.zeros(1, 2))  # its ids are 2, 3, 4 and 5
+        >>> weakest(graph, torch.tensor([0.9, 0.1, 0.8, 0.2]), 0.5)
+        {3, 5}
     """
     ids, scores = graph.ids(), check_scores(graph, scores)
     sparsity, dead = check_sparsity("sparsity", sparsity), set()
@@ -191,8 +231,10 @@ def weakest(graph: ChannelGraph, scores: Tensor, sparsity: float) -> set[int]:
 
 
 def weakest_globally(graph: ChannelGraph, scores: Tensor, sparsity: float) -> set[int]:
-    """The ids that go if all layers are compared: of all n ids the ``round(sparsity * n)`` lowest
-    scores, but never the best of a layer. Arguments, ties and errors as ``weakest``.
+    """The ids to remove if all layers are compared: those with the lowest scores of all.
+
+    Of all n ids ``round(sparsity * n)`` are removed, but never the best one of a layer. Arguments,
+    ties and errors are those of ``weakest``.
     """
     ids, scores = graph.ids(), check_scores(graph, scores)
     n_dead = round(check_sparsity("sparsity", sparsity) * len(ids))
@@ -207,8 +249,10 @@ def weakest_globally(graph: ChannelGraph, scores: Tensor, sparsity: float) -> se
 def watching_reads(
     model: nn.Module, graph: ChannelGraph, look: Callable[[str, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Within the block, in evaluation mode, ``look(layer, x)`` sees what every consumer reads; if it
-    returns a tensor, the consumer reads that instead."""
+    """Within the block, in evaluation mode, ``look(layer, x)`` sees what every consumer reads.
+
+    If ``look`` returns a tensor, the consumer reads that instead.
+    """
 
     def hook(name: str) -> Callable:
         def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -219,6 +263,7 @@ def watching_reads(
 
         return before
 
+    check_graph(model, graph)
     handles = [
         model.get_submodule(name).register_forward_pre_hook(hook(name), with_kwargs=True)
         for name in graph.reads
@@ -232,7 +277,7 @@ def watching_reads(
 
 
 def check_scores(graph: ChannelGraph, scores: Tensor) -> Tensor:
-    """The scores in float64, to rank by, if there is one per id and none is NaN."""
+    """The scores in float64 for ranking, after a check: one score per id, and no NaN."""
     n = len(graph.ids())
     if not isinstance(scores, Tensor):
         raise TypeError(f"scores must be a tensor, got {type(scores).__name__}")
@@ -245,8 +290,12 @@ def check_scores(graph: ChannelGraph, scores: Tensor) -> Tensor:
 
 
 def check_graph(model: nn.Module, graph: ChannelGraph) -> None:
-    """Raise ValueError unless ``graph`` can be that of ``model`` and its layers hold plain weights
-    of their own."""
+    """Check that ``graph`` can be the graph of ``model``, and that its layers have plain weights.
+
+    Raises:
+        ValueError: a graph of another network, or a layer whose weight is computed.
+        NotImplementedError: a layer that is used twice; as ``tracing.check_bare``.
+    """
     check_bare(model)
     used: dict[object, str] = {}
     for name, ids in {**graph.makes, **graph.passes}.items():
@@ -269,7 +318,7 @@ def check_graph(model: nn.Module, graph: ChannelGraph) -> None:
 
 
 def _check_own(name: str, layer: nn.Module) -> None:
-    """Raise ValueError unless weight and bias are parameters of the layer's own, or None."""
+    """Raise ValueError unless weight and bias are the layer's own parameters, or None."""
     if "weight" not in layer._parameters or layer._parameters["weight"] is not None:
         check_plain(name, layer)
     if "bias" not in layer._parameters:

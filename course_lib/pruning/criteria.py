@@ -49,9 +49,8 @@ def random(model: nn.Module, *, seed: int) -> Scores:
     """Uniform random numbers in [0, 1): the control that every other criterion has to beat.
 
     Returns:
-        Scores: parameter name -> float32 tensor of the parameter's shape. The same ``seed`` gives
-            the
-        same scores.
+        Scores: parameter name -> float32 tensor of the parameter's shape. The same ``seed``
+        gives the same scores.
 
     Raises:
         ValueError: as ``magnitude``.
@@ -237,6 +236,7 @@ def loss_on(
         raise ValueError(f"batch must be a pair, inputs and targets, got {type(batch).__name__}")
     x, y = batch
     check_batch(x, y)
+    layers.check_made(model)
     constants = dict(model.named_parameters()) | dict(model.named_buffers())
     constants = {n: layers.at_least_float32(t.detach()) for n, t in constants.items()}
     x = layers.at_least_float32(x)

@@ -1,7 +1,7 @@
-"""Following the channels of one batch through a traced network, operation by operation.
+"""Follow channels through a traced network, operation by operation; ``channels.trace`` uses it.
 
-``channels.trace`` is what to call; this module knows which operations there are, and what each of
-them does with the ids of the channels it is given.
+The tables say which operations are known. ``Walk`` says what each of them does with the ids of its
+channels.
 """
 
 import inspect
@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from course_lib import ensemble
+from course_lib.layers import check_made
 from course_lib.training import evaluating
 
 Ids = list[int]
@@ -57,7 +58,7 @@ _OF_FUNCTION = {
 
 
 class Walk:
-    """One pass over the traced values in order, each with the ids of its channels."""
+    """One pass over the traced values in order; every value gets the ids of its channels."""
 
     def __init__(self, model: nn.Module, shapes: dict[fx.Node, torch.Size]) -> None:
         self.layers = dict(model.named_modules(remove_duplicate=False))
@@ -148,7 +149,7 @@ class Walk:
         return self.of[value]
 
     def size(self, node: fx.Node) -> bool:
-        """Whether it reads a size, which is noted: a number, good for flattening only."""
+        """Whether the value is a size, which is noted: a number that only a flattening may use."""
         if node.op == "call_method" and node.target == "size":
             self.sizes[node] = _argument(node, 1, "dim", None)
         elif node.target is getattr and node.args[1] == "shape":
@@ -246,7 +247,7 @@ class _OneInput(fx.Tracer):
 
 
 def symbolic(model: nn.Module) -> fx.Graph:
-    """The network as a torch.fx graph; the same names every time."""
+    """The network as a torch.fx graph, with the same names every time."""
     try:
         inspect.signature(model.forward).bind("x")
     except TypeError as error:
@@ -283,9 +284,16 @@ class _Watched(fx.Interpreter):
 def watch(
     argument: str, model: nn.Module, x: Tensor, look: Callable[[fx.Node, Any], None]
 ) -> fx.Graph:
-    """Run the traced network on x (called ``argument``), in evaluation mode, and show every value to
-    ``look(node, value)``; the graph."""
+    """Run the traced network on x in evaluation mode; ``look(node, value)`` sees every value.
+
+    Args:
+        argument: what the caller calls x, for error messages.
+
+    Returns:
+        The torch.fx graph.
+    """
     check_input(argument, model, x)
+    check_made(model)
     with undisturbed(model), torch.no_grad():
         graph = symbolic(model)
         with fitting(argument, x):
@@ -295,8 +303,7 @@ def watch(
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; whatever the forward passes in it note down (attributes,
-    buffers) is undone afterwards."""
+    """Evaluation mode within the block; after it, attributes and buffers are as they were."""
     kept = [(m, dict(m.__dict__), dict(m._buffers)) for m in model.modules()]
     values = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
@@ -315,7 +322,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def fitting(argument: str, x: Tensor) -> Iterator[None]:
-    """What torch raises within the block becomes a ValueError that names the argument."""
+    """Within the block an error from torch becomes a ValueError that names the argument."""
     try:
         yield
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -327,7 +334,7 @@ def fitting(argument: str, x: Tensor) -> Iterator[None]:
 
 
 def check_batched(name: str, layer: nn.Module, value: Tensor) -> None:
-    """Raise ValueError if what a convolution reads or makes is one image, which torch would take."""
+    """Raise ValueError if a convolution reads or makes a single image, without a batch."""
     if isinstance(layer, CONV) and value.dim() != 2 + len(layer.kernel_size):
         raise ValueError(
             f"{name!r} ({type(layer).__name__}) must have (batch, channels, …), "
@@ -336,7 +343,7 @@ def check_batched(name: str, layer: nn.Module, value: Tensor) -> None:
 
 
 def check_input(argument: str, model: nn.Module, x: Tensor) -> Tensor:
-    """x, if it is a batch of something, (batch, channels, …), on the model's device."""
+    """x, if it is a batch (batch, channels, …) on the model's device."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{argument} must be a tensor, got {type(x).__name__}")
     if x.dim() < 2 or x.numel() == 0:
@@ -351,7 +358,7 @@ def check_input(argument: str, model: nn.Module, x: Tensor) -> Tensor:
 
 
 def check_bare(model: nn.Module) -> None:
-    """Raise unless the modules in ``model`` are the network itself, with all its weights made."""
+    """Raise unless ``model`` is the network itself, not wrapped, and has all its weights."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     if ensemble.template(model) is not model:
@@ -370,10 +377,11 @@ def check_bare(model: nn.Module) -> None:
 
 
 def claim(used: dict[object, str], name: str, layer: nn.Module) -> None:
-    """A layer belongs to one place: cutting it for one use would cut it for the other."""
+    """Note that a layer is used; raise if it, or one of its weights, was used before."""
     for thing in (layer, *layer.parameters()):
         # Weights that lie at one address are one weight, even as two parameters.
-        key = thing.data_ptr() if isinstance(thing, Tensor) and not thing.is_meta else None
+        stored = isinstance(thing, Tensor) and not thing.is_meta and not is_lazy(thing)
+        key = thing.data_ptr() if stored else None
         key = ("address", thing.device, key) if key else id(thing)
         if key in used:
             raise NotImplementedError(
