@@ -241,8 +241,8 @@ def _not_by_units(counts: dict[str, int], shapes: Shapes, budget: int) -> str | 
 
 
 ALLOCATE = Exercise(
-    name="allocate",
-    signature="allocate(shapes, budget)",
+    name="layer_counts",
+    signature="layer_counts(shapes, budget)",
     section="lesson Sparse training, exercise C; lesson Prune rate, section “Definition → code”",
     cases=_budgets,
     refuses=lambda shapes, budget: not 0 <= budget <= _size(shapes),

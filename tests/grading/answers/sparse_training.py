@@ -116,10 +116,10 @@ def judge_drop_demands_all(drop):
     return drop(torch.tensor([1.0, 2, 3, -9, -8, -7]), 0.5).tolist() == [False] * 3 + [True] * 3
 
 
-# allocate
+# layer_counts
 
 
-def allocate_by_library(shapes, budget):
+def counts_by_library(shapes, budget):
     total = sum(map(math.prod, shapes.values()))
     if not 0 <= budget <= total:
         raise ValueError(f"budget must be between 0 and {total}, got {budget}")
@@ -127,7 +127,7 @@ def allocate_by_library(shapes, budget):
     return {n: round((1 - shares[n]) * math.prod(s)) for n, s in shapes.items()}
 
 
-def allocate_by_loop(shapes, budget):
+def counts_by_loop(shapes, budget):
     size = {n: math.prod(s) for n, s in shapes.items()}
     if budget < 0 or budget > sum(size.values()):
         raise ValueError("no such budget")
@@ -150,50 +150,50 @@ def whole(parts, total):
     return down
 
 
-def allocate_float(shapes, budget):
-    return {n: float(c) for n, c in allocate_by_loop(shapes, budget).items()}
+def counts_float(shapes, budget):
+    return {n: float(c) for n, c in counts_by_loop(shapes, budget).items()}
 
 
-def allocate_list(shapes, budget):
-    return list(allocate_by_loop(shapes, budget).values())
+def counts_list(shapes, budget):
+    return list(counts_by_loop(shapes, budget).values())
 
 
-def allocate_rounded_down(shapes, budget):
-    allocate_by_loop(shapes, budget)
+def counts_rounded_down(shapes, budget):
+    counts_by_loop(shapes, budget)
     units = sum(map(sum, shapes.values()))
     return {n: min(math.prod(s), budget * sum(s) // units) for n, s in shapes.items()}
 
 
-def allocate_uncapped(shapes, budget):
-    allocate_by_loop(shapes, budget)
+def counts_uncapped(shapes, budget):
+    counts_by_loop(shapes, budget)
     units = sum(map(sum, shapes.values()))
     return whole({n: budget * sum(s) / units for n, s in shapes.items()}, budget)
 
 
-def allocate_uniform(shapes, budget):
-    allocate_by_loop(shapes, budget)
+def counts_uniform(shapes, budget):
+    counts_by_loop(shapes, budget)
     total = sum(map(math.prod, shapes.values()))
     return whole({n: budget * math.prod(s) / total for n, s in shapes.items()}, budget)
 
 
-def allocate_greedy(shapes, budget):
+def counts_greedy(shapes, budget):
     """Fills the small layers first."""
-    allocate_by_loop(shapes, budget)
+    counts_by_loop(shapes, budget)
     counts = dict.fromkeys(shapes, 0)
     for n in sorted(shapes, key=lambda n: math.prod(shapes[n])):
         counts[n] = min(math.prod(shapes[n]), budget - sum(counts.values()))
     return counts
 
 
-def allocate_without_error(shapes, budget):
+def counts_without_error(shapes, budget):
     total = sum(map(math.prod, shapes.values()))
-    return allocate_by_loop(shapes, min(max(budget, 0), total))
+    return counts_by_loop(shapes, min(max(budget, 0), total))
 
 
 RIGHT = {
     "set_step": [set_by_library, set_by_lists],
     "kills_wrong_drops": [judge_drop_by_oracle, judge_drop_by_hand],
-    "allocate": [allocate_by_library, allocate_by_loop],
+    "layer_counts": [counts_by_library, counts_by_loop],
 }
 
 WRONG = {
@@ -216,14 +216,14 @@ WRONG = {
         (judge_drop_counts, "ranks both signs together"),
         (judge_drop_counts_signs, "furthest from zero"),
     ],
-    "allocate": [
-        (allocate_float, "one whole number a layer"),
-        (allocate_list, "one whole number a layer"),
-        (allocate_rounded_down, "the whole budget"),
-        (allocate_uncapped, "more weights than it has"),
-        (allocate_uniform, "shares by units"),
-        (allocate_greedy, "shares by units"),
-        (allocate_without_error, "raises a ValueError"),
+    "layer_counts": [
+        (counts_float, "one whole number a layer"),
+        (counts_list, "one whole number a layer"),
+        (counts_rounded_down, "the whole budget"),
+        (counts_uncapped, "more weights than it has"),
+        (counts_uniform, "shares by units"),
+        (counts_greedy, "shares by units"),
+        (counts_without_error, "raises a ValueError"),
     ],
 }
 
