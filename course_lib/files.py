@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside the old one, then put in its place."""
+"""Files that are written whole or not at all: under another name first, then put in place."""
 
 import io
 import os
@@ -9,8 +9,7 @@ import torch
 
 
 def write(path: str | Path, data: bytes) -> None:
-    """Write the bytes. A reader sees the old file or the new one, never half of one; also after an
-    interruption."""
+    """Write the bytes. Even after an interruption, the path has the old file or the new one."""
     unfinished = Path(f"{path}.part")
     try:
         unfinished.write_bytes(data)
@@ -21,7 +20,15 @@ def write(path: str | Path, data: bytes) -> None:
 
 
 def save(path: str | Path, state: Any) -> None:
-    """Write tensors in plain containers, as ``torch.save`` does, in one piece."""
+    """Write tensors in plain containers as ``torch.save`` does, whole or not at all.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(f"{folder}/state", {"weight": torch.ones(2)})
+        ...     load("path", f"{folder}/state")
+        {'weight': tensor([1., 1.])}
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write(path, buffer.getvalue())
@@ -30,9 +37,12 @@ def save(path: str | Path, state: Any) -> None:
 def load(argument: str, path: str | Path, device: torch.device | str = "cpu") -> Any:
     """Read what ``save`` wrote, onto a device. Nothing in the file is executed.
 
+    Args:
+        argument: what error messages call the path.
+
     Raises:
         FileNotFoundError, PermissionError: there is no such file, or it may not be read.
-        ValueError: the file is empty, cut off or of another kind; names ``argument`` and the path.
+        ValueError: the file is empty, cut off or of another kind.
     """
     try:
         return torch.load(path, weights_only=True, map_location=device)

@@ -1,12 +1,12 @@
 """Which layers count, and how their weight is read.
 
-In scope are the weights of linear and convolution layers. Biases and normalisation layers are few,
-and pruning them saves next to nothing. Everything that cannot be handled is refused here, by name:
-a weight that a parametrisation or a forward hook computes anew, one that has no shape yet, numbers
-that are not finite.
+The weights of linear and convolution layers count. Biases and normalisation layers have few
+parameters, and pruning them saves almost nothing. The functions refuse, by name, what cannot be
+handled: a weight that a parametrisation or a forward hook computes, a weight without a shape yet,
+and numbers that are not finite.
 
-A weight that two layers share (tied) is one parameter: it is named once, by the first layer, as in
-``named_parameters()``. So is a layer that stands in the model under two names.
+A weight that two layers share (tied) is one parameter with one name, that of the first layer, as in
+``named_parameters()``. A layer that the model has under two names also counts once.
 """
 
 import copy
@@ -23,15 +23,20 @@ WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def weighted(model: nn.Module, *, plain: bool = False) -> dict[str, Any]:
-    """Name -> linear or convolution layer, in the order of ``named_modules()``.
+    """The linear and convolution layers by name, in the order of ``named_modules()``.
 
     Args:
         plain: refuse layers whose weight is not a parameter of their own.
 
     Raises:
         ValueError: ``model`` has no such layer, or a lazy one that has not seen an input yet; with
-            ``plain``, a layer with a parametrisation, or one whose weight a forward hook computes
-            (torch's pruning, the old ``weight_norm`` and ``spectral_norm``).
+            ``plain``, also a layer with a parametrisation, or one whose weight a forward hook
+            computes (torch's pruning, the old ``weight_norm`` and ``spectral_norm``).
+
+    Examples:
+        >>> from course_lib import models
+        >>> list(weighted(models.small_cnn()))
+        ['conv1', 'conv2', 'fc']
     """
     found = {name: m for name, m in model.named_modules() if isinstance(m, WEIGHTED)}
     if not found:
@@ -68,10 +73,11 @@ def _computed_by_hook(name: str, leaf: str) -> str:
 
 
 def check_called(model: nn.Module) -> None:
-    """Raise NotImplementedError if the model has a layer that computes without being called, so that
-    no hook sees what enters and leaves it: the output projection of ``nn.MultiheadAttention``.
+    """Raise NotImplementedError if the model has an ``nn.MultiheadAttention``.
 
-    For methods that read a layer's inputs or outputs. Those that only read weights need not care.
+    Its output projection computes without being called, so no hook sees its inputs and outputs.
+    Methods that read inputs or outputs of layers need this check; those that read only weights do
+    not.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
@@ -83,10 +89,10 @@ def check_called(model: nn.Module) -> None:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of the model; what every function that returns a changed model starts from.
+    """A deep copy of the model. Every function that returns a changed model starts from it.
 
     Raises:
-        ValueError: a weight or bias that a forward hook computes: torch cannot copy it.
+        ValueError: a weight or bias that a forward hook computes, which torch cannot copy.
     """
     for name, module in model.named_modules():
         # A parameter lies in module._parameters; a tensor beside it is one that a hook left there.
@@ -98,13 +104,30 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """The network itself, without the shell of ``torch.compile``, which ignores hooks."""
+    """The network inside the wrapper of ``torch.compile``, which ignores hooks."""
     return getattr(model, "_orig_mod", model)
 
 
+def chained(model: nn.Module) -> list[tuple[str, Any]]:
+    """Names and layers of an ``nn.Sequential`` in the order in which it calls them. Unlike in
+    ``named_children()``, a layer that stands in it twice is there twice.
+
+    Raises:
+        TypeError: another module, or an ``nn.Sequential`` with a forward pass of its own.
+    """
+    if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
+        raise TypeError(
+            "model must be an nn.Sequential that calls its layers one after another, "
+            f"got {type(model).__name__}"
+        )
+    return list(model._modules.items())
+
+
 def check_made(model: nn.Module) -> None:
-    """Raise ValueError if the model has a lazy layer that has not seen an input yet: running it would
-    make weights and change the model."""
+    """Raise ValueError if the model has a lazy layer that has not seen an input yet.
+
+    Running such a model would create its weights and so change it.
+    """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ValueError(
@@ -114,12 +137,13 @@ def check_made(model: nn.Module) -> None:
 
 
 def called_with(model: nn.Module, tensors: Mapping[str, Tensor], *args: Tensor) -> Tensor:
-    """``model(*args)`` with other parameters or buffers in place of those named; one that is tied is
-    replaced for all layers that share it. The model stays as it is.
+    """``model(*args)`` with ``tensors`` in place of the parameters or buffers that they name.
 
-    torch's ``functional_call`` does the same, but leaves the replacements in the model where one
-    layer stands in it under two names. Here every layer is therefore named once.
+    A tied one is replaced for all layers that share it. The model stays as it is. (Torch's
+    ``functional_call`` would leave the replacements in a model that has one layer under two names,
+    so this function names every layer once.)
     """
+    check_made(model)
     own = dict(model.named_parameters(remove_duplicate=False))
     own |= dict(model.named_buffers(remove_duplicate=False))
     new = {id(own[name]): tensor for name, tensor in tensors.items()}
@@ -133,7 +157,7 @@ def called_with(model: nn.Module, tensors: Mapping[str, Tensor], *args: Tensor) 
 
 
 def run(model: nn.Module, x: Tensor) -> Tensor:
-    """``model(x)``, with a ValueError that names ``x`` where it does not fit the model."""
+    """``model(x)``, or a TypeError or ValueError that names ``x`` if it does not fit the model."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor, got {type(x).__name__}")
     if x.dim() == 0 or len(x) == 0:
@@ -148,10 +172,17 @@ def run(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """Parameter name -> weight of a linear or convolution layer, detached; a tied weight once.
+    """The weights of the linear and convolution layers by parameter name, detached.
+
+    A tied weight is there once.
 
     Raises:
-        ValueError: as ``weighted(model, plain=True)``; a weight that is not finite.
+        ValueError: as ``weighted(model, plain=True)``; also a weight that is not finite.
+
+    Examples:
+        >>> from course_lib import models
+        >>> {name: tuple(w.shape) for name, w in weights(models.mlp((4, 3, 2))).items()}
+        {'fc1.weight': (3, 4), 'fc2.weight': (2, 3)}
     """
     found, seen = {}, set()
     for name, layer in weighted(model, plain=True).items():
@@ -178,10 +209,10 @@ def check_finite(argument: str, values: Tensor) -> None:
 
 
 def output_axis(name: str, layer: Any) -> int:
-    """The axis of the layer's weight along which its outputs lie: 0, or 1 of a transposed convolution.
+    """The axis of the outputs in the layer's weight: 0, or 1 for a transposed convolution.
 
     Raises:
-        NotImplementedError: a transposed convolution in groups, whose outputs lie along no one axis.
+        NotImplementedError: a grouped transposed convolution, whose outputs are on two axes.
     """
     if not isinstance(layer, TRANSPOSED):
         return 0
@@ -193,18 +224,22 @@ def output_axis(name: str, layer: Any) -> int:
 
 
 def outputs_first(layer: Any, weight: Tensor) -> Tensor:
-    """A weight of this layer as (out, in / groups, …), as ordinary layers keep it. The same call
-    brings it back."""
+    """A weight of this layer in the layout of ordinary layers, (out, in / groups, …).
+
+    The same call turns it back.
+    """
     return swapped(weight, layer.groups) if isinstance(layer, TRANSPOSED) else weight
 
 
 def swapped(weight: Tensor, groups: int) -> Tensor:
-    """A transposed convolution's weight, (in, out / groups, …), with inputs and outputs swapped
-    within each group: (out, in / groups, …). The same call brings it back."""
+    """Swap inputs and outputs within each group: (in, out / groups, …) -> (out, in / groups, …).
+
+    The first is the layout of a transposed convolution. The same call turns it back.
+    """
     apart = weight.unflatten(0, (groups, -1))  # (groups, in / groups, out / groups, …)
     return apart.transpose(1, 2).flatten(0, 1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision as float32, to compute in; everything else as it is."""
+    """Half precision converted to float32, to compute with it; everything else as it is."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,9 +1,10 @@
-"""The course's networks: plain ``nn.Sequential`` with named layers, small enough for a laptop.
-``vgg``, ``resnet``, ``inception`` and ``mobilenet`` are miniatures of the four ways in which
-channels are wired; where one layer's output goes two ways, a small ``nn.Module`` holds the wiring.
+"""The networks of the course: plain ``nn.Sequential`` with named layers, small enough for a laptop.
 
-Every builder takes ``width``, a factor on the hidden sizes, and ``seed``. The same seed gives the
-same initial weights (on one torch version); torch's global generator is left as it was.
+``vgg``, ``resnet``, ``inception`` and ``mobilenet`` are small examples of the four ways in which
+channels are connected. Where the output of a layer goes two ways, an ``nn.Module`` connects it.
+
+Every function takes a ``seed``. The same seed gives the same initial weights on one torch version.
+Torch's global generator keeps its state. ``width`` is a factor for all hidden sizes.
 """
 
 import math
@@ -19,13 +20,23 @@ from course_lib.data import check_seed
 
 
 def mlp(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Sequential:
-    """Fully connected network with ReLU between its layers: ``fc1``, ``fc2``, …
+    """A fully connected network with ReLU between its layers ``fc1``, ``fc2``, …
 
     Args:
-        sizes: inputs, hidden units, outputs. The default reads 14×14 images: 25,100 weights.
+        sizes: inputs, hidden units, outputs. The default is for 14×14 images and has 25,100 weights.
 
     Shapes:
         (batch, …) with ``sizes[0]`` numbers per image -> (batch, ``sizes[-1]``) logits.
+
+    Raises:
+        ValueError: fewer than two sizes, or one that is not a positive integer.
+
+    Examples:
+        >>> mlp((196, 10))
+        Sequential(
+          (flatten): Flatten(start_dim=1, end_dim=-1)
+          (fc1): Linear(in_features=196, out_features=10, bias=True)
+        )
     """
     if len(sizes) < 2 or any(type(n) is not int or n < 1 for n in sizes):
         raise ValueError(f"sizes must hold at least two positive integers, got {tuple(sizes)!r}")
@@ -47,8 +58,10 @@ def lenet_300_100(*, width: float = 1.0, seed: int = 0) -> nn.Sequential:
 
 
 def lenet5(*, width: float = 1.0, seed: int = 0) -> nn.Sequential:
-    """LeNet-5 as the pruning papers use it (two 5×5 convolutions without padding, max pooling, 500
-    hidden units) for 28×28 grey images: 430,500 weights at ``width=1``."""
+    """LeNet-5 as the pruning papers use it, for 28×28 grey images: 430,500 weights at ``width=1``.
+
+    It has two 5×5 convolutions without padding, max pooling, and 500 hidden units.
+    """
     c1, c2, hidden = (_scaled(n, width) for n in (20, 50, 500))
 
     def layers() -> OrderedDict[str, nn.Module]:
@@ -67,8 +80,15 @@ def lenet5(*, width: float = 1.0, seed: int = 0) -> nn.Sequential:
 
 
 def small_cnn(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
-    """Two 3×3 convolutions with max pooling and one linear layer, for ``size``×``size`` grey
-    images (``size`` even and at least 4)."""
+    """Two 3×3 convolutions with max pooling and one linear layer, for grey images.
+
+    Args:
+        size: side of the images in pixels, even and at least 4; also for the networks below.
+
+    Examples:
+        >>> small_cnn(size=14)(torch.zeros(5, 1, 14, 14)).shape
+        torch.Size([5, 10])
+    """
     _check_size(size)
     c1, c2 = _scaled(16, width), _scaled(32, width)
 
@@ -88,8 +108,10 @@ def small_cnn(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequen
 
 
 def vgg(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
-    """A chain: four 3×3 convolutions with batch norm, two max poolings, one linear layer
-    (Simonyan & Zisserman 2015 in miniature), for ``size``×``size`` grey images."""
+    """A chain: four 3×3 convolutions with batch norm, two max poolings and one linear layer.
+
+    Source: Simonyan & Zisserman 2015, in small.
+    """
     _check_size(size)
     c1, c2 = _scaled(16, width), _scaled(32, width)
 
@@ -109,8 +131,12 @@ def vgg(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
 
 
 def resnet(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
-    """Sums: two residual blocks (He et al. 2016), the second with half the resolution, twice the
-    channels and a 1×1 convolution on its shortcut, for ``size``×``size`` grey images."""
+    """Sums: two residual blocks.
+
+    The second has half the resolution, twice the channels, and a 1×1 convolution on its shortcut.
+
+    Source: He et al. 2016, in small.
+    """
     _check_size(size)
     c1, c2 = _scaled(16, width), _scaled(32, width)
 
@@ -128,8 +154,10 @@ def resnet(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequentia
 
 
 def inception(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
-    """Branches: two Inception blocks (Szegedy et al. 2015), each joining four branches, for
-    ``size``×``size`` grey images."""
+    """Branches: two Inception blocks of four branches each.
+
+    Source: Szegedy et al. 2015, in small.
+    """
     _check_size(size)
     c, b1, b2 = _scaled(16, width), _scaled(6, width), _scaled(8, width)
 
@@ -148,8 +176,10 @@ def inception(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequen
 
 
 def mobilenet(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequential:
-    """Depthwise separable convolutions (Howard et al. 2017): three pairs of a 3×3 convolution per
-    channel and a 1×1 convolution across channels, for ``size``×``size`` grey images."""
+    """Depthwise separable convolutions: a 3×3 per channel, then a 1×1 across channels, three times.
+
+    Source: Howard et al. 2017, in small.
+    """
     _check_size(size)
     c1, c2 = _scaled(16, width), _scaled(32, width)
 
@@ -171,7 +201,7 @@ def mobilenet(*, size: int = 14, width: float = 1.0, seed: int = 0) -> nn.Sequen
 
 
 class Residual(nn.Module):
-    """ReLU(f(x) + x) with f two 3×3 convolutions; where shapes change, x passes a 1×1 one."""
+    """ReLU(f(x) + x), where f is two 3×3 convolutions. A 1×1 convolution adapts x if shapes change."""
 
     def __init__(self, c_in: int, c_out: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -187,8 +217,10 @@ class Residual(nn.Module):
 
 
 class Inception(nn.Module):
-    """1×1, 1×1 then 3×3, 1×1 then 5×5, and 3×3 max pooling then 1×1, joined channel after channel:
-    (b, c_in, h, w) -> (b, 4 c, h, w)."""
+    """Four branches, joined channel after channel: (b, c_in, h, w) -> (b, 4 c, h, w).
+
+    They are 1×1; 1×1 and 3×3; 1×1 and 5×5; 3×3 max pooling and 1×1.
+    """
 
     def __init__(self, c_in: int, c: int) -> None:
         super().__init__()
@@ -204,7 +236,7 @@ class Inception(nn.Module):
 def _conv_bn_relu(
     c_in: int, c_out: int, *, kernel: int = 3, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """A convolution that keeps the size at stride 1; its bias would repeat batch norm's beta."""
+    """A convolution that keeps the size at stride 1, without bias: batch norm has one."""
     return nn.Sequential(
         nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(c_out),
@@ -224,11 +256,21 @@ def _scaled(n: int, width: float) -> int:
 
 
 def seeded(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
-    """What ``build`` makes, from a seed, without disturbing the caller's random numbers.
+    """Call ``build`` with a seed, initialise the result, and leave the caller's generator as it was.
 
-    Weights start as He et al. 2015 propose for ReLU, normal with variance 2 / fan-in, and biases at
-    zero: torch's own start is six times smaller in variance, and under it a deep network
-    that is pruned before training hardly trains at all.
+    Weights start normally distributed with variance 2 / fan-in, and biases at zero. Torch's own
+    initialisation has a variance six times smaller; with it, a deep network that is pruned before
+    training hardly trains.
+
+    Source: He et al. 2015.
+
+    Raises:
+        TypeError: a seed that is not an integer.
+
+    Examples:
+        >>> layer, same = (seeded(0, lambda: nn.Linear(4, 3)) for _ in range(2))
+        >>> torch.equal(layer.weight, same.weight)
+        True
     """
     check_seed(seed)
     with torch.random.fork_rng(devices=[]):

@@ -1,8 +1,8 @@
 """Attach a map to a weight, and fold it into the weight again.
 
 A parametrised layer trains one tensor (``<layer>.parametrizations.weight.original``) and computes
-with a function of it: rounded to a grid, reduced to signs, looked up in a table. It is
-``torch.nn.utils.parametrize``, so the model stays an ordinary module, alone or in a stack.
+with a function of it: its values rounded to a grid, its signs, its entries in a table. The module
+uses ``torch.nn.utils.parametrize``, so the model stays an ordinary module, alone or in a stack.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,10 +16,10 @@ from course_lib import layers
 
 
 class Map(nn.Module):
-    """A function as a parametrisation (``torch.nn.utils.parametrize`` takes modules only).
+    """A function as a parametrisation, because ``torch.nn.utils.parametrize`` takes only modules.
 
-    Given its layer, the function sees the weight with the outputs first, (out, …), also that of a
-    transposed convolution, which torch keeps as (in, out / groups, …).
+    With ``layer``, the function gets the weight as (out, …), also that of a transposed convolution,
+    whose layout in torch is (in, out / groups, …).
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], layer: Any = None) -> None:
@@ -41,18 +41,28 @@ class Map(nn.Module):
 def attach(model: Any, maps: Callable[[Tensor], Tensor] | Mapping[str, nn.Module]) -> Any:
     """A copy whose linear and convolution layers compute with a map of their weight.
 
-    The weight itself is what trains, as ``<layer>.parametrizations.weight.original``; a frozen one
-    stays frozen. A tied weight is mapped once, for its first layer, and every module that shares it
-    computes with the same map: it stays tied.
+    The weight itself trains, as ``<layer>.parametrizations.weight.original``. Frozen weights stay
+    frozen, and tied weights stay tied: all modules that share one use the map of its first layer.
 
     Args:
-        maps: a function for all layers, which gets each weight as (out, …) and returns one of the same
-            shape and dtype; or layer name -> a module for this layer, which gets the weight as torch
-            keeps it. Layers not named stay as they are.
+        maps: a function for all layers, which gets each weight as (out, …) and returns one of the
+            same shape and dtype; or layer name -> a module for this layer, which gets the weight in
+            torch's layout. Layers that are not named stay as they are.
 
     Raises:
         ValueError: ``model`` has no such layer, or one whose weight is not plain or not finite;
             ``maps`` names something else, or does not return such a weight.
+
+    Examples:
+        >>> model = attach(nn.Linear(2, 2), torch.relu)
+        >>> model.parametrizations.weight.original.data = torch.tensor([[1.0, -1.0], [-2.0, 2.0]])
+        >>> model.weight
+        tensor([[1., 0.],
+                [0., 2.]], grad_fn=<ReluBackward0>)
+        >>> folded(model).weight
+        Parameter containing:
+        tensor([[1., 0.],
+                [0., 2.]], requires_grad=True)
     """
     layers.weights(model)
     model = layers.copied(model)
@@ -78,9 +88,10 @@ def attach(model: Any, maps: Callable[[Tensor], Tensor] | Mapping[str, nn.Module
 
 
 def folded(model: nn.Module) -> nn.Module:
-    """A copy whose linear and convolution layers hold the weights that they computed with, in
-    evaluation mode. Tied weights stay tied and frozen ones frozen; parametrisations of anything
-    else, such as a bias, stay.
+    """A copy whose linear and convolution layers have plain weights again.
+
+    They are the weights with which the layers compute in evaluation mode. Tied weights stay tied,
+    and frozen weights stay frozen. Other parametrisations, such as that of a bias, stay.
 
     Raises:
         ValueError: a weight that a forward hook computes (torch's pruning): make it permanent first.
@@ -102,7 +113,14 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 def straight_through(x: Tensor, value: Tensor, passes: Tensor | None = None) -> Tensor:
-    """``value``, to the last bit, with the gradient of ``x``: everywhere, or where ``passes`` is True."""
+    """Exactly ``value``, with the gradient of ``x`` everywhere or where ``passes`` is True.
+
+    Examples:
+        >>> x = torch.tensor([0.3, 0.8], requires_grad=True)
+        >>> straight_through(x, x.round()).sum().backward()
+        >>> x.grad
+        tensor([1., 1.])
+    """
     carrier = x if passes is None else torch.where(passes, x, torch.zeros_like(x))
     return value.detach() + (carrier - carrier.detach())
 
@@ -119,7 +137,7 @@ def _register(name: str, layer: Any, step: nn.Module) -> None:
 
 
 def _install(module: Any, leaf: str, steps: Any) -> None:
-    """Let a module compute ``leaf`` by parametrisations that stand already."""
+    """Let a module compute ``leaf`` by parametrisations that exist already."""
     module.register_parameter(leaf, nn.Parameter(torch.empty(0)))
     parametrize.register_parametrization(module, leaf, nn.Identity())
     module.parametrizations[leaf] = steps

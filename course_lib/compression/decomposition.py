@@ -205,7 +205,8 @@ def product(chain: nn.Sequential) -> Tensor:
         ValueError: a chain of another length, of other layers, or of layers that do not fit.
     """
     layers: list[Any] = list(chain)
-    w = [layer.weight.detach() for layer in layers if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    known = [m for m in layers if isinstance(m, (nn.Linear, nn.Conv2d)) and not is_lazy(m.weight)]
+    w = [layer.weight.detach() for layer in known]
     shapes = [tuple(x.shape) for x in w]
     if len(w) < len(layers) or [len(s) for s in shapes] not in ([2] * 2, [4] * 3, [4] * 4):
         raise ValueError(
@@ -278,8 +279,8 @@ def squared_singular_values(layer: nn.Linear | nn.Conv2d) -> list[Tensor]:
     """The squared singular values of a weight, largest first.
 
     Returns:
-        One row for a linear layer. Two for a convolution, one per unfolding of its kernel: by input
-        channels, (S, T·h·w), then by output channels, (T, S·h·w).
+        One row for a linear layer. Two rows for a convolution, for the unfoldings of its kernel by
+        input channels, (S, T·h·w), and by output channels, (T, S·h·w).
 
     Raises:
         TypeError: neither an ``nn.Linear`` nor an ``nn.Conv2d``.
