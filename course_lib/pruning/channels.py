@@ -45,12 +45,12 @@ class ChannelGraph:
     Ids that are equal appear everywhere as the smallest of them.
     """
 
-    makes: dict[str, Ids]  # convolution or linear layer -> id of each output channel
-    reads: dict[str, Ids]  # the same layers -> id of each input channel (of W's second axis)
-    passes: dict[str, Ids]  # batch norm or depthwise convolution -> id of each output channel
-    activations: dict[str, Ids]  # traced value behind an activation function -> ids
-    positions: dict[str, int]  # layer -> output positions per example (1 for a linear layer)
-    fixed: frozenset[int]  # ids of the network's own inputs and outputs: these stay
+    makes: dict[str, Ids]  #: convolution or linear layer -> id of each output channel
+    reads: dict[str, Ids]  #: the same layers -> id of each input channel (of W's second axis)
+    passes: dict[str, Ids]  #: batch norm or depthwise convolution -> id of each output channel
+    activations: dict[str, Ids]  #: value after an activation function -> ids
+    positions: dict[str, int]  #: layer -> output positions per example (1 for a linear layer)
+    fixed: frozenset[int]  #: ids of the network's inputs and outputs, which stay
 
     def ids(self) -> list[int]:
         """The ids that may be removed, in ascending order."""

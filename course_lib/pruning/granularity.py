@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from course_lib import layers
 from course_lib.pruning.counting import check_sparsity, keep_top
@@ -93,12 +94,12 @@ def _lowest_groups(model: nn.Module, scores: Scores, sparsity: float, axes: int)
     return found
 
 
-def _by_outputs(model: nn.Module, scores: Scores) -> dict[str, tuple[nn.Module, Tensor]]:
+def _by_outputs(model: nn.Module, scores: Scores) -> dict[str, tuple[_ConvNd, Tensor]]:
     """Each convolution and its scores as (out, in / groups, kernel …); all are checked first."""
     owners = {
         f"{name}.weight" if name else "weight": layer
         for name, layer in layers.weighted(model, plain=True).items()
-        if not isinstance(layer, nn.Linear)
+        if isinstance(layer, _ConvNd)
     }
     if not scores:
         raise ValueError("scores must hold at least one convolution's, got none")

@@ -41,11 +41,11 @@ class State(NamedTuple):
     All mappings are parameter name -> (\*shape).
     """
 
-    weights: Mapping[str, Tensor]
-    masks: Masks
-    gradients: Mapping[str, Tensor]  # dense: of inactive weights too
-    momenta: Mapping[str, Tensor]  # SGD's; empty where the optimizer has none
-    generator: torch.Generator  # the network's own
+    weights: Mapping[str, Tensor]  #: of the masked parameters
+    masks: Masks  #: True means active
+    gradients: Mapping[str, Tensor]  #: dense, so of inactive weights too
+    momenta: Mapping[str, Tensor]  #: SGD's; empty if the optimizer has none
+    generator: torch.Generator  #: the network's own random numbers
 
 
 Step = Callable[[State, float], Masks]  # (network, fraction to drop) -> its new masks
@@ -54,8 +54,8 @@ Step = Callable[[State, float], Masks]  # (network, fraction to drop) -> its new
 class Method(NamedTuple):
     """How masks move."""
 
-    step: Step
-    keeps_momentum: bool = False  # whether a grown weight starts with the momentum it has
+    step: Step  #: (state, fraction to drop) -> the new masks
+    keeps_momentum: bool = False  #: whether a grown weight starts with the momentum it has
 
 
 def drop_and_grow(weight: Tensor, mask: Tensor, count: int, grow_score: Tensor) -> Tensor:
@@ -211,13 +211,15 @@ def rigl_step(state: State, fraction: float) -> Masks:
     Source: Evci et al. 2020, algorithm 1.
 
     Raises:
-        ValueError: a masked weight without a gradient.
+        ValueError: a masked weight without a gradient, or with one of NaN.
     """
     for name in state.masks:
         if name not in state.gradients:
             raise ValueError(
                 f"model must have a gradient of every masked weight, {name!r} has none"
             )
+        if state.gradients[name].isnan().any():
+            raise ValueError(f"the gradient of {name!r} must hold no NaN")
     return {
         n: drop_and_grow(state.weights[n], m, _part(fraction, m), state.gradients[n].abs())
         for n, m in state.masks.items()
@@ -480,6 +482,9 @@ def _moved(
 ) -> Masks:
     """The masks after a move; the optimizer's state of grown weights is cleared."""
     parameters = {n: model.get_parameter(n) for n in masks}
+    for name, parameter in parameters.items():
+        if parameter.isnan().any():
+            raise ValueError(f"model's {name!r} must hold no NaN when masks move")
     momenta = {n: optimizer.state[p].get("momentum_buffer") for n, p in parameters.items()}
     whole = [
         {n: p.detach() for n, p in parameters.items()},
