@@ -379,10 +379,10 @@ def check_bare(model: nn.Module) -> None:
 def claim(used: dict[object, str], name: str, layer: nn.Module) -> None:
     """Note that a layer is used; raise if it, or one of its weights, was used before."""
     for thing in (layer, *layer.parameters()):
+        key: object = id(thing)
         # Weights that lie at one address are one weight, even as two parameters.
-        stored = isinstance(thing, Tensor) and not thing.is_meta and not is_lazy(thing)
-        key = thing.data_ptr() if stored else None
-        key = ("address", thing.device, key) if key else id(thing)
+        if isinstance(thing, Tensor) and not (thing.is_meta or is_lazy(thing)) and thing.data_ptr():
+            key = (thing.device, thing.data_ptr())
         if key in used:
             raise NotImplementedError(
                 f"{name!r} ({type(layer).__name__}) is used more than once, or shares weights "
