@@ -1,4 +1,4 @@
-"""The one training loop: ``fit`` trains a network, or a stack of them (``ensemble.stack``), by a plan."""
+"""The training loop: ``fit`` trains a network, or a stack of them (``ensemble.stack``), by a plan."""
 
 import dataclasses
 import inspect
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,14 +30,23 @@ BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def linear_decay(t: float) -> float:
-    """Learning-rate factor 1 − t: from the full rate at t = 0 to nothing at t = 1."""
+    """The learning-rate factor 1 − t: it falls from 1 at t = 0 to 0 at t = 1.
+
+    Examples:
+        >>> linear_decay(0.25)
+        0.75
+    """
     return 1 - t
 
 
 def sgd(
     model: nn.Module, *, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 0.0
 ) -> torch.optim.SGD:
-    """The lessons' optimizer: SGD with momentum, in torch's fused form (fewer passes over memory)."""
+    """The optimizer of the lessons: SGD with momentum, in torch's faster fused form.
+
+    Raises:
+        ValueError: ``model`` has no parameter that requires a gradient, or one without a shape yet.
+    """
     _check_trainable(model)
     # torch's fused form reads a weight with gaps in memory (a slice of another) as if it had none.
     dense = all(
@@ -49,52 +59,57 @@ def sgd(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """How to train: all that ``fit`` has to know besides the network and the images.
+    """How to train: everything that ``fit`` needs besides the network and the images.
 
-    ``dataclasses.replace(plan, seed=1)`` is the same plan with another seed.
+    Examples:
+        >>> plan = Plan(epochs=2)
+        >>> dataclasses.replace(plan, seed=1).seed  # the same plan with another seed
+        1
     """
 
-    # Passes over the training set.
+    #: Passes over the training set.
     epochs: int
-    # The learning-rate factor when the fraction t of the training is done, 0 <= t < 1.
+    #: The learning-rate factor when the fraction t of the training is done, 0 <= t < 1.
     schedule: Schedule = linear_decay
-    # Images per step. A smaller last minibatch is used, not dropped.
+    #: Images per step. A smaller last minibatch is used too.
     batch_size: int = 100
-    # The minibatch's mean loss, () or (K,), from the logits and the positions of its images in the
-    # training set, (B,): soft targets or weights are looked up by them. None: cross-entropy.
+    #: A function of the logits and of the positions of the minibatch's images in the training set,
+    #: (B,), with which it can look up soft targets. It returns the mean loss of the minibatch, () or
+    #: (K,). None: cross-entropy.
     loss: Loss | None = None
-    # A function that makes the optimizer, or an optimizer, with the hooks it has (masks.hold).
+    #: A function that makes the optimizer, or an optimizer, which may have hooks (``masks.hold``).
     optimizer: torch.optim.Optimizer | Callable[[nn.Module], torch.optim.Optimizer] = sgd
-    # Of the minibatches' order, which all members of a stack share, and of dropout and noise.
+    #: Sets the order of the images, which all members of a stack share, and dropout and noise.
     seed: int = 0
-    # Train only the steps first <= step < last, each with the minibatch, the learning rate and the
-    # noise that it has in the whole training. None: to the end.
+    #: Train only the steps first <= step < last. Each has the minibatch, the learning rate and the
+    #: noise that it has in the whole training.
     first: int = 0
-    last: int | None = None
-    # A state_dict to begin from. None: the model as it is.
+    last: int | None = None  #: None: to the end.
+    #: A state_dict to start from. None: the model as it is.
     start: Mapping[str, Tensor] | None = None
-    # Held-out images. The loss on them is measured after every ``every`` steps, and the weights
-    # where it was lowest are kept in the history.
+    #: Held-out images. The history gets the loss on them, and the weights where it was lowest.
     valid: Split | None = None
-    every: int = 100
+    every: int = 100  #: The loss on ``valid`` is measured after every so many steps.
 
 
 @dataclass
 class History:
-    """What ``fit`` saw, per epoch; entries have shape () for a network, (K,) for a stack."""
+    """What ``fit`` measured. Entries have shape () for a network and (K,) for a stack."""
 
-    loss: list[Tensor] = field(default_factory=list)  # mean training loss of the epoch
-    accuracy: list[Tensor] = field(default_factory=list)  # % on ``test`` after it, if given
-    seconds: float = 0.0
-    # With ``valid``: the steps after which its loss was measured, the losses, and the weights when
-    # it was lowest, each member of a stack at its own step.
+    #: The mean training loss of each epoch.
+    loss: list[Tensor] = field(default_factory=list)
+    #: The accuracy on ``test`` in percent after each epoch, if ``test`` was given.
+    accuracy: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0  #: of the whole training
+    #: The steps after which the loss on ``valid`` was measured, if ``valid`` was given.
     measured: list[int] = field(default_factory=list)
-    valid_loss: list[Tensor] = field(default_factory=list)
+    valid_loss: list[Tensor] = field(default_factory=list)  #: these losses
+    #: The weights where the loss was lowest; each member of a stack has its own step.
     best: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def early_stop(self) -> Tensor:
-        """The measured step with the lowest validation loss, () or (K,); the first of equals.
+        """The measured step with the lowest validation loss, () or (K,), or the first of several.
 
         Raises:
             ValueError: nothing was measured.
@@ -112,38 +127,46 @@ def fit(
     *,
     test: Split | None = None,
     checkpoint: str | Path | None = None,
-    **changes: object,
+    **changes: Any,
 ) -> History:
-    """Train a network, or a stack of them, in place by minibatch cross-entropy or another loss.
+    """Train a network, or a stack of them, in place.
 
-    Minibatches, dropout and noise follow from the plan's seed: torch's global random numbers are
-    left as they were. So are the modes of the model (it trains in training mode) and, also after an
-    interruption, the optimizer's learning rates.
+    The model trains in training mode. The plan's seed sets minibatches, dropout and noise. Torch's
+    global generators, the modes of the model and the learning rates of the optimizer are afterwards
+    as they were, also after an interruption.
 
     Args:
-        model: (batch, …) -> (batch, classes) logits, or a stack: -> (K, batch, classes).
+        model: a network, (batch, …) -> (batch, classes) logits, or a stack -> (K, batch, classes).
         train: images and labels on the model's device.
-        plan: how to train; its fields may also be given by name, ``fit(model, train, epochs=2)``.
-        test: if given, accuracy on it after every epoch goes into the history.
-        checkpoint: a file, rewritten after every epoch. If it exists, training goes on from there
-            and ends bit for bit where an uninterrupted run would have, given the same ``loss``,
-            ``schedule`` and hooks; those it cannot compare.
+        plan: how to train. You may also give its fields by name: ``fit(model, train, epochs=2)``.
+        test: images on which to measure the accuracy after every epoch.
+        checkpoint: a file that is rewritten after every epoch. If it exists, training continues from
+            there, and the result is exactly that of a run without interruption. ``fit`` cannot check
+            that ``loss``, ``schedule`` and hooks are the same.
 
     Returns:
-        ``History`` (all epochs, those before an interruption included).
+        The ``History`` of all epochs, also of those before an interruption.
 
     Raises:
-        ValueError: a count below 1, images or labels that are empty, not finite or do not fit the
-            model, steps outside the training, nothing to train, a ``loss`` of another shape or one
-            that mixes the members of a stack, a ``checkpoint`` that is damaged or of another run.
-            The model and the optimizer are then as they were (after a ``loss`` that is refused, the
-            model is at ``plan.start``).
-        TypeError: a name that is no field of ``Plan``, a field of another type.
+        ValueError: a count below 1; images or labels that are empty, not finite or do not fit the
+            model; steps outside the training; nothing to train; a ``loss`` of another shape or one
+            that mixes the members of a stack; a ``checkpoint`` that is damaged or of another run.
+            The model and the optimizer are then as they were (but after a ``loss`` that is refused,
+            the model is at ``plan.start``).
+        TypeError: a name that is not a field of ``Plan``, or a field of another type.
+
+    Examples:
+        >>> from course_lib import data, models
+        >>> train, test = data.load("digits")
+        >>> model = models.mlp((64, 32, 10))
+        >>> history = fit(model, train, epochs=5)
+        >>> len(history.loss), bool(evaluate(model, test) > 80)
+        (5, True)
     """
     plan = _planned(plan, changes)
     with _own_noise(model), _mode(model, training=True):
         check_plan(model, train, plan, test=test)
-        optimizer = _optimizer(model, plan)
+        optimizer = make_optimizer(model, plan)
         run = {} if checkpoint is None else _run(model, train, plan, optimizer)
         history = _begin(model, plan, optimizer, checkpoint, run)
         per_epoch, last = _lengths(train, plan)
@@ -163,8 +186,8 @@ def fit(
 
 
 def _steps(train: Split, plan: Plan, begin: int) -> Iterator[Step]:
-    """What is left to do from step ``begin`` on: all depends on the plan's seed and the number of
-    the step alone, so that a training may stop and go on anywhere."""
+    """The steps from ``begin`` on. Each depends only on the plan's seed and on its number, so that a
+    training may stop and continue anywhere."""
     order = torch.Generator().manual_seed(plan.seed)
     noise = torch.Generator().manual_seed(plan.seed)
     per_epoch, last = _lengths(train, plan)
@@ -183,8 +206,9 @@ def _epoch(
     steps: Iterable[Step],
     history: History,
 ) -> None:
-    """One pass over the images, or the piece of it that the plan asks for."""
-    total, seen = 0.0, 0
+    """One pass over the images, or the part of it that the plan asks for."""
+    total: Any = 0.0  # then a tensor
+    seen = 0
     length = plan.epochs * _lengths(train, plan)[0]
     noise = _generators(model)
     with _rates_kept(optimizer) as scale_rates:
@@ -200,7 +224,7 @@ def _epoch(
 
 
 def _step(model, train, loss, optimizer, positions, check) -> Tensor:
-    """One optimizer step; the minibatch's mean losses, () or (K,), before it."""
+    """One optimizer step. Returns the mean losses of the minibatch before it, () or (K,)."""
     x, y = train.x[positions], train.y[positions]
     optimizer.zero_grad()
     losses = ensemble.backward(model, x, y) if loss is None else None
@@ -230,27 +254,35 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def evaluate(model: nn.Module, test: Split, *, batch_size: int = 1000) -> Tensor:
-    """Accuracy in percent: shape () for a network, (K,) for a stack. The model's modes (training or
-    evaluation) are put back as they were.
+    """The accuracy in percent: shape () for a network, (K,) for a stack.
+
+    The model runs in evaluation mode; afterwards its modes are as they were.
 
     Raises:
         ValueError: a ``test`` that is empty, not finite or does not fit the model.
+
+    Examples:
+        >>> from course_lib import data, models
+        >>> test = data.Split(torch.zeros(4, 3), torch.tensor([0, 0, 0, 1]))
+        >>> model = models.mlp((3, 2))
+        >>> model.get_parameter("fc1.bias").data = torch.tensor([1.0, 0.0])  # always class 0
+        >>> evaluate(model, test).item()
+        75.0
     """
-    right = sum(
-        (logits.argmax(-1) == y).sum(-1)
-        for logits, y in _answers("test", model, test, batch_size=batch_size)
-    )
+    answers = _answers("test", model, test, batch_size=batch_size)
+    right = torch.stack([(logits.argmax(-1) == y).sum(-1) for logits, y in answers]).sum(0)
     return 100 * right / len(test.y)
 
 
 def mean_loss(model: nn.Module, split: Split, *, batch_size: int = 1000) -> Tensor:
-    """Mean cross-entropy over ``split``: shape () for a network, (K,) for a stack. The model's modes
-    are put back as they were.
+    """The mean cross-entropy over ``split``: shape () for a network, (K,) for a stack.
+
+    The model runs in evaluation mode; afterwards its modes are as they were.
 
     Raises:
         ValueError: a ``split`` that is empty, not finite or does not fit the model.
     """
-    total = 0.0
+    total: Any = 0.0  # then a tensor
     for logits, y in _answers("split", model, split, batch_size=batch_size):
         total = total + cross_entropy(logits, y) * len(y)
     return total / len(split.y)
@@ -258,13 +290,31 @@ def mean_loss(model: nn.Module, split: Split, *, batch_size: int = 1000) -> Tens
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; afterwards every module is in the mode it had."""
+    """Within the block, the model is in evaluation mode; afterwards every module has its mode again.
+
+    Examples:
+        >>> model = nn.Dropout()
+        >>> with evaluating(model):
+        ...     print(model.training)
+        False
+        >>> model.training
+        True
+    """
     with _mode(model, training=False):
         yield
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the state of ``model`` that further training leaves alone."""
+    """A copy of the state_dict of ``model``, which further training does not change.
+
+    Examples:
+        >>> layer = nn.Linear(2, 2)
+        >>> before = snapshot(layer)
+        >>> layer.weight.data.add_(1)
+        tensor(...
+        >>> torch.equal(before["weight"], layer.weight)
+        False
+    """
     check_made(model)
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
@@ -273,7 +323,7 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_plan(model: nn.Module, train: Split, plan: Plan, *, test: Split | None = None) -> None:
-    """Raise ValueError or TypeError, naming the argument, for a training that ``fit`` would refuse."""
+    """Raise the ValueError or TypeError that ``fit`` would raise for this training."""
     check_counts(epochs=plan.epochs, batch_size=plan.batch_size, every=plan.every)
     check_seed(plan.seed)
     _check_trainable(model)
@@ -306,7 +356,7 @@ def check_plan(model: nn.Module, train: Split, plan: Plan, *, test: Split | None
 
 
 def check_state(argument: str, model: nn.Module, state: Mapping[str, Tensor] | None) -> None:
-    """Raise ValueError unless ``state``, if any, has the names, shapes and dtypes of the model's."""
+    """Raise ValueError unless ``state`` is None or fits the model in names, shapes and dtypes."""
     if state is None:
         return
     check_made(model)
@@ -324,7 +374,7 @@ def check_state(argument: str, model: nn.Module, state: Mapping[str, Tensor] | N
         )
 
 
-def _planned(plan: Plan | None, changes: dict[str, object]) -> Plan:
+def _planned(plan: Plan | None, changes: dict[str, Any]) -> Plan:
     known = [f.name for f in dataclasses.fields(Plan)]
     for name in changes:
         if name not in known:
@@ -337,13 +387,13 @@ def _planned(plan: Plan | None, changes: dict[str, object]) -> Plan:
 
 
 def _lengths(train: Split, plan: Plan) -> tuple[int, int]:
-    """Steps per epoch, and the step to stop before."""
+    """The steps per epoch, and the step before which training stops."""
     per_epoch = -(-len(train.y) // plan.batch_size)
     return per_epoch, plan.epochs * per_epoch if plan.last is None else plan.last
 
 
-def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """The plan's optimizer, made if it is not there yet."""
+def make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """The plan's optimizer, made now if the plan has a function that makes it."""
     made = plan.optimizer
     optimizer = made if isinstance(made, torch.optim.Optimizer) else made(model)
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -402,7 +452,7 @@ def _check_fits(argument: str, model: nn.Module, split: Split, batch_size: int) 
 
 
 def _logits(argument: str, model: nn.Module, x: Tensor) -> Tensor:
-    """The model's answers, (B, C) or (K, B, C), or one plain sentence."""
+    """The model's logits, (B, C) or (K, B, C), or a ValueError that names ``argument``."""
     try:
         logits = model(x)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
@@ -435,7 +485,8 @@ def _answers(
 
 
 def _check_last_minibatch(model: nn.Module, train: Split, plan: Plan) -> None:
-    """Batch norm over one number per channel is no norm: torch refuses it in the midst of training."""
+    """Raise ValueError if batch norm would get a minibatch of one image: torch refuses that, but only
+    in the middle of training."""
     n = len(train.y)
     if 1 not in (n, plan.batch_size, n % plan.batch_size):
         return
@@ -456,7 +507,7 @@ def _check_last_minibatch(model: nn.Module, train: Split, plan: Plan) -> None:
 
 
 def _watch(history: History, model: nn.Module, valid: Split, step: int) -> None:
-    """Note the validation loss, and the weights of those that have never had a lower one."""
+    """Note the validation loss, and the weights of all members for which it is the lowest so far."""
     now = mean_loss(model, valid)  # () or (K,)
     before = torch.stack([torch.full_like(now, torch.inf), *history.valid_loss])
     better = now < before.nan_to_num(nan=torch.inf).amin(0)
@@ -465,7 +516,7 @@ def _watch(history: History, model: nn.Module, valid: Split, step: int) -> None:
     for name, value in model.state_dict().items():
         # One truth value per member, or one for the network, spread over its weights.
         wins = better.view(-1, *[1] * (value.dim() - 1)) if better.dim() else better
-        history.best[name] = torch.where(wins, value, history.best.get(name, value))
+        history.best[name] = torch.where(wins, value, history.best.setdefault(name, value))
 
 
 @contextmanager
@@ -481,7 +532,8 @@ def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 @contextmanager
 def _rates_kept(optimizer: torch.optim.Optimizer) -> Iterator[Callable[[float], None]]:
-    """Within the block rates can be scaled; afterwards, interrupted or not, they are as before."""
+    """Within the block, learning rates can be scaled; afterwards they are as before, also after an
+    interruption."""
     base = [(group, group["lr"]) for group in optimizer.param_groups]
 
     def scale(factor: float) -> None:
@@ -497,13 +549,13 @@ def _rates_kept(optimizer: torch.optim.Optimizer) -> Iterator[Callable[[float], 
 
 @contextmanager
 def _own_noise(model: nn.Module) -> Iterator[None]:
-    """Random numbers of its own for dropout and noise; the caller's go on as if nothing had been."""
+    """Within the block, dropout and noise draw numbers without changing the caller's generators."""
     with torch.random.fork_rng([d for d in [_device(model)] if d.type == "cuda"]):
         yield
 
 
 def _generators(model: nn.Module) -> list[torch.Generator]:
-    """Where dropout and noise draw from."""
+    """The generators from which dropout and noise draw."""
     device = _device(model)
     if device.type != "cuda":
         return [torch.default_generator]
@@ -521,7 +573,7 @@ def _device(model: nn.Module) -> torch.device:
 def _run(
     model: nn.Module, train: Split, plan: Plan, optimizer: torch.optim.Optimizer
 ) -> dict[str, object]:
-    """What has to be the same for a run to be the same, as far as it can be compared."""
+    """Everything comparable that must be equal for two runs to be the same."""
     names = {id(p): name for name, p in model.named_parameters()}
     run: dict[str, object] = {
         "epochs": plan.epochs,
@@ -544,7 +596,7 @@ def _run(
 def _checksum(tensors: Iterable[Tensor]) -> int:
     found = 0
     for tensor in tensors:
-        found = zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy(), found)
+        found = zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data, found)
     return found
 
 
@@ -555,7 +607,7 @@ def _begin(
     checkpoint: str | Path | None,
     run: dict[str, object],
 ) -> History:
-    """Where the training begins: at the checkpoint, at the plan's start, or at the model as it is."""
+    """Load what the training starts from: the checkpoint, the plan's start, or the model as it is."""
     history = History()
     if checkpoint is not None and Path(checkpoint).exists():
         history = _resume(checkpoint, model, optimizer, run)
