@@ -1,21 +1,21 @@
-r"""The lottery ticket: train, prune, put what is left back to where it started, and train again.
+r"""The lottery ticket: train, prune, reset the remaining weights to their start, and train again.
 
 A dense network :math:`f(x; \theta_0)` with :math:`\theta_0 \sim \mathcal D_\theta` reaches its
 lowest validation loss at step :math:`j` with test accuracy :math:`a`. The hypothesis says that
-there is a mask :math:`m` for which :math:`f(x; m \odot \theta_0)`, trained alone, does so at step
-:math:`j' \le j` with accuracy :math:`a' \ge a`, while :math:`\|m\|_0 \ll |\theta|`.
+there is a mask :math:`m` for which :math:`f(x; m \odot \theta_0)`, trained alone, reaches its own
+at step :math:`j' \le j` with accuracy :math:`a' \ge a`, while :math:`\|m\|_0 \ll |\theta|`.
 
-The mask is looked for in rounds ("iterative pruning with resetting"): train for a fixed number of
-steps, remove the smallest of each layer's weights that are left, reset the others to
+The search for the mask goes in rounds ("iterative pruning with resetting"): train for a fixed
+number of steps, remove the smallest remaining weights of each layer, and reset the others to
 :math:`\theta_0`. Each half of the claim has its control: new weights under the same mask
-(``reinitialise``), and the same weights under another mask of equal counts (``random_mask``).
+(``reinitialise``), and the same weights under another mask with equal counts (``random_mask``).
 
-Source: Frankle & Carbin 2019, "The Lottery Ticket Hypothesis", section 1, appendices B (strategy 1),
-C (early stopping), E (random sparsity) and G.1 (rates, validation set), read in full text. Going
-back to a step k > 0 instead: Frankle et al. 2019, "Stabilizing the Lottery Ticket Hypothesis", and
-2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (abstracts read).
+Everything works on an ordinary network and on an ``ensemble.stack``.
 
-Everything works on an ordinary network and on an ``ensemble.stack`` of many.
+Source: Frankle & Carbin 2019, "The Lottery Ticket Hypothesis", section 1, appendices B (strategy
+1), C (early stopping), E (random sparsity) and G.1 (rates, validation set). Frankle et al. 2019,
+"Stabilizing the Lottery Ticket Hypothesis", and 2020, "Linear Mode Connectivity and the Lottery
+Ticket Hypothesis", reset the weights to a step k > 0 instead.
 """
 
 import dataclasses
@@ -33,27 +33,32 @@ from course_lib.pruning.masks import Masks
 
 
 class Search(NamedTuple):
-    """What ``find_tickets`` leaves behind."""
+    """The result of ``find_tickets``."""
 
-    start: dict[str, Tensor]  # the state that every round goes back to: θ_0, or θ_k
-    rounds: list[pipeline.Round]  # round 0 is the dense network
+    start: dict[str, Tensor]  #: the state that every round goes back to: θ_0, or θ_k
+    rounds: list[pipeline.Round]  #: round 0 is the dense network
 
 
 def layer_shares(
     model: nn.Module, share: float = 0.2, *, output: float | None = None
 ) -> dict[str, float]:
-    """The part of its remaining weights that each layer loses in a round.
+    """The fraction of its remaining weights that each layer loses in a round.
 
     Args:
-        model: a network, or a stack. Its last linear or convolution layer leads to the output.
+        model: a network or a stack. Its last linear or convolution layer is the output layer.
         share: of every other layer.
-        output: of the last layer; default half of ``share``. For LeNet the paper has 0.2 and 0.1.
+        output: of the output layer; by default half of ``share``. For LeNet the paper has 0.2 and
+            0.1.
 
     Returns:
-        Parameter name -> share.
+        Parameter name -> fraction.
 
     Raises:
-        ValueError: a share outside [0, 1), a model without a linear or convolution layer.
+        ValueError: a fraction outside [0, 1), a model without a linear or convolution layer.
+
+    Examples:
+        >>> layer_shares(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+        {'0.weight': 0.2, '2.weight': 0.1}
     """
     output = share / 2 if output is None else output
     _check_shares({"share": share, "output": output})
@@ -62,22 +67,32 @@ def layer_shares(
 
 
 def sparsities(shares: Mapping[str, float]) -> Callable[[int], dict[str, float]]:
-    r"""Round -> the fraction of each layer that is gone after it, :math:`1 - (1 - p_l)^r`.
+    """Round r -> the sparsity of each layer after it, if a round takes the fraction :math:`p_l`.
 
-    With ``allocate.per_layer``, exactly ``round`` of it times the layer's size: what little rounding
-    does is not carried from round to round.
+    .. math:: s_l = 1 - (1 - p_l)^r
+
+    ``allocate.per_layer`` removes exactly the rounded number of weights, so rounding errors do not
+    add up over the rounds.
+
+    Examples:
+        >>> after = sparsities({"weight": 0.5})
+        >>> after(1), after(2)
+        ({'weight': 0.5}, {'weight': 0.75})
     """
     return lambda step: {name: 1 - (1 - share) ** step for name, share in shares.items()}
 
 
 def by_shares(shares: Mapping[str, float], *, rounds: int) -> pipeline.Pruning:
-    """The paper's pruning: in every round each layer loses a share of its smallest weights left.
+    """The paper's pruning: in every round each layer loses a fraction of its remaining weights.
+
+    The smallest weights are removed.
 
     Args:
-        shares: layer -> part of its remaining weights that a round takes, such as ``layer_shares``'s.
+        shares: parameter name -> fraction of its remaining weights, such as ``layer_shares`` gives.
+        rounds: a positive integer.
 
     Raises:
-        ValueError: a share outside [0, 1).
+        ValueError: a fraction outside [0, 1).
     """
     _check_shares({f"shares[{name!r}]": share for name, share in shares.items()})
     return pipeline.Pruning(
@@ -94,31 +109,32 @@ def find_tickets(
     test: Split | None = None,
     folder: str | Path | None = None,
 ) -> Search:
-    """Look for tickets: train an untrained network, or a stack, in place, then in every round
-    prune, put the weights that are left back, and train them under the mask.
+    """Search for tickets in place: train an untrained network, or a stack, then prune in rounds.
 
-    The cost is ``1 + rounds`` trainings. The last round's ticket is trained too.
+    Every round prunes, resets the remaining weights, and trains them under the mask. The cost is
+    ``1 + rounds`` trainings; the ticket of the last round is trained too.
 
     Args:
-        plan: of each training, dense or pruned. ``plan.first`` is the step k of the dense training
-            whose weights the rounds go back to, 0 the initialisation; from there a round trains what
-            is left of the epochs, at the learning rates of those steps, with a fresh optimizer. The
-            minibatch order of the dense training is that of ``plan.seed``, round r has
-            ``plan.seed + r``. With ``plan.valid`` each round's history holds the loss on it, its
-            ``early_stop``, and the weights of that moment.
+        plan: of each training, dense or pruned. ``plan.first`` is the step k to whose weights every
+            round goes back; 0 is the initialisation. A round trains from step k to the end, at the
+            learning rates of those steps, with a new optimizer. The dense training shuffles its
+            minibatches with ``plan.seed``, round r with ``plan.seed + r``. With ``plan.valid`` the
+            history of each round has the loss on it, its ``early_stop``, and the weights there.
         pruning: how to prune in a round, such as ``by_shares``.
-        test: if given, accuracies on it after each training.
-        folder: as in ``pipeline.iterate``: an interrupted search goes on where it was.
+        test: if given, each round holds the accuracy on it.
+        folder: as in ``pipeline.iterate``: an interrupted search continues where it was.
 
     Returns:
-        ``Search``: the weights gone back to, and a ``Round`` for the dense network and each round.
+        ``Search``: the weights to which every round went back, and one ``Round`` for the dense
+        network and for each round.
 
     Raises:
-        ValueError, TypeError: as ``pipeline.iterate`` and ``training.fit``; the model is as it was.
+        ValueError, TypeError: as ``pipeline.iterate`` and ``training.fit``; the model stays as it
+            was.
     """
     pipeline.check_rounds(model, train, plan, pruning, test=test)
     first = pipeline.next_masks(model, pruning)  # refuses now what would fail after the training
-    dense = dataclasses.replace(plan, optimizer=plan.optimizer(model))
+    dense = dataclasses.replace(plan, optimizer=training.make_optimizer(model, plan))
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     if plan.first:
@@ -137,11 +153,19 @@ def find_tickets(
 
 
 def ticket(model: nn.Module, keep: Mapping[str, Tensor]) -> nn.Module:
-    r"""A copy of the network, or stack, under a mask, ready to be trained alone:
-    :math:`f(x; m \odot \theta)`. With the initial weights and a mask of ``find_tickets``, a ticket.
+    r"""A copy of the network, or stack, under a mask, for a training of its own.
+
+    With the initial weights and a mask of ``find_tickets`` this is a ticket,
+    :math:`f(x; m \odot \theta_0)`.
 
     Raises:
         ValueError, TypeError: as ``masks.apply``.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1)
+        >>> alone = ticket(layer, {"weight": torch.tensor([[True, False]])})
+        >>> (alone.weight == 0).tolist()
+        [[False, True]]
     """
     fresh = layers.copied(model)
     masks.apply(fresh, keep)
@@ -151,13 +175,22 @@ def ticket(model: nn.Module, keep: Mapping[str, Tensor]) -> nn.Module:
 def reinitialise(model: nn.Module, *, seed: int) -> nn.Module:
     r"""Control: a copy with other initial weights, :math:`\theta_0' \sim \mathcal D_\theta`.
 
-    Each layer's weights are dealt out anew to random places in it. Weights that start independent
-    and alike are as likely in one order as in any other, so this is a draw from the distribution
-    that they came from, whichever that was; biases stay. (The authors' ``reinitialize.py`` draws
-    from the layer's initial values too, with replacement, where it is given any.)
+    The weights of each layer move to random positions within the layer. Weights that start
+    independent and identically distributed are equally likely in every order, so this is a draw
+    from their distribution, whatever it is. Biases stay. The authors' code also draws from the
+    layer's initial values, but with replacement.
 
     Args:
-        model: an *untrained* network, or a stack, whose members are dealt out one by one.
+        model: an *untrained* network, or a stack; each member is shuffled by itself.
+
+    Raises:
+        ValueError: as ``layers.weights``.
+
+    Examples:
+        >>> layer = nn.Linear(2, 3)
+        >>> other = reinitialise(layer, seed=0)
+        >>> sorted(other.weight.flatten().tolist()) == sorted(layer.weight.flatten().tolist())
+        True
     """
     fresh = layers.copied(model)
     generator = torch.Generator().manual_seed(seed)
@@ -170,14 +203,19 @@ def reinitialise(model: nn.Module, *, seed: int) -> nn.Module:
 
 
 def random_mask(model: nn.Module, keep: Masks, *, seed: int) -> Masks:
-    """Control: masks that keep as many weights of every layer, at random places.
+    """Control: masks that keep as many weights of every layer, at random positions.
 
     Args:
-        model: whose masks they are: a network, or a stack, with one count per member.
-        keep: the masks to copy the counts from.
+        model: the network, or stack, of the masks. Each member of a stack keeps its own counts.
+        keep: the masks that give the counts.
 
     Raises:
         ValueError, TypeError: masks that do not fit ``model``, as ``masks.apply``.
+
+    Examples:
+        >>> keep = {"weight": torch.tensor([[True, False], [True, False]])}
+        >>> int(random_mask(nn.Linear(2, 2), keep, seed=0)["weight"].sum())
+        2
     """
     masks.check(keep, dict(model.named_parameters()), "keep")
     generator = torch.Generator().manual_seed(seed)
@@ -186,7 +224,7 @@ def random_mask(model: nn.Module, keep: Masks, *, seed: int) -> Masks:
 
 
 def shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
-    """The entries of each of K tensors, (K, …), in random places within it."""
+    """The entries of each of K tensors, (K, …), at random positions within it."""
     flat = rows.detach().flatten(1)  # (K, n)
     # Drawn on the CPU, so that a GPU sees the same order.
     order = torch.rand(flat.shape, generator=generator, dtype=torch.float64).argsort(1)

@@ -1,24 +1,21 @@
-"""Prune–retrain rounds: score → allocate → apply and hold → train, and again.
+"""Rounds of pruning and retraining: score → allocate → apply and hold → train, and again.
 
-Three ways to train what is left, after Renda et al. 2020, "Comparing Rewinding and Fine-tuning in
-Neural Network Pruning". Let the network have been trained for T epochs, with the learning rate
-given by a schedule; ``t`` epochs of retraining follow each pruning.
+After a pruning there are three ways to train the remaining weights. Suppose that the network was
+trained for T epochs with a learning-rate schedule, and that each pruning is followed by t epochs:
 
-=========================  =====================  ============================================
-way                        weights start from     learning rate
-=========================  =====================  ============================================
-``fine_tuning``            their final values     small and fixed
-``rate_rewinding``         their final values     that of the last t of the T epochs, replayed
-``weight_rewinding``       those of epoch T − t   the same
-=========================  =====================  ============================================
+====================  =======================  ==========================================
+way                   weights start from       learning rate
+====================  =======================  ==========================================
+``fine_tuning``       their final values       small and fixed
+``rate_rewinding``    their final values       that of the last t of the T epochs, again
+``weight_rewinding``  their values at T − t    the same
+====================  =======================  ==========================================
 
-Checked: the abstract, which defines all three in these words, and the authors' code (flags
-``lottery_force_learning_rate``, ``lottery_reset_global_step_to`` and ``lottery_reset_to``). Not
-checked: the body of the paper, so neither its symbols nor that its fixed rate is the schedule's
-last one. Their checkpoints hold the momentum too; here every retraining starts without.
+Everything works on an ordinary network and on an ``ensemble.stack``. The members of a stack are
+scored and pruned one by one, and trained together.
 
-Everything works on an ordinary network and on an ``ensemble.stack``, whose members are scored and
-pruned one by one and trained together.
+Source: Renda et al. 2020, "Comparing Rewinding and Fine-tuning in Neural Network Pruning". Their
+checkpoints hold the momentum too; here every retraining starts without momentum.
 """
 
 import dataclasses
@@ -26,7 +23,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,27 +41,35 @@ Sparsity = float | Mapping[str, float]  # of the whole network, or per layer by 
 
 
 class Pruning(NamedTuple):
-    """How to prune in rounds: what goes, how much of it in which round, and where."""
+    """How to prune in rounds."""
 
-    sparsity: Callable[[int], Sparsity]  # round, from 1 on -> fraction removed after it (schedules)
-    rounds: int
-    score: Score | Sequence[Score] = criteria.magnitude  # for a stack also one per member
-    allocate: Callable[[Scores, Sparsity], Masks] = allocation.globally
+    sparsity: Callable[[int], Sparsity]  #: round, from 1 on -> fraction removed after it
+    rounds: int  #: a positive integer
+    score: Score | Sequence[Score] = criteria.magnitude  #: for a stack also one per member
+    allocate: Callable[[Scores, Any], Masks] = allocation.globally  #: (scores, sparsity) -> masks
 
 
 class Round(NamedTuple):
-    """What one round left behind."""
+    """The result of one round."""
 
-    masks: Masks
-    accuracy: Tensor | None  # % on ``test`` after retraining, () or (K,); None without ``test``
-    history: training.History | None = None  # of the retraining
+    masks: Masks  #: True means keep
+    accuracy: Tensor | None  #: % on ``test`` after retraining, () or (K,); None without ``test``
+    history: training.History | None = None  #: of the retraining
 
 
 def segment(schedule: Schedule, start: float, end: float = 1.0) -> Schedule:
-    """The piece of a schedule from ``start`` to ``end``, as the schedule of a training of its own.
+    """The part of a schedule from ``start`` to ``end``, as the schedule of a training of its own.
 
     Args:
         start, end: fractions of the whole training, 0 <= start < end <= 1.
+
+    Raises:
+        ValueError: other fractions.
+
+    Examples:
+        >>> half = segment(lambda t: 1 - t, 0.5)
+        >>> half(0), half(0.5), half(1)
+        (0.5, 0.25, 0.0)
     """
     if not 0 <= start < end <= 1:
         raise ValueError(f"start and end must be 0 <= start < end <= 1, got {start!r} and {end!r}")
@@ -72,12 +77,22 @@ def segment(schedule: Schedule, start: float, end: float = 1.0) -> Schedule:
 
 
 def fine_tuning(plan: Plan, epochs: int, *, rate: float) -> Plan:
-    """The plan to go on from the final weights at a small fixed learning rate.
+    """The plan that continues from the final weights at a small fixed learning rate.
 
     Args:
         plan: of the original training.
-        rate: as a factor on the optimizer's learning rate. Han et al. 2015, section 4, retrain
-            LeNet at 1/10 and AlexNet at 1/100 of the original one.
+        epochs: of the retraining, a positive integer.
+        rate: a factor on the optimizer's learning rate. Han et al. 2015, section 4, retrain LeNet
+            at 1/10 and AlexNet at 1/100 of the original rate.
+
+    Raises:
+        ValueError: a rate that is not positive and finite, ``epochs`` below 1.
+        TypeError: ``epochs`` that is no integer.
+
+    Examples:
+        >>> plan = fine_tuning(Plan(epochs=10), epochs=2, rate=0.1)
+        >>> plan.epochs, plan.schedule(0.0), plan.schedule(0.9)
+        (2, 0.1, 0.1)
     """
     if not 0 < rate < math.inf:
         raise ValueError(f"rate must be a positive number, got {rate!r}")
@@ -86,14 +101,20 @@ def fine_tuning(plan: Plan, epochs: int, *, rate: float) -> Plan:
 
 
 def rate_rewinding(plan: Plan, epochs: int) -> Plan:
-    """The plan to go on from the final weights, and to replay the learning rates of the last
-    ``epochs`` epochs.
+    """The plan that continues from the final weights and repeats the last learning rates.
 
     Args:
         plan: of the original training, of T = ``plan.epochs`` epochs.
+        epochs: of the retraining: it repeats the learning rates of the last ``epochs`` of T.
 
     Raises:
-        ValueError: more epochs than the original training had.
+        ValueError: more epochs than the original training had, ``epochs`` below 1.
+        TypeError: ``epochs`` that is no integer.
+
+    Examples:
+        >>> original = Plan(epochs=10, schedule=lambda t: 1 - t)
+        >>> rate_rewinding(original, epochs=5).schedule(0.0)  # that of epoch 5 of 10
+        0.5
     """
     training.check_counts(epochs=epochs)
     if epochs > plan.epochs:
@@ -103,13 +124,17 @@ def rate_rewinding(plan: Plan, epochs: int) -> Plan:
 
 
 def weight_rewinding(plan: Plan, epochs: int, weights: Mapping[str, Tensor]) -> Plan:
-    """The plan to put the weights that are left back to what they were ``epochs`` before the end,
-    and to train from there as the first time. With ``epochs = plan.epochs`` that is the start of all
-    training.
+    """The plan that sets the remaining weights back to an earlier epoch and trains from there.
+
+    The weights are those of ``epochs`` before the end of the original training, and the learning
+    rates are the same as then. With ``epochs = plan.epochs`` this is the start of the training.
 
     Args:
-        plan: as in ``rate_rewinding``.
+        plan, epochs: as in ``rate_rewinding``.
         weights: the ``state_dict()`` of that moment, as a copy of its own (``training.snapshot``).
+
+    Raises:
+        ValueError, TypeError: as ``rate_rewinding``.
     """
     return dataclasses.replace(rate_rewinding(plan, epochs), start=weights)
 
@@ -125,24 +150,23 @@ def iterate(
 ) -> list[Round]:
     """Prune and retrain a trained network, or a stack, in place, ``pruning.rounds`` times.
 
-    The cost is ``rounds * plan.epochs`` epochs, whatever the sparsities: with
-    ``schedules.one_shot(s)`` everything goes in the first round and the others only train, with
-    ``lambda step: 0.0`` nothing goes at all. These are the controls of the same budget.
+    The cost is ``rounds * plan.epochs`` epochs for every sparsity. This gives controls with the
+    same budget: ``schedules.one_shot(s)`` removes everything in the first round and only trains in
+    the others, and ``lambda step: 0.0`` removes nothing.
 
     Args:
-        plan: how to train after each pruning. Its ``optimizer`` makes a fresh one for each round, and
-            round r has its minibatches in the order of ``plan.seed + r``.
-        pruning: how to prune. What has gone is scored −∞, so that it stays gone.
+        plan: how to train after each pruning. Its ``optimizer`` makes a new optimizer for each
+            round, and round r shuffles its minibatches with the seed ``plan.seed + r``.
+        pruning: how to prune. What was removed is scored −∞, so that it stays removed.
         test: if given, each round holds the accuracy on it.
-        folder: keeps the masks and ``training.fit``'s checkpoint of each round. Called again with
-            the same arguments and the same starting network, an interrupted run goes on, and ends
-            bit for bit where it would have. Needs a ``score`` that repeats itself.
+        folder: keeps the masks and ``training.fit``'s checkpoint of each round. An interrupted run
+            that is called again with the same arguments and the same starting network continues,
+            and ends with the same bits. This needs a ``score`` that gives the same result again.
 
     Raises:
-        ValueError: a number of rounds below 1, a sparsity that falls or leaves [0, 1], a number of
-            scores other than the stack's members, a plan that ``training.fit`` refuses, or a
-            ``folder`` that is damaged or of another run. In all but the last case the model is as
-            it was.
+        ValueError: a number of rounds below 1; a sparsity that falls or leaves [0, 1]; not one
+            score per member of a stack; a plan that ``training.fit`` refuses; a ``folder`` that is
+            damaged or of another run. The model stays as it was, except in the last case.
         TypeError: an optimizer instead of a function that makes one.
     """
     check_rounds(model, train, plan, pruning, test=test)
@@ -169,18 +193,17 @@ def train_held(
     test: Split | None = None,
     checkpoint: str | Path | None = None,
 ) -> training.History:
-    """Train under masks: go to ``plan.start`` if there is one, apply, hold, fit.
+    """Train under masks: load ``plan.start`` if there is one, apply the masks, hold them, fit.
 
     Args:
-        keep: the masks. On a network that was never trained this is pruning *before* training.
+        keep: the masks. On an untrained network this is pruning *before* training.
         plan, test, checkpoint: as in ``training.fit``.
 
     Raises:
-        ValueError, TypeError: as ``masks.hold`` and ``training.fit``; the model is as it was.
+        ValueError, TypeError: as ``masks.hold`` and ``training.fit``; the model stays as it was.
     """
     training.check_state("start", model, plan.start)
-    made = plan.optimizer
-    optimizer = made if isinstance(made, torch.optim.Optimizer) else made(model)
+    optimizer = training.make_optimizer(model, plan)
     before = training.snapshot(model)
     if plan.start is not None:
         model.load_state_dict(plan.start)
@@ -201,7 +224,11 @@ def train_held(
 def check_rounds(
     model: nn.Module, train: Split, plan: Plan, pruning: Pruning, *, test: Split | None = None
 ) -> None:
-    """Raise ValueError or TypeError for rounds that ``iterate`` would refuse."""
+    """Check the arguments of ``iterate`` before anything is trained.
+
+    Raises:
+        ValueError, TypeError: as ``iterate``.
+    """
     _check_sparsities(pruning)
     _one_each(pruning.score, model)
     if isinstance(plan.optimizer, torch.optim.Optimizer):
@@ -214,11 +241,20 @@ def check_rounds(
 def next_masks(
     model: nn.Module, pruning: Pruning, number: int = 1, within: Masks | None = None
 ) -> Masks:
-    """The masks of a round, of a network or of every member of a stack: score, then allocate.
+    """The masks of a round: score a network, or every member of a stack, then allocate.
 
     Args:
         number: of the round, from 1 on.
-        within: masks of the round before. What they remove stays removed.
+        within: masks of the round before. What they removed stays removed.
+
+    Raises:
+        ValueError, TypeError: as ``pruning.score`` and ``pruning.allocate``.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -2.0]]))
+        >>> next_masks(layer, Pruning(sparsity=lambda number: 0.5, rounds=1))
+        {'weight': tensor([[False,  True]])}
     """
     sparsity, found = pruning.sparsity(number), []
     before = ensemble.by_member(model, within or {})
@@ -246,7 +282,7 @@ def _one_each(score: Score | Sequence[Score], model: nn.Module) -> Sequence[Scor
 
 
 def _check_sparsities(pruning: Pruning) -> None:
-    """Raise ValueError for a number of rounds below 1, or a sparsity that falls or leaves [0, 1]."""
+    """Raise ValueError for fewer than 1 round, or a sparsity that falls or leaves [0, 1]."""
     training.check_counts(rounds=pruning.rounds)
     found = [pruning.sparsity(number) for number in range(1, pruning.rounds + 1)]
     by_layer = [s if isinstance(s, Mapping) else {"all": s} for s in found]
