@@ -36,7 +36,7 @@ class Arm(NamedTuple):
     networks: Sequence[nn.Module] | Callable[[int], nn.Module]
     #: One set of masks per network, or a function of the network. None removes nothing.
     masks: Sequence[Masks] | Callable[[nn.Module], Masks] | None = None
-    #: None: the plan of the experiment.
+    #: None means the plan of the experiment.
     plan: Plan | None = None
 
 
@@ -198,6 +198,11 @@ def _laid_out(arms: Mapping[Hashable, Arm], seeds: Sequence[int], plan: Plan | N
         networks = _per_seed(name, "networks", arm.networks, seeds)
         keeps = [{}] * len(seeds) if arm.masks is None else arm.masks
         for network, keep in zip(networks, _per_seed(name, "masks", keeps, networks), strict=True):
+            if ensemble.template(network) is not network:
+                raise ValueError(
+                    f"arms[{name!r}].networks must be single networks, got a list with a stack: "
+                    "give its members"
+                )
             masks.check(keep, dict(network.named_parameters()), f"masks of arms[{name!r}]")
             runs.append(_Run(name, network, keep, own))
     return runs

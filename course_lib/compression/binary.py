@@ -306,12 +306,9 @@ def packed(model: nn.Sequential) -> nn.Sequential:
         TypeError: ``model`` is not an ``nn.Sequential`` of flatten, batch norm, and signs that are
             each followed by a linear layer of ±1 without bias.
     """
-    if not isinstance(model, nn.Sequential):
-        raise TypeError(f"model must be an nn.Sequential from bnn, got {type(model).__name__}")
     parts = OrderedDict[str, nn.Module]()
     signed = False  # whether the layer before was a sign
-    children: list[tuple[str, Any]] = list(layers.copied(model).named_children())
-    for name, layer in children:
+    for name, layer in layers.chained(layers.copied(model)):
         if isinstance(layer, Sign) and not signed:
             signed = True
         elif signed and _binary_linear(layer):

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from course_lib.layers import copied, run
+from course_lib.layers import chained, check_made, copied, run
 from course_lib.measure import count_parameters, macs
 from course_lib.models import seeded
 from course_lib.training import check_counts, evaluating
@@ -53,13 +53,11 @@ def pooled_head(
         (7690, 5130)
     """
     check_counts(classes=classes)
-    if not isinstance(model, nn.Sequential):
-        raise TypeError(f"model must be an nn.Sequential, got {type(model).__name__}")
-    names = [name for name, layer in model.named_children() if isinstance(layer, nn.Flatten)]
+    names = [name for name, layer in chained(model) if isinstance(layer, nn.Flatten)]
     if not names:
         raise ValueError("model must have an nn.Flatten between its feature maps and its head")
     kept = OrderedDict[str, nn.Module]()
-    for name, layer in copied(model).named_children():  # one copy: tied weights stay tied
+    for name, layer in chained(copied(model)):  # one copy: tied weights stay tied
         if name == names[0]:
             break
         kept[name] = layer
@@ -134,7 +132,8 @@ def standard_macs(k: int, m: int, n: int, f: int) -> int:
 
     Args:
         k: D_K, the side of the kernel.
-        m, n: M input and N output channels.
+        m: M, the number of input channels.
+        n: N, the number of output channels.
         f: D_F, the side of the output.
 
     Raises:
@@ -193,6 +192,7 @@ def by_part(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[int, int]]:
         {'convolutions': (4800, 254016), 'linear': (2890, 2880)}
     """
     layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    check_made(model)
     linear = {id(p): p for layer in layers for p in layer.parameters()}  # a tied weight once
     n, products = sum(p.numel() for p in linear.values()), macs(model, x, kinds=nn.Linear)
     return {

@@ -495,8 +495,10 @@ def integer_matmul(q1: Tensor, z1: int, q2: Tensor, z2: int | Tensor) -> Tensor:
     Source: Jacob et al. 2018, section 2.3, equations 7 and 8.
 
     Args:
-        q1, q2: integers, (i, j) and (j, k), on the CPU: torch multiplies integer matrices only there.
-        z1, z2: zero points; ``z2`` may be one per column, (k,).
+        q1: (i, j) integers on the CPU, the only place where torch multiplies integer matrices.
+        z1: its zero point.
+        q2: (j, k) integers on the CPU.
+        z2: its zero point, or one per column, (k,).
 
     Returns:
         (i, k) int32 sums, exact below 2^31.
@@ -542,6 +544,7 @@ def stored_bytes(model: nn.Module, bits: int, *, per_channel: bool = True) -> in
         580
     """
     levels(bits)
+    layers.check_made(model)
     model = folded(model)
     stored = {id(t): t for t in model.state_dict(keep_vars=True).values()}  # tied: once
     total = sum(t.numel() * t.element_size() for t in stored.values())

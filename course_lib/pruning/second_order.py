@@ -297,7 +297,8 @@ def inverse_by_recursion(x: Tensor, alpha: float) -> Tensor:
 
 def _flat(model: nn.Module, within: Masks | None = None) -> Tensor:
     """All parameters in one row, (P,), under ``within``, whatever their memory format is."""
-    parameters = {n: p.detach() for n, p in model.named_parameters()} | masked(model, within)
+    weights = masked(model, within)
+    parameters = {n: p.detach() for n, p in model.named_parameters()} | weights
     return torch.cat([layers.at_least_float32(p).flatten() for p in parameters.values()])
 
 

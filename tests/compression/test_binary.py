@@ -336,7 +336,7 @@ BAD = [
     (lambda: binary.binarize(torch.tensor([math.nan])), ValueError, "weight must be finite, got 1 NaN"),
     (lambda: binary.ternarize(torch.zeros(0)), ValueError, r"not empty, got shape \(0,\)"),
     (lambda: binary.packed(models.mlp()), TypeError, "made by bnn, got 'fc1'"),
-    (lambda: binary.packed(nn.ReLU()), TypeError, "model must be an nn.Sequential from bnn"),
+    (lambda: binary.packed(nn.ReLU()), TypeError, "model must be an nn.Sequential"),
     (lambda: binary.packed_matmul(binary.pack(torch.ones(1, 65)), binary.pack(torch.ones(3, 65)), 65),
      ValueError, r"a must have 2 words per row and b 2 per column for n=65.*\(3, 2\)"),
     (lambda: binary.packed_matmul(binary.pack(torch.ones(1, 64)), binary.pack(torch.ones(1, 64)), 65),

@@ -228,7 +228,7 @@ def pooled(net=None, x=None, classes=10):
         (
             lambda: compact.pooled_head(nn.ReLU(), torch.zeros(1, 1)),
             TypeError,
-            "model must be an nn.Sequential, got ReLU",
+            "model must be an nn.Sequential that calls its layers one after another, got ReLU",
         ),
         (
             lambda: compact.pooled_head(nn.Sequential(nn.ReLU()), torch.zeros(1, 1)),
