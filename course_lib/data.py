@@ -203,10 +203,11 @@ def _digits() -> tuple[Split, Split]:
     x, y = load_digits(return_X_y=True)
     parts = train_test_split(x / 16, y, test_size=597, stratify=y, random_state=0)
     x_train, x_test, y_train, y_test = (torch.from_numpy(np.ascontiguousarray(p)) for p in parts)
-    return tuple(
+    train, test = (
         Split(x.float().view(-1, 1, 8, 8), y.long())
         for x, y in ((x_train, y_train), (x_test, y_test))
     )
+    return train, test
 
 
 def _torchvision(

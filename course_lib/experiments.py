@@ -47,7 +47,7 @@ class Runs(NamedTuple):
     accuracy: dict[Hashable, list[float]]
     #: The trained networks, one per seed.
     networks: dict[Hashable, list[nn.Module]]
-    #: The mean training loss: per epoch, one value per seed.
+    #: The mean training loss, per epoch one value per seed.
     loss: dict[Hashable, list[list[float]]]
 
 

@@ -11,12 +11,15 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.data import check_seed
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def mlp(sizes: Sequence[int] = (196, 100, 50, 10), *, seed: int = 0) -> nn.Sequential:
@@ -255,7 +258,7 @@ def _scaled(n: int, width: float) -> int:
     return max(1, round(n * width))
 
 
-def seeded(seed: int, build: Callable[[], nn.Module]) -> nn.Module:
+def seeded(seed: int, build: Callable[[], Module]) -> Module:
     """Call ``build`` with a seed, initialise the result, and leave the caller's generator as it was.
 
     Weights start normally distributed with variance 2 / fan-in, and biases at zero. Torch's own

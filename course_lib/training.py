@@ -75,7 +75,7 @@ class Plan:
     batch_size: int = 100
     #: A function of the logits and of the positions of the minibatch's images in the training set,
     #: (B,), with which it can look up soft targets. It returns the mean loss of the minibatch, () or
-    #: (K,). None: cross-entropy.
+    #: (K,). None means cross-entropy.
     loss: Loss | None = None
     #: A function that makes the optimizer, or an optimizer, which may have hooks (``masks.hold``).
     optimizer: torch.optim.Optimizer | Callable[[nn.Module], torch.optim.Optimizer] = sgd
@@ -84,8 +84,8 @@ class Plan:
     #: Train only the steps first <= step < last. Each has the minibatch, the learning rate and the
     #: noise that it has in the whole training.
     first: int = 0
-    last: int | None = None  #: None: to the end.
-    #: A state_dict to start from. None: the model as it is.
+    last: int | None = None  #: None means to the end.
+    #: A state_dict to start from. None means the model as it is.
     start: Mapping[str, Tensor] | None = None
     #: Held-out images. The history gets the loss on them, and the weights where it was lowest.
     valid: Split | None = None

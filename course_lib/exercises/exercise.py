@@ -31,7 +31,7 @@ class Candidate:
 
     function: Callable
     right: bool  #: whether it does what it should
-    says: str  #: what it does: "a function that …"
+    says: str  #: what it does, such as "a function that …"
     hint: str  #: for an answer that judges it wrongly
 
 
