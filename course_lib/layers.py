@@ -109,8 +109,9 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def chained(model: nn.Module) -> list[tuple[str, Any]]:
-    """Names and layers of an ``nn.Sequential`` in the order in which it calls them. Unlike in
-    ``named_children()``, a layer that stands in it twice is there twice.
+    """The names and layers of an ``nn.Sequential``, in the order in which it calls them.
+
+    A layer that it calls twice is listed twice, unlike in ``named_children()``.
 
     Raises:
         TypeError: another module, or an ``nn.Sequential`` with a forward pass of its own.

@@ -305,6 +305,11 @@ def packed(model: nn.Sequential) -> nn.Sequential:
     Raises:
         TypeError: ``model`` is not an ``nn.Sequential`` of flatten, batch norm, and signs that are
             each followed by a linear layer of ±1 without bias.
+
+    Examples:
+        >>> model, x = bnn((64, 32, 10)).eval(), torch.linspace(-1, 1, 128).view(2, 64)
+        >>> torch.equal(packed(model)(x), model(x))
+        True
     """
     parts = OrderedDict[str, nn.Module]()
     signed = False  # whether the layer before was a sign

@@ -47,6 +47,7 @@ def number(says: str) -> Property:
 
 
 def not_a_mask(returned: object, like: Tensor) -> str | None:
+    """What is wrong if ``returned`` is not a mask for ``like``, else None."""
     wanted = f"a torch.bool tensor of shape {tuple(like.shape)}"
     if type(returned) is not Tensor:
         return f"{wanted}, got {kind(returned)}"
@@ -58,6 +59,7 @@ def not_a_mask(returned: object, like: Tensor) -> str | None:
 
 
 def wrong_count(keep: Tensor, sparsity: float) -> str | None:
+    """What is wrong if the mask does not remove ``round(sparsity * n)`` weights."""
     n, removed = keep.numel(), int((~keep).sum())
     count = round(sparsity * n)
     if removed == count:
@@ -67,6 +69,7 @@ def wrong_count(keep: Tensor, sparsity: float) -> str | None:
 
 
 def larger_gone(score: Tensor, keep: Tensor, what: str) -> str | None:
+    """What is wrong if a removed score is above a kept one."""
     if keep.all() or not keep.any() or score[~keep].max() <= score[keep].min():
         return None
     gone, kept = score[~keep].max(), score[keep].min()
@@ -74,6 +77,7 @@ def larger_gone(score: Tensor, keep: Tensor, what: str) -> str | None:
 
 
 def later_kept(score: Tensor, keep: Tensor, what: str) -> str | None:
+    """What is wrong if, of equal scores, an earlier one is removed and a later one kept."""
     if keep.all() or not keep.any():
         return None
     tied = keep[score == score[~keep].max()].int()  # those at the cut, in order
