@@ -61,6 +61,11 @@ def graph(c):
         return channels.trace(network(c.row.kind), images()[0])
 
 
+def costs(f, c):
+    found = graph(c)
+    return f(c.model, found, torch.ones(len(found.ids())))
+
+
 def cut(f, c):
     found = graph(c)
     return f(c.model, found, [ids[-1] for ids in found.layers().values()])
@@ -280,10 +285,7 @@ rows("channel_criteria", "random", lambda f, c: f(c.model, graph(c), seed=0), ki
 _of_x = "activation_mean activation_std apoz"
 rows("channel_criteria", _of_x, lambda f, c: f(c.model, graph(c), c.x), kind="bn")
 rows("channel_criteria", "taylor oracle", lambda f, c: f(c.model, graph(c), (c.x, c.y)), kind="bn")
-_ones = lambda c: torch.ones(len(graph(c).ids()))
-rows(
-    "channel_criteria", "flops_regularised", lambda f, c: f(c.model, graph(c), _ones(c)), kind="bn"
-)
+rows("channel_criteria", "flops_regularised", costs, kind="bn")
 rows("channels", "trace", on_x, kind="bn")
 rows("channels", "remove silence", cut, kind="bn")
 rows("channels", "fold", lambda f, c: cut(lambda *args: f(*args, c.x), c), kind="bn")

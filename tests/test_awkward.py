@@ -5,6 +5,7 @@ Each cell is *right*: what the function makes of the model is what it makes of t
 Which cells are refused is written down in ``REFUSED``.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -57,6 +58,7 @@ COMPUTED = "parametrised weight_norm old_weight_norm pruned"
 GROUPS = "grouped depthwise"
 TYPES = "float16 bfloat16 float64"
 BATCHES = "empty_batch nan_batch unbatched"
+PLAIN = f"plain nested keyword channels_last compiled {BATCHES}".split()  # the twin is plain
 NONE = "lazy no_layer no_parameter stack"  # no network with weights of its own
 UNTRACED = "tied twice transposed grouped compiled"
 # What the twin's result says nothing of: its weights have other names, types, numbers or places, or
@@ -305,6 +307,19 @@ def placed(case, row, folder, twin=False):
     return c
 
 
+def of_twin(case, row, function, folder, known=None):
+    """What is right: a result that is known, the twin itself, or what the function makes of it."""
+    twin = placed(case, row, folder, twin=True)
+    if known is None:
+        known = case.twin if row.same else row.call(function, twin)
+    return comparable(known, twin)
+
+
+@functools.cache
+def of_plain_network(name, folder):
+    return of_twin(COLUMNS["plain"](ROWS[name].kind), ROWS[name], FUNCTIONS[name], folder)
+
+
 def cell(name, column, folder):
     """ "refused", "right", or what is wrong."""
     row, function, case = ROWS[name], FUNCTIONS[name], COLUMNS[column](ROWS[name].kind)
@@ -328,11 +343,10 @@ def cell(name, column, folder):
             return "the result shares memory with the model"
         if column in named(FREE, name) | {"lazy", "stack"}:  # they have no twin
             return "right"
-        twin = placed(case, row, folder, twin=True)
-        if row.oracle:
-            wanted = comparable(row.oracle(c, column), twin)
+        if column in PLAIN and not row.oracle:
+            wanted = of_plain_network(name, folder)
         else:
-            wanted = comparable(case.twin if row.same else row.call(function, twin), twin)
+            wanted = of_twin(case, row, function, folder, row.oracle and row.oracle(c, column))
         return differs(comparable(result, c), wanted, case.tolerance) or "right"
 
 
