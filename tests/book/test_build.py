@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -231,3 +232,22 @@ def test_ctrl_c_ends_the_kernel_and_keeps_what_is_done(build, tree, one_core, ct
     write_notebook(tree, "b", "1")
     assert execute(build, tree) == {}
     assert runs(tree) == []
+
+
+def test_every_module_has_its_page():
+    """A module of the library is documented on a page of its own; exercises are content."""
+    root = ROOT
+    modules = {
+        path.relative_to(root)
+        .with_suffix("")
+        .as_posix()
+        .removesuffix("/__init__")
+        .replace("/", ".")
+        for path in (root / "course_lib").rglob("*.py")
+        if "exercises" not in path.parts
+    }
+    packages = {"course_lib", "course_lib.pruning", "course_lib.compression"}
+    named_alike = {"course_lib.teaching.bill", "course_lib.teaching.sizes"}  # a function; a table
+    pages = "".join(p.read_text("utf-8") for p in (root / "book/api").glob("*.md"))
+    shown = set(re.findall(r"automodule:: (\S+)", pages))
+    assert shown == modules - packages - named_alike
