@@ -564,6 +564,9 @@ def int8(model: nn.Module) -> nn.Module:
     is measured on every batch. Torch plans to move it to another package; without that package,
     this interface is the one that works.
 
+    The network must call its linear layers by position: torch's 8-bit layer does not know the keyword
+    ``input``.
+
     Raises:
         ValueError: no linear layer, or one whose weight is not finite, not float32 or not on the CPU.
         NotImplementedError: ``nn.MultiheadAttention``, or a torch without a quantised engine.
