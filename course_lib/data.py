@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib import seeds
+
 # The faces whose licences (Bitstream Vera, STIX) lie beside the font files in matplotlib.
 FACES = (
     "DejaVuSans DejaVuSans-Bold DejaVuSans-BoldOblique DejaVuSans-Oblique DejaVuSansMono "
@@ -41,12 +43,6 @@ def check_counts(**counts: int) -> None:
     for argument, n in counts.items():
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"{argument} must be a positive integer, got {n!r}")
-
-
-def check_seed(seed: int) -> None:
-    """Raise TypeError unless the seed is an integer."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be an integer, got {seed!r}")
 
 
 def load(
@@ -86,7 +82,7 @@ def load(
     known = ("glyphs", "digits", *TORCHVISION)
     if name not in known:
         raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
-    check_seed(seed)
+    seeds.check(seed)
     counts = [10_000 if n is None else n for n in (n_train, n_test)]
     check_counts(n_train=counts[0], n_test=counts[1])
     if name in ("glyphs", "mnist", "fashion") and (type(size) is not int or size not in (14, 28)):
@@ -147,8 +143,7 @@ def draw_glyphs(n: int, size: int = 14, *, seed: int = 0) -> Split:
         (torch.Size([100, 1, 14, 14]), [10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
     """
     check_counts(n=n, size=size)
-    check_seed(seed)
-    g = torch.Generator().manual_seed(seed)
+    g = seeds.generator(seed)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=g)
@@ -201,7 +196,7 @@ def _digits() -> tuple[Split, Split]:
     from sklearn.model_selection import train_test_split
 
     x, y = load_digits(return_X_y=True)
-    parts = train_test_split(x / 16, y, test_size=597, stratify=y, random_state=0)
+    parts = train_test_split(x / 16, y, test_size=597, stratify=y, random_state=seeds.shifted(0))
     x_train, x_test, y_train, y_test = (torch.from_numpy(np.ascontiguousarray(p)) for p in parts)
     train, test = (
         Split(x.float().view(-1, 1, 8, 8), y.long())

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.data import check_seed
+from course_lib import seeds
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -275,7 +275,7 @@ def seeded(seed: int, build: Callable[[], Module]) -> Module:
         >>> torch.equal(layer.weight, same.weight)
         True
     """
-    check_seed(seed)
+    seed = seeds.shifted(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # not those of GPUs, as torch.manual_seed does
         model = build()

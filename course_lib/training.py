@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from course_lib import ensemble, files
-from course_lib.data import Split, check_counts, check_seed
+from course_lib import ensemble, files, seeds
+from course_lib.data import Split, check_counts
 from course_lib.layers import called_with, check_finite, check_made
 
 Schedule = Callable[[float], float]  # fraction of the training that is done -> learning-rate factor
@@ -188,13 +188,12 @@ def fit(
 def _steps(train: Split, plan: Plan, begin: int) -> Iterator[Step]:
     """The steps from ``begin`` on. Each depends only on the plan's seed and on its number, so that a
     training may stop and continue anywhere."""
-    order = torch.Generator().manual_seed(plan.seed)
-    noise = torch.Generator().manual_seed(plan.seed)
+    order, noise = seeds.generator(plan.seed), seeds.generator(plan.seed)
     per_epoch, last = _lengths(train, plan)
     for epoch in range(-(-last // per_epoch)):  # those before ``begin`` are drawn all the same
         shuffled = torch.randperm(len(train.y), generator=order).to(train.y.device)
-        seeds = torch.randint(2**62, (per_epoch,), generator=noise).tolist()
-        batches = zip(itertools.count(epoch * per_epoch), shuffled.split(plan.batch_size), seeds)
+        noises = torch.randint(2**62, (per_epoch,), generator=noise).tolist()
+        batches = zip(itertools.count(epoch * per_epoch), shuffled.split(plan.batch_size), noises)
         yield from (step for step in batches if begin <= step[0] < last)
 
 
@@ -325,7 +324,7 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 def check_plan(model: nn.Module, train: Split, plan: Plan, *, test: Split | None = None) -> None:
     """Raise the ValueError or TypeError that ``fit`` would raise for this training."""
     check_counts(epochs=plan.epochs, batch_size=plan.batch_size, every=plan.every)
-    check_seed(plan.seed)
+    seeds.check(plan.seed)
     _check_trainable(model)
     _check_split("train", train)
     check_state("start", model, plan.start)
@@ -578,7 +577,7 @@ def _run(
     run: dict[str, object] = {
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,
-        "seed": plan.seed,
+        "seed": seeds.shifted(plan.seed),
         "first": plan.first,
         "last": plan.last,
         "every": plan.every if plan.valid is not None else None,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from course_lib import seeds
 from course_lib.layers import check_finite, copied
 
 KINDS = ("svd", "tucker", "cp")
@@ -151,7 +152,9 @@ def cp(layer: nn.Conv2d, rank: int, *, seed: int = 0, iterations: int = 100) -> 
     _check_rank("rank", rank, kernel.size // max(kernel.shape))
     _check_rank("iterations", iterations, 100_000)
     t, s, h, w = kernel.shape
-    kt, ks, ky, kx = _alternating(kernel, rank, np.random.RandomState(seed), iterations)
+    kt, ks, ky, kx = _alternating(
+        kernel, rank, np.random.RandomState(seeds.shifted(seed)), iterations
+    )
     down, across = (_geometry(layer, side) for side in (0, 1))
     last = nn.Conv2d(rank, t, 1, bias=layer.bias is not None, device="meta")
     layers = [

@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from course_lib import layers, parametrized
+from course_lib import layers, parametrized, seeds
 from course_lib.training import check_counts
 
 _LOW = 0xFFFFFFFF  # the low 32 bits
@@ -127,13 +127,15 @@ def hashed(model: nn.Module, fraction: float, *, seed: int = 0) -> nn.Module:
     """
     if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction <= 1:
         raise ValueError(f"fraction must be a number in (0, 1], got {fraction!r}")
+    seeds.check(seed)
     rules = {}
     for number, (name, layer) in enumerate(layers.weighted(model, plain=True).items()):
         shape, n = layer.weight.shape, layer.weight.numel()
         if n == 0:
             raise ValueError(f"model must have weights in every layer, got none in {name!r}")
         # A seed for each layer: two layers with the same pattern would share their errors.
-        rules[name] = Hashed(shape, max(1, round(fraction * n)), seed=seed * 1009 + number)
+        own = seeds.shifted(seed * 1009 + number)
+        rules[name] = Hashed(shape, max(1, round(fraction * n)), seed=own)
     initial = {name: layer.weight.detach() for name, layer in layers.weighted(model).items()}
     model = parametrized.attach(model, rules)
     for name, layer in layers.weighted(model).items():

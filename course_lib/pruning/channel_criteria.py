@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, fx, nn
 
+from course_lib import seeds
 from course_lib.layers import at_least_float32, check_finite, copied, weighted
 from course_lib.pruning.channels import ChannelGraph, check_graph, check_scores, watching_reads
 from course_lib.pruning.criteria import Loss
@@ -281,7 +282,7 @@ def macs_share(model: nn.Module, graph: ChannelGraph) -> Tensor:
 
 def random(model: nn.Module, graph: ChannelGraph, *, seed: int) -> Tensor:
     """Uniform random numbers in [0, 1): the control. The same seed gives the same scores."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.generator(seed)
     return torch.rand(len(graph.ids()), generator=generator).to(_zeros(model, graph).device)
 
 

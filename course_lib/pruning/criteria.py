@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import grad
 
-from course_lib import layers
-from course_lib.data import check_seed
+from course_lib import layers, seeds
 from course_lib.pruning import masks
 from course_lib.pruning.masks import Masks
 from course_lib.training import evaluating
@@ -61,8 +60,7 @@ def random(model: nn.Module, *, seed: int) -> Scores:
         >>> bool((random(layer, seed=0)["weight"] == random(layer, seed=0)["weight"]).all())
         True
     """
-    check_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.generator(seed)
     return {
         # Drawn on the CPU, so that a GPU sees the same numbers.
         name: torch.rand(weight.shape, generator=generator).to(weight.device)

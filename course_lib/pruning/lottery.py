@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib import ensemble, layers, training
+from course_lib import ensemble, layers, seeds, training
 from course_lib.data import Split
 from course_lib.pruning import allocate, criteria, masks, pipeline
 from course_lib.pruning.masks import Masks
@@ -193,7 +193,7 @@ def reinitialise(model: nn.Module, *, seed: int) -> nn.Module:
         True
     """
     fresh = layers.copied(model)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.generator(seed)
     with torch.no_grad():
         for name in layers.weights(ensemble.template(model)):
             weight = fresh.get_parameter(name)
@@ -218,7 +218,7 @@ def random_mask(model: nn.Module, keep: Masks, *, seed: int) -> Masks:
         2
     """
     masks.check(keep, dict(model.named_parameters()), "keep")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.generator(seed)
     rows = ensemble.by_member(model, keep)
     return {n: shuffled(rows[n], generator).view_as(mask) for n, mask in keep.items()}
 

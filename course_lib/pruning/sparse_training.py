@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib import ensemble
+from course_lib import ensemble, seeds
 from course_lib.handles import Handle
 from course_lib.pruning.counting import check_sparsity, keep_top, whole_numbers
 from course_lib.pruning.masks import Masks, hold, step_skipped
@@ -396,8 +396,8 @@ def rewire(
     keep = {n: m.to(parameters[n]) for n, m in masks.items()}  # 0 and 1
     # Far from the small seeds of ``criteria.random``: a mask drawn from the same numbers would grow
     # where it has just dropped.
-    seeds = [2**31 + 1000 * seed + k for k in range(len(methods))]
-    streams = [torch.Generator().manual_seed(s) for s in seeds]
+    first = 2**31 + 1000 * seed
+    streams = [seeds.generator(first + k) for k in range(len(methods))]
 
     def move(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         nonlocal t
