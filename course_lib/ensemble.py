@@ -407,30 +407,25 @@ def _same_layer(a: nn.Module, b: nn.Module) -> bool:
     return kinds[0] is kinds[1] and _same(own[0], own[1])
 
 
-def _same(a: Any, b: Any, within: tuple[tuple[int, int], ...] = ()) -> bool:
+def _same(a: Any, b: Any) -> bool:
     """Whether two settings of a layer mean the same; functions by their code and what they hold."""
-    if a is b or (id(a), id(b)) in within:  # the second: a function that holds itself
-        return True
-    if type(a) is not type(b):
-        return False
-
-    inside = (*within, (id(a), id(b)))
-
-    def deeper(a: Any, b: Any) -> bool:
-        return _same(a, b, inside)
-
+    if a is b or type(a) is not type(b):
+        return a is b
     if isinstance(a, Tensor):
         return a.shape == b.shape and a.device == b.device and torch.equal(a, b)
-    if isinstance(a, types.FunctionType):
-        cells = [[c.cell_contents for c in f.__closure__ or ()] for f in (a, b)]
-        parts = [(f.__code__, f.__defaults__, f.__kwdefaults__) for f in (a, b)]
-        return deeper(parts[0], parts[1]) and deeper(cells[0], cells[1])
-    if isinstance(a, functools.partial):
-        return deeper((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
-    if isinstance(a, Mapping):
-        return a.keys() == b.keys() and all(deeper(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(deeper(x, y) for x, y in zip(a, b, strict=True))
-    if hasattr(a, "__dict__") and type(a).__eq__ is object.__eq__:
-        return deeper(vars(a), vars(b))
-    return bool(a == b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    left, right = _parts(a), _parts(b)
+    if left is None or right is None:
+        return bool(a == b)
+    return len(left) == len(right) and all(map(_same, left, right))
+
+
+def _parts(value: Any) -> Sequence | None:
+    """What a function or a sequence consists of; None for anything else."""
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        return [value.__code__, value.__defaults__, value.__kwdefaults__, *cells]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    return value if isinstance(value, list | tuple) else None
