@@ -4,15 +4,20 @@ A lesson says "A beats B" by calling ``greater``. The cell then shows the differ
 confidence interval, or raises an error if the data do not support the sentence. "No difference" is
 a claim too: ``equal`` states it with a margin. The output of the cell holds the claim as data, with
 seeds and versions, and the book collects all claims on one page.
+
+``book/replicate.py`` runs the lessons on other random numbers and sets the environment variable
+``COURSE_REPLICATE``. A claim that fails is then shown like the others, and the notebook goes on.
 """
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 
 import numpy as np
 import torch
+from IPython.display import display
 from scipy import stats
 
 import course_lib
@@ -31,11 +36,16 @@ class Claim:
     half_width: float  #: half the width of the 95 % confidence interval of the mean
     seeds: list[int]
     unit: str
+    relation: str  #: ``greater by`` or ``equal within``
+    margin: float  #: of the relation, in ``unit``
+    exploratory: bool  #: the sentence was found in these data, not written down before
+    holds: bool  #: whether the data support the sentence
     versions: dict[str, str]
 
     def __str__(self) -> str:
+        mark = " (exploratory)" if self.exploratory else ""
         return (
-            f"{self.statement}: {_signed(self.mean)} ± {self.half_width:.2g} {self.unit} "
+            f"{self.statement}{mark}: {_signed(self.mean)} ± {self.half_width:.2g} {self.unit} "
             f"(95 % interval of the paired difference, {len(self.seeds)} seeds, sd {self.sd:.2g})"
         )
 
@@ -45,7 +55,13 @@ class Claim:
 
 
 def greater(
-    statement: str, a: Sequence[float], b: Sequence[float], *, by: float = 0.0, unit: str = "points"
+    statement: str,
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    by: float = 0.0,
+    unit: str = "points",
+    exploratory: bool = False,
 ) -> Claim:
     """Claim that ``a`` is greater than ``b`` by more than ``by``, on average over the seeds.
 
@@ -56,25 +72,30 @@ def greater(
     Args:
         statement: the sentence without numbers; the function adds them.
         a, b: one value per seed, for the seeds 0, 1, 2, …, at least five.
-        by: the margin, in ``unit``.
+        by: the margin, in ``unit``. Below 0, ``a`` may be that much worse.
+        exploratory: whether the sentence was found in these data and has not been tested on others.
 
     Raises:
         AssertionError: the data do not support the sentence.
-        ValueError: fewer than five seeds, unpaired values, or values that are not finite.
+        ValueError: fewer than five seeds, unpaired values, or values or a margin that are not
+            finite.
 
     Examples:
         >>> a, b = [97.1, 97.3, 96.9, 97.2, 97.0], [95.0, 95.4, 95.1, 95.2, 94.8]
         >>> print(greater("A beats B", a, b))
         A beats B: +2.00 ± 0.2 points (95 % interval of the paired difference, 5 seeds, sd 0.16)
     """
-    claim = _difference(statement, a, b, unit)
-    if not claim.mean - claim.half_width > by:
-        raise AssertionError(f"not supported (needs more than {by:g} {unit}): {claim}")
-    return claim
+    return _supported(_claim(statement, (a, b), "greater by", by, unit, exploratory))
 
 
 def equal(
-    statement: str, a: Sequence[float], b: Sequence[float], *, within: float, unit: str = "points"
+    statement: str,
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    within: float,
+    unit: str = "points",
+    exploratory: bool = False,
 ) -> Claim:
     """Claim that ``a`` and ``b`` differ by less than ``within``, on average over the seeds.
 
@@ -83,7 +104,7 @@ def equal(
     seeds it is wide, and a large difference could be missed.
 
     Args:
-        statement, a, b: as in ``greater``.
+        statement, a, b, exploratory: as in ``greater``.
         within: the margin, in ``unit``.
 
     Raises:
@@ -95,14 +116,31 @@ def equal(
         >>> print(equal("A and B do not differ", a, b, within=0.5))
         A and B do not differ: -0.02 ± 0.14 points (95 % interval ... 5 seeds, sd 0.11)
     """
-    claim = _difference(statement, a, b, unit)
-    if not abs(claim.mean) + claim.half_width < within:
-        raise AssertionError(f"not supported (needs less than {within:g} {unit}): {claim}")
+    return _supported(_claim(statement, (a, b), "equal within", within, unit, exploratory))
+
+
+def _supported(claim: Claim) -> Claim:
+    """Return the claim. One that does not hold is an error, or shown where claims are replicated."""
+    if os.environ.get("COURSE_REPLICATE"):
+        display(claim)  # also where the claim is not the last line of its cell
+    elif not claim.holds:
+        needs = "more" if claim.relation == "greater by" else "less"
+        needs = f"{needs} than {claim.margin:g} {claim.unit}"
+        raise AssertionError(f"not supported (needs {needs}): {claim}")
     return claim
 
 
-def _difference(statement: str, a: Sequence[float], b: Sequence[float], unit: str) -> Claim:
-    first, second = (np.asarray(v, dtype=float) for v in (a, b))
+def _claim(
+    statement: str,
+    values: tuple[Sequence[float], Sequence[float]],
+    relation: str,
+    margin: float,
+    unit: str,
+    exploratory: bool,
+) -> Claim:
+    if not math.isfinite(margin):
+        raise ValueError(f"the margin must be finite, got {margin!r}")
+    first, second = (np.asarray(v, dtype=float) for v in values)
     if first.ndim != 1 or first.shape != second.shape or len(first) < MIN_SEEDS:
         raise ValueError(
             f"a and b must hold one value per seed for the same {MIN_SEEDS} or more seeds, "
@@ -111,11 +149,14 @@ def _difference(statement: str, a: Sequence[float], b: Sequence[float], unit: st
     if not np.isfinite([first, second]).all():
         raise ValueError(f"a and b must be finite, got {first} and {second}")
     d, n = first - second, len(first)
-    half_width = float(stats.t.ppf(0.975, n - 1)) * d.std(ddof=1) / math.sqrt(n)
+    mean, sd = float(d.mean()), float(d.std(ddof=1))
+    half_width = float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+    low, high = mean - half_width, mean + half_width
+    holds = low > margin if relation == "greater by" else max(-low, high) < margin
     versions = {"course_lib": course_lib.__version__, "torch": torch.__version__}
-    return Claim(
-        statement, float(d.mean()), float(d.std(ddof=1)), half_width, list(range(n)), unit, versions
-    )
+    seeds = list(range(n))
+    rule = (relation, float(margin), exploratory, holds)
+    return Claim(statement, mean, sd, half_width, seeds, unit, *rule, versions)
 
 
 def _signed(value: float) -> str:

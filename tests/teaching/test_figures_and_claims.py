@@ -101,6 +101,43 @@ def test_a_claim_fails_when_the_data_stop_supporting_it():
         claims.equal("A equals B", A, B, within=5)
 
 
+def test_a_claim_knows_its_margin():
+    more, same = claims.greater("more", A, B, by=1), claims.equal("same", A, A, within=0.5)
+    assert (more.relation, more.margin, more.holds) == ("greater by", 1.0, True)
+    assert (same.relation, same.margin, same.holds) == ("equal within", 0.5, True)
+    data = json.loads(json.dumps(more._repr_mimebundle_()[claims.MIME]))
+    assert (data["relation"], data["margin"], data["holds"]) == ("greater by", 1.0, True)
+    assert claims.greater("hardly worse", A, A, by=-0.5).holds
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="margin must be finite"):
+            claims.equal("same", A, A, within=bad)
+
+
+def test_an_exploratory_claim_says_so():
+    shown = claims.equal("A is A", A, A, within=1, exploratory=True)
+    assert str(shown).startswith("A is A (exploratory): +0.00 ± 0 points")
+    assert shown.exploratory and not claims.greater("A beats B", A, B).exploratory
+    assert "exploratory" not in str(claims.greater("A beats B", A, B))
+    with pytest.raises(AssertionError, match="not supported"):  # it is asserted all the same
+        claims.greater("B beats A", B, A, exploratory=True)
+
+
+def test_a_claim_that_fails_is_shown_where_claims_are_replicated(monkeypatch):
+    shown = []
+    monkeypatch.setattr(claims, "display", shown.append)
+    claims.greater("A beats B", A, B)
+    assert not shown
+    monkeypatch.setenv("COURSE_REPLICATE", "1")
+    found = [
+        claims.greater("A beats B", A, B),
+        claims.greater("B beats A", B, A),
+        claims.equal("A equals B", A, B, within=5),
+    ]
+    assert shown == found and [claim.holds for claim in found] == [True, False, False]
+    with pytest.raises(ValueError, match="same 5 or more seeds"):  # a mistake is one everywhere
+        claims.greater("A beats B", A[:4], B[:4])
+
+
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
