@@ -10,7 +10,8 @@ A weight that two layers share (tied) is one parameter with one name, that of th
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -157,18 +158,32 @@ def called_with(model: nn.Module, tensors: Mapping[str, Tensor], *args: Tensor) 
     return torch.func.functional_call(model, everywhere, args, tie_weights=False)
 
 
+def check_batch(argument: str, x: Tensor) -> None:
+    """Raise TypeError unless ``x`` is a tensor, ValueError unless it holds at least one example."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{argument} must be a tensor, got {type(x).__name__}")
+    if x.dim() == 0 or len(x) == 0:
+        raise ValueError(f"{argument} must hold at least one example, got shape {tuple(x.shape)}")
+
+
 def run(model: nn.Module, x: Tensor) -> Tensor:
     """``model(x)``, or a TypeError or ValueError that names ``x`` if it does not fit the model."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
-    if x.dim() == 0 or len(x) == 0:
-        raise ValueError(f"x must hold at least one example, got shape {tuple(x.shape)}")
+    check_batch("x", x)
     check_made(model)
-    try:
+    with fitting("x", x):
         return model(x)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+
+
+@contextmanager
+def fitting(argument: str, x: Tensor) -> Iterator[None]:
+    """Within the block an error from torch becomes a ValueError that names the argument."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).split("\n")[0]
         raise ValueError(
-            f"x must fit the model, which cannot be run on shape {tuple(x.shape)}, {x.dtype}: {error}"
+            f"{argument} must fit the model, which cannot be run on it, got shape "
+            f"{tuple(x.shape)}, {x.dtype}, on {x.device}: {reason}"
         ) from error
 
 
@@ -207,21 +222,6 @@ def check_finite(argument: str, values: Tensor) -> None:
     raise ValueError(
         f"{argument} must be finite, got {wrong} NaN or infinite of {values.numel()} numbers"
     )
-
-
-def output_axis(name: str, layer: Any) -> int:
-    """The axis of the outputs in the layer's weight: 0, or 1 for a transposed convolution.
-
-    Raises:
-        NotImplementedError: a grouped transposed convolution, whose outputs are on two axes.
-    """
-    if not isinstance(layer, TRANSPOSED):
-        return 0
-    if layer.groups > 1:
-        raise NotImplementedError(
-            f"{name!r} is a transposed convolution in {layer.groups} groups, which is not handled"
-        )
-    return 1
 
 
 def outputs_first(layer: Any, weight: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from torch.utils.benchmark import Timer
 
 from course_lib import layers
+from course_lib.handles import Handle
 from course_lib.training import check_counts, evaluating
 
 
@@ -98,6 +99,7 @@ def macs(
 
     Raises:
         ValueError: ``x`` is empty or does not fit the model.
+        TypeError: ``x`` is no tensor.
         NotImplementedError: the model has an ``nn.MultiheadAttention``, which does not call its
             layers but reads their weights.
 
@@ -106,11 +108,8 @@ def macs(
         >>> macs(models.mlp((196, 100, 50, 10)), torch.zeros(1, 196))
         25100
     """
-    if not isinstance(x, Tensor) or x.dim() == 0 or len(x) == 0:
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x must be a batch of at least one example, got {got}")
+    layers.check_batch("x", x)
     layers.check_called(model)
-    layers.check_made(model)
     total = 0
 
     def count(layer: nn.Linear, args: tuple, kwargs: dict, out: Tensor) -> None:
@@ -127,16 +126,8 @@ def macs(
     kinds = (*layers.WEIGHTED, SparseLinear) if kinds is None else kinds
     counted = [m for m in model.modules() if isinstance(m, kinds)]
     hooks = [m.register_forward_hook(count, with_kwargs=True) for m in counted]
-    try:
-        with torch.no_grad(), evaluating(model), _eager():
-            model(x[:1])
-    except (RuntimeError, IndexError) as error:
-        raise ValueError(
-            f"x must fit the model, which cannot be run on shape {tuple(x[:1].shape)}: {error}"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with Handle(*hooks), torch.no_grad(), evaluating(model), _eager():
+        layers.run(model, x[:1])
     return total
 
 

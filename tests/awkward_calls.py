@@ -193,7 +193,7 @@ rows("layers", "chained", lambda f, c: [n.removeprefix("body") for n, _ in f(c.m
 rows("layers", "copied", on_model, same=True)
 rows("layers", "run", evaluated(on_x))
 rows("layers", "called_with", evaluated(lambda f, c: f(c.model, {}, c.probe)))
-rows("layers", "check_plain output_axis", lambda f, c: f(c.name, c.layer))
+rows("layers", "check_plain", lambda f, c: f(c.name, c.layer))
 rows("layers", "outputs_first", lambda f, c: f(c.layer, torch.ones(4, 2, 3, 3)), views=True)
 rows("parametrized", "attach", lambda f, c: f(c.model, torch.tanh))
 rows("parametrized", "folded", on_model, same=True)

@@ -67,7 +67,7 @@ FREE = {
     "layers.run criteria.loss_on": "nan_batch",
     "layers.weighted": "tied twice",
     "layers.chained": "nested",
-    "layers.output_axis layers.outputs_first": "transposed",
+    "layers.outputs_first": "transposed",
     "training.snapshot container.tensors": f"{COMPUTED} tied twice",
     "training.fit": "weight_norm old_weight_norm",
     "experiments.run penalties.regularise": "frozen",

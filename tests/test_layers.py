@@ -131,12 +131,7 @@ def test_outputs_come_first_and_go_back(transposed, groups):
     torch.testing.assert_close(layer(x), plain(x, turned, padding=2, groups=groups))
 
 
-def test_the_axis_of_the_outputs():
-    assert layers.output_axis("a", nn.Linear(2, 3)) == 0
-    assert layers.output_axis("a", nn.Conv2d(4, 4, 3, groups=2)) == 0
-    assert layers.output_axis("a", nn.ConvTranspose2d(4, 6, 3)) == 1
-    with pytest.raises(NotImplementedError, match="'up' is a transposed convolution in 2 groups"):
-        layers.output_axis("up", nn.ConvTranspose2d(4, 6, 3, groups=2))
+def test_a_weight_with_its_outputs_first_stays_as_it_is():
     weight = torch.zeros(3, 2)
     assert layers.outputs_first(nn.Linear(2, 3), weight) is weight
 

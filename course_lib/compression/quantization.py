@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import layers
+from course_lib.handles import Handle
 from course_lib.parametrized import attach, folded, straight_through
 from course_lib.training import check_counts, evaluating
 
@@ -458,20 +459,16 @@ def layer_inputs(model: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
         layers.check_finite("x", x)
 
     def note(_: nn.Module, args: tuple, named: dict, name: str) -> None:
-        seen[name].append(
-            _input(args, named)[1].detach().clone()
-        )  # the next layer may overwrite it
+        # A copy, because the next layer may overwrite it.
+        seen[name].append(_input(args, named)[1].detach().clone())
 
     hooks = [
         layer.register_forward_pre_hook(partial(note, name=name), with_kwargs=True)
         for name, layer in layers.weighted(model).items()
     ]
-    try:
-        with torch.no_grad(), evaluating(model), torch.compiler.set_stance("force_eager"):
-            layers.run(model, x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    eager = torch.compiler.set_stance("force_eager")
+    with Handle(*hooks), torch.no_grad(), evaluating(model), eager:
+        layers.run(model, x)
     for name, parts in seen.items():
         if not parts:
             raise ValueError(f"model must use every layer on x, but it leaves out {name!r}")
@@ -572,9 +569,7 @@ def int8(model: nn.Module) -> nn.Module:
         NotImplementedError: ``nn.MultiheadAttention``, or a torch without a quantised engine.
     """
     layers.check_called(model)
-    model = nn.Sequential(
-        folded(layers.uncompiled(model))
-    )  # a box: the model may be a linear layer
+    model = nn.Sequential(folded(layers.uncompiled(model)))  # a box: it may be a linear layer
     linear = {n: m for n, m in model.named_modules() if type(m) is nn.Linear}
     if not linear:
         raise ValueError("model must have a linear layer, got none")
@@ -595,9 +590,7 @@ def _quantized_engine() -> Iterator[None]:
     backend = torch.backends.quantized
     before, known = backend.engine, [e for e in backend.supported_engines if e != "none"]
     if not known:
-        raise NotImplementedError(
-            "int8 needs a torch with a quantised engine, and this one has none"
-        )
+        raise NotImplementedError("int8 needs a torch with a quantised engine, got one without")
     if before in known:
         yield
         return

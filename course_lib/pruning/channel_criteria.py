@@ -20,10 +20,10 @@ from scipy import stats
 from torch import Tensor, fx, nn
 
 from course_lib import seeds
-from course_lib.layers import at_least_float32, check_finite, copied, weighted
+from course_lib.layers import at_least_float32, check_finite, copied, fitting, weighted
 from course_lib.pruning.channels import ChannelGraph, check_graph, check_scores, watching_reads
 from course_lib.pruning.criteria import Loss
-from course_lib.pruning.tracing import check_input, fitting, watch
+from course_lib.pruning.tracing import check_input, watch
 from course_lib.training import evaluating
 
 

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.layers import at_least_float32, check_finite, check_plain, copied
+from course_lib.handles import Handle
+from course_lib.layers import at_least_float32, check_finite, check_plain, copied, fitting
 from course_lib.pruning.counting import check_sparsity, keep_top
 from course_lib.pruning.tracing import (
     NORM,
@@ -32,7 +33,6 @@ from course_lib.pruning.tracing import (
     check_batched,
     check_input,
     claim,
-    fitting,
     follow,
     undisturbed,
 )
@@ -264,16 +264,12 @@ def watching_reads(
         return before
 
     check_graph(model, graph)
-    handles = [
+    hooks = [
         model.get_submodule(name).register_forward_pre_hook(hook(name), with_kwargs=True)
         for name in graph.reads
     ]
-    try:
-        with undisturbed(model):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with Handle(*hooks), undisturbed(model):
+        yield
 
 
 def check_scores(graph: ChannelGraph, scores: Tensor) -> Tensor:

@@ -194,7 +194,8 @@ def synflow(model: nn.Module, input_shape: Sequence[int], *, within: Masks | Non
     ones = torch.ones(1, *_checked_shape(input_shape), dtype=torch.float64, device=device)
 
     def flow(weights: dict[str, Tensor]) -> Tensor:
-        out = _run("input_shape", model, others | weights, ones)
+        with layers.fitting("input_shape", ones):
+            out = layers.called_with(model, others | weights, ones)
         if not isinstance(out, Tensor):
             raise TypeError(f"model must return a tensor, got {type(out).__name__}")
         return out.sum()
@@ -240,7 +241,8 @@ def loss_on(
     x = layers.at_least_float32(x)
 
     def value(parameters: dict[str, Tensor]) -> Tensor:
-        out = _run("batch", model, constants | parameters, x)
+        with layers.fitting("batch", x):
+            out = layers.called_with(model, constants | parameters, x)
         try:
             found = loss(out, y)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -251,17 +253,6 @@ def loss_on(
         return found
 
     return value
-
-
-def _run(argument: str, model: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-    """``model(x)`` with other parameters, or a ValueError that names the caller's argument."""
-    try:
-        return layers.called_with(model, parameters, x)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(
-            f"{argument} must fit the model, which cannot be run on an input of shape "
-            f"{tuple(x.shape)}, {x.dtype}: {error}"
-        ) from error
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:

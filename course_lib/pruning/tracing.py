@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from course_lib import ensemble
-from course_lib.layers import check_made
+from course_lib.layers import check_made, fitting
 from course_lib.training import evaluating
 
 Ids = list[int]
@@ -318,19 +318,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
-
-
-@contextmanager
-def fitting(argument: str, x: Tensor) -> Iterator[None]:
-    """Within the block an error from torch becomes a ValueError that names the argument."""
-    try:
-        yield
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(
-            f"{argument} must fit the model, got shape {tuple(x.shape)}, {x.dtype}, on {x.device}: "
-            f"{reason}"
-        ) from error
 
 
 def check_batched(name: str, layer: nn.Module, value: Tensor) -> None:
