@@ -111,7 +111,7 @@ def run(
     runs = _laid_out(arms, seeds, plan)
     ready = [
         (members, model, keep, _shared_plan([runs[i] for i in members], train))
-        for members, model, keep in _models(runs, train.x[:1])
+        for members, model, keep in _models(runs)
     ]
     for _, model, _, own in ready:  # all of them before the first one trains
         training.check_plan(model, train, own, test=test)
@@ -122,15 +122,11 @@ def run(
         networks |= zip(members, ensemble.members(model), strict=True)
         losses = torch.stack(history.loss).view(len(history.loss), -1)  # (epochs, members)
         loss |= zip(members, losses.t().tolist(), strict=True)
-    curves = _by_arm(runs, loss)
-    return Runs(
-        _by_arm(runs, accuracy),
-        _by_arm(runs, networks),
-        {
-            arm: [list(epoch) for epoch in zip(*of_seeds, strict=True)]
-            for arm, of_seeds in curves.items()
-        },
-    )
+    curves = {
+        arm: [list(epoch) for epoch in zip(*of_seeds, strict=True)]
+        for arm, of_seeds in _by_arm(runs, loss).items()
+    }
+    return Runs(_by_arm(runs, accuracy), _by_arm(runs, networks), curves)
 
 
 def evaluate(
@@ -146,7 +142,7 @@ def evaluate(
     """
     runs = _laid_out(arms, seeds, None)
     accuracy = {}
-    for members, model, keep in _models(runs, test.x[:1]):
+    for members, model, keep in _models(runs):
         masks.apply(model, keep)
         accuracy |= zip(members, training.evaluate(model, test).view(-1).tolist(), strict=True)
     return _by_arm(runs, accuracy)
@@ -239,7 +235,7 @@ def _checked(plan: Plan, name: Hashable) -> Plan:
     return plan
 
 
-def _models(runs: Sequence[_Run], x: Tensor) -> Iterator[tuple[list[int], nn.Module, Masks]]:
+def _models(runs: Sequence[_Run]) -> Iterator[tuple[list[int], nn.Module, Masks]]:
     """All networks copied into few models. For each model: the runs it holds, itself, its masks."""
     groups: list[list[int]] = []
     for i, one in enumerate(runs):
@@ -253,25 +249,11 @@ def _models(runs: Sequence[_Run], x: Tensor) -> Iterator[tuple[list[int], nn.Mod
         else:
             groups.append([i])
     for group in groups:
-        stacked = _stacked([runs[i].network for i in group], x)
-        if stacked is not None:
-            yield group, stacked, _stacked_masks([runs[i] for i in group])
-            continue
-        for i in group:
-            yield [i], layers.copied(runs[i].network), runs[i].keep
-
-
-def _stacked(networks: Sequence[nn.Module], x: Tensor) -> nn.Module | None:
-    """The networks as one stack, or None for a single network or where the stack cannot run."""
-    if len(networks) == 1:
-        return None
-    stack = ensemble.stack(networks)
-    try:
-        with torch.no_grad(), training.evaluating(stack):
-            stack(x)
-    except RuntimeError:  # a branch that depends on the values, for instance
-        return None
-    return stack
+        networks = [runs[i].network for i in group]
+        if len(group) == 1:
+            yield group, layers.copied(networks[0]), runs[group[0]].keep
+        else:
+            yield group, ensemble.stack(networks), _stacked_masks([runs[i] for i in group])
 
 
 def _stacked_masks(runs: Sequence[_Run]) -> Masks:
@@ -288,18 +270,17 @@ def _shared_plan(runs: Sequence[_Run], train: Split) -> Plan:
         return plan
     arms = [list(group) for _, group in groupby(runs, key=lambda one: one.arm)]
 
+    def own(arm: list[_Run], logits: Tensor, positions: Tensor) -> Tensor:
+        loss = arm[0].plan.loss
+        if loss is None:
+            return training.cross_entropy(logits, train.y[positions])
+        return loss(logits, positions)
+
     def loss(
         logits: Tensor, positions: Tensor
     ) -> Tensor:  # (members, batch, classes) -> (members,)
-        parts = logits.split([len(arm) for arm in arms])
-        return torch.cat(
-            [
-                training.cross_entropy(part, train.y[positions])
-                if arm[0].plan.loss is None
-                else arm[0].plan.loss(part, positions)
-                for arm, part in zip(arms, parts, strict=True)
-            ]
-        )
+        parts = zip(arms, logits.split([len(arm) for arm in arms]), strict=True)
+        return torch.cat([own(arm, part, positions) for arm, part in parts])
 
     return dataclasses.replace(plan, loss=loss)
 
