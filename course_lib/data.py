@@ -7,6 +7,7 @@ that you name; only ``download`` fetches them.
 
 import os
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,18 @@ def check_counts(**counts: int) -> None:
     for argument, n in counts.items():
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"{argument} must be a positive integer, got {n!r}")
+
+
+def check_integer(argument: str, n: int, low: int, high: int) -> None:
+    """Raise ValueError, naming the argument, unless it is an integer from ``low`` to ``high``."""
+    if isinstance(n, bool) or not isinstance(n, int) or not low <= n <= high:
+        raise ValueError(f"{argument} must be an integer from {low} to {high}, got {n!r}")
+
+
+def check_fraction(argument: str, value: float) -> None:
+    """Raise ValueError, naming the argument, unless it is a number in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value <= 1:
+        raise ValueError(f"{argument} must be a number in (0, 1], got {value!r}")
 
 
 def load(

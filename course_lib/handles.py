@@ -1,7 +1,10 @@
-"""One handle for several hooks."""
+"""Hooks of optimizers: one handle for several, and what they need to know of a step."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 
+import torch
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 
@@ -24,3 +27,30 @@ class Handle(ExitStack):
             self.callback(hook.remove)
 
     remove = ExitStack.close
+
+
+def trained(optimizer: torch.optim.Optimizer) -> set[int]:
+    """The ids of the parameters that the optimizer trains."""
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def check_trains(
+    argument: str, optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
+) -> None:
+    """Raise ValueError, by name, unless the optimizer trains all these parameters."""
+    known = trained(optimizer)
+    for name, parameter in parameters.items():
+        if id(parameter) not in known:
+            raise ValueError(f"{argument} names {name!r}, which optimizer does not train")
+
+
+def run_closure(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """A step's arguments after its closure has run; the step does not run it again."""
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")
+    if closure is None:
+        return args, kwargs
+    with torch.enable_grad():
+        loss = closure()
+    if len(args) > 1:
+        return (args[0], lambda: loss, *args[2:]), kwargs
+    return args, {**kwargs, "closure": lambda: loss}

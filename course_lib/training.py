@@ -19,13 +19,12 @@ from tqdm import tqdm
 
 from course_lib import ensemble, files, seeds
 from course_lib.data import Split, check_counts
+from course_lib.handles import trained
 from course_lib.layers import called_with, check_finite, check_made
 
 Schedule = Callable[[float], float]  # fraction of the training that is done -> learning-rate factor
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, positions in the training set) -> () or (K,)
-Step = tuple[
-    int, Tensor, int
-]  # its number, its positions in the training set, the seed of its noise
+Step = tuple[int, Tensor, int]  # number, positions in the training set, seed of its noise
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -402,8 +401,8 @@ def make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
         raise ValueError(
             f"optimizer must step without a closure, got {type(optimizer).__name__}, which needs one"
         )
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not any(id(p) in trained and p.requires_grad for p in model.parameters()):
+    known = trained(optimizer)
+    if not any(id(p) in known and p.requires_grad for p in model.parameters()):
         raise ValueError("optimizer must train parameters of model, got those of another")
     return optimizer
 

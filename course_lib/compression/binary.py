@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from course_lib import ensemble, layers, models
+from course_lib.data import check_counts
+from course_lib.handles import trained
 from course_lib.parametrized import attach, straight_through
-from course_lib.training import check_counts
 
 
 def sign(x: Tensor) -> Tensor:
@@ -201,8 +202,8 @@ def hold_in_range(
     ]
     if not found:
         raise ValueError("model must have weights that pass through a sign, got none")
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    behind = [p for p in found if id(p) in trained and p.requires_grad]
+    known = trained(optimizer)
+    behind = [p for p in found if id(p) in known and p.requires_grad]
     if not behind:
         raise ValueError("optimizer must train weights of the model that pass through a sign")
 

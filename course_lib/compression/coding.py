@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from course_lib import measure
 from course_lib.compression import container
+from course_lib.data import check_integer
 
 SPARSE, CODEBOOK, CODED_INDICES, CODED_VALUES = 1, 2, 4, 8
 MOST_INDEX_BITS, LARGEST_ALPHABET, LONGEST_CODE = 31, 4096, 32
@@ -74,8 +75,7 @@ def relative(positions: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         >>> absolute(distances).tolist()
         [1, 4, 12, 15]
     """
-    if type(bits) is not int or not 0 <= bits <= MOST_INDEX_BITS:
-        raise ValueError(f"bits must be an integer from 0 to {MOST_INDEX_BITS}, got {bits!r}")
+    check_integer("bits", bits, 0, MOST_INDEX_BITS)
     if positions.dim() != 1 or positions.dtype != torch.int64:
         raise ValueError(
             f"positions must be a row of torch.int64, got {positions.dtype} of shape "

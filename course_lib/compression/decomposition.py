@@ -10,8 +10,8 @@ The functions compute in double precision on the CPU. Convolution kernels have t
 
 import copy
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from course_lib import seeds
+from course_lib.data import check_fraction, check_integer
 from course_lib.layers import check_finite, copied
 
 KINDS = ("svd", "tucker", "cp")
@@ -52,7 +53,7 @@ def svd(layer: nn.Linear, rank: int) -> nn.Sequential:
         True
     """
     weight = _weight(layer, nn.Linear)
-    _check_rank("rank", rank, min(weight.shape))
+    check_integer("rank", rank, 1, min(weight.shape))
     u, s, vt = torch.linalg.svd(weight, full_matrices=False)
     root = s[:rank].sqrt()
     first = nn.Linear(layer.in_features, rank, bias=False, device="meta")
@@ -92,8 +93,8 @@ def tucker(layer: nn.Conv2d, ranks: tuple[int, int]) -> nn.Sequential:
     t, s, h, w = kernel.shape
     if not isinstance(ranks, Sequence) or len(ranks) != 2:
         raise ValueError(f"ranks must be a pair of positive integers, got {ranks!r}")
-    _check_rank("ranks[0]", ranks[0], s)
-    _check_rank("ranks[1]", ranks[1], t)
+    check_integer("ranks[0]", ranks[0], 1, s)
+    check_integer("ranks[1]", ranks[1], 1, t)
     u = _leading(kernel.swapaxes(0, 1), ranks[0])
     squared, error = np.square(kernel).sum(), math.inf
     for _ in range(100):
@@ -149,8 +150,8 @@ def cp(layer: nn.Conv2d, rank: int, *, seed: int = 0, iterations: int = 100) -> 
         [(8, 16, 1, 1), (8, 1, 3, 1), (8, 1, 1, 3), (32, 8, 1, 1)]
     """
     kernel = _kernel(layer).numpy()
-    _check_rank("rank", rank, kernel.size // max(kernel.shape))
-    _check_rank("iterations", iterations, 100_000)
+    check_integer("rank", rank, 1, kernel.size // max(kernel.shape))
+    check_integer("iterations", iterations, 1, 100_000)
     t, s, h, w = kernel.shape
     kt, ks, ky, kx = _alternating(
         kernel, rank, np.random.RandomState(seeds.shifted(seed)), iterations
@@ -314,7 +315,7 @@ def rank_by_energy(layer: nn.Linear | nn.Conv2d, energy: float) -> int | tuple[i
         >>> rank_by_energy(layer, energy=0.9)
         2
     """
-    _check_fraction("energy", energy)
+    check_fraction("energy", energy)
     found = []
     for squares in squared_singular_values(layer):
         enough = squares.cumsum(0) >= energy * squares.sum() * (1 - 1e-12)  # rounding of the sum
@@ -342,21 +343,15 @@ def rank_by_budget(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
-    _check_fraction("fraction", fraction)
+    check_fraction("fraction", fraction)
     shape = _weight(layer, nn.Linear).shape if kind == "svd" else _kernel(layer).shape
     largest = {"svd": min(shape), "tucker": max(shape[:2]), "cp": shape.numel() // max(shape)}[kind]
     ranks = [r if kind != "tucker" else _in_proportion(r, shape) for r in range(1, largest + 1)]
     budget = fraction * shape.numel()
-    low, high = 0, len(ranks)  # weights grow with the rank: ranks[:low] fit, ranks[high:] do not
-    while low < high:
-        middle = (low + high) // 2
-        if count_weights(shape, ranks[middle], kind) <= budget:
-            low = middle + 1
-        else:
-            high = middle
-    if low == 0:
+    fit = bisect_right(ranks, budget, key=lambda rank: count_weights(shape, rank, kind))
+    if fit == 0:
         raise ValueError(f"fraction={fraction!r} of {tuple(shape)} leaves less than rank one")
-    return ranks[low - 1]
+    return ranks[fit - 1]
 
 
 def count_weights(shape: Sequence[int], rank: Any, kind: str) -> int:
@@ -427,13 +422,3 @@ def _kernel(layer: nn.Module) -> Tensor:
     if layer.groups != 1:
         raise ValueError(f"layer must have one group, got {layer}")
     return weight
-
-
-def _check_rank(name: str, rank: int, largest: int) -> None:
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= largest:
-        raise ValueError(f"{name} must be an integer from 1 to {largest}, got {rank!r}")
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value <= 1:
-        raise ValueError(f"{name} must be above 0 and at most 1, got {value!r}")

@@ -5,13 +5,12 @@ Source: Chen et al. 2015, "Compressing neural networks with the hashing trick".
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import layers, parametrized, seeds
-from course_lib.training import check_counts
+from course_lib.data import check_counts, check_fraction
 
 _LOW = 0xFFFFFFFF  # the low 32 bits
 
@@ -58,8 +57,7 @@ def buckets(count: int, stored: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
         ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [-1.0, 1.0])
     """
     check_counts(count=count, stored=stored)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be an integer, got {seed!r}")
+    seeds.check(seed)
     start = int(mix(torch.tensor((seed ^ 0x9E3779B9) & _LOW)))
     scrambled = mix((torch.arange(count) + start) & _LOW)
     signs = mix(scrambled ^ 0x5BD1E995) & 1
@@ -125,8 +123,7 @@ def hashed(model: nn.Module, fraction: float, *, seed: int = 0) -> nn.Module:
         >>> small.weight.shape, len(small.parametrizations.weight.original)
         (torch.Size([10, 100]), 125)
     """
-    if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be a number in (0, 1], got {fraction!r}")
+    check_fraction("fraction", fraction)
     seeds.check(seed)
     rules = {}
     for number, (name, layer) in enumerate(layers.weighted(model, plain=True).items()):

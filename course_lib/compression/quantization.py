@@ -15,15 +15,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import layers
+from course_lib.data import check_counts, check_fraction, check_integer
 from course_lib.handles import Handle
 from course_lib.parametrized import attach, folded, straight_through
-from course_lib.training import check_counts, evaluating
+from course_lib.training import evaluating
 
 Range = Callable[[Tensor], tuple[Tensor, Tensor]]  # (rows, n) -> lowest (rows,), highest (rows,)
 
@@ -38,8 +38,7 @@ def levels(bits: int, *, signed: bool = True) -> tuple[int, int]:
         >>> levels(8), levels(8, signed=False)
         ((-128, 127), (0, 255))
     """
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
-        raise ValueError(f"bits must be an integer from 1 to 16, got {bits!r}")
+    check_integer("bits", bits, 1, 16)
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
@@ -214,8 +213,7 @@ def percentile(fraction: float) -> Range:
         >>> low.item(), high.item()
         (2.0, 6.0)
     """
-    if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be a number in (0, 1], got {fraction!r}")
+    check_fraction("fraction", fraction)
     tail = (1 - fraction) / 2
 
     def observe(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -635,19 +633,15 @@ def _check_grid(
         raise ValueError(
             f"scale must be positive and finite, and so must 1 / scale, got {scale.tolist()}"
         )
-    if not (
-        (zero_point >= bottom) & (zero_point <= top) & (zero_point == zero_point.round())
-    ).all():
+    if not (zero_point == zero_point.round().clamp(bottom, top)).all():
         raise ValueError(
             f"zero_point must be whole and from {bottom} to {top}, got {zero_point.tolist()}"
         )
     for name, value in (("scale", scale), ("zero_point", zero_point)):
         try:
-            fits = torch.broadcast_shapes(x.shape, value.shape) == x.shape
+            value.expand(x.shape)
         except RuntimeError:
-            fits = False
-        if not fits:
             raise ValueError(
                 f"{name} must broadcast to x's shape {tuple(x.shape)}, got {tuple(value.shape)}"
-            )
+            ) from None
     return scale, zero_point.to(dtype)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import layers
-from course_lib.handles import Handle
-from course_lib.training import check_counts
+from course_lib.data import check_counts, check_integer
+from course_lib.handles import Handle, check_trains, run_closure
 
 Clusters = dict[str, Tensor]
 
@@ -100,8 +100,7 @@ def clusters(model: nn.Module, bits: int | Mapping[str, int]) -> Clusters:
         bits = dict.fromkeys(layers.weights(model), bits)
     parameters = _parameters("bits", model, list(bits))
     for name, b in bits.items():
-        if type(b) is not int or not 1 <= b <= 12:
-            raise ValueError(f"bits of {name!r} must be an integer from 1 to 12, got {b!r}")
+        check_integer(f"bits of {name!r}", b, 1, 12)
         layers.check_finite(f"model's {name!r}", parameters[name])
     found = {}
     for name, b in bits.items():
@@ -189,29 +188,15 @@ def hold(optimizer: torch.optim.Optimizer, model: nn.Module, clusters: Clusters)
             "optimizer must treat every weight by itself and take dense gradients, "
             f"got {type(optimizer).__name__}"
         )
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for name in clusters:
-        if id(parameters[name]) not in trained:
-            raise ValueError(f"clusters names {name!r}, which optimizer does not train")
+    check_trains("clusters", optimizer, {name: parameters[name] for name in clusters})
     apply(model, clusters)
     held = [_Held(parameters[name], index) for name, index in clusters.items()]
 
-    def sum_gradients(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is None:
-            for h in held:
-                h.sum_gradients()
-            return None
-
-        def summed() -> object:  # the gradients are there only after the closure has run
-            loss = closure()
-            for h in held:
-                h.sum_gradients()
-            return loss
-
-        if len(args) > 1:
-            return (args[0], summed, *args[2:]), kwargs
-        return args, {**kwargs, "closure": summed}
+    def sum_gradients(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        args, kwargs = run_closure(args, kwargs)  # only then the gradients are there
+        for h in held:
+            h.sum_gradients()
+        return args, kwargs
 
     def copy_centroids(*_: object) -> None:
         for h in held:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from course_lib.handles import check_trains
+
 Masks = dict[str, Tensor]
 
 
@@ -69,10 +71,7 @@ def hold(
     """
     parameters = dict(model.named_parameters())
     check(masks, parameters)
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for name in masks:
-        if id(parameters[name]) not in trained:
-            raise ValueError(f"masks names {name!r}, which optimizer does not train")
+    check_trains("masks", optimizer, {name: parameters[name] for name in masks})
     # The projection multiplies: one pass over memory, where masked_fill_ needs the mask inverted.
     # (A weight that has become infinite or NaN stays visible as NaN instead of being hidden.)
     keep = [

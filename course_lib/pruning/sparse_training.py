@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ensemble, seeds
-from course_lib.handles import Handle
+from course_lib.handles import Handle, run_closure
 from course_lib.pruning.counting import check_sparsity, keep_top, whole_numbers
 from course_lib.pruning.masks import Masks, hold, step_skipped
 from course_lib.training import check_counts
@@ -402,11 +402,10 @@ def rewire(
     def move(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         nonlocal t
         t += 1
-        if not (drops := check_sparsity("fraction's value", fraction(t))) or step_skipped(
-            optimizer
-        ):
+        drops = check_sparsity("fraction's value", fraction(t))
+        if drops == 0 or step_skipped(optimizer):
             return None
-        args, kwargs = _run_closure(args, kwargs)
+        args, kwargs = run_closure(args, kwargs)
         new = _moved(optimizer, model, masks, list(zip(methods, streams, strict=True)), drops)
         for name, mask in new.items():
             masks[name].copy_(mask)
@@ -505,18 +504,6 @@ def _moved(
     for name, mask in ensemble.joined(model, fresh).items():
         _forget(optimizer, parameters[name], mask)
     return ensemble.joined(model, new)
-
-
-def _run_closure(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """The step's arguments after its closure has run; the step does not run it again."""
-    closure = args[1] if len(args) > 1 else kwargs.get("closure")
-    if closure is None:
-        return args, kwargs
-    with torch.enable_grad():
-        loss = closure()
-    if len(args) > 1:
-        return (args[0], lambda: loss, *args[2:]), kwargs
-    return args, {**kwargs, "closure": lambda: loss}
 
 
 def _forget(optimizer: torch.optim.Optimizer, parameter: Tensor, fresh: Tensor) -> None:

@@ -441,7 +441,7 @@ def test_replacing_keeps_ties_modes_and_frozen_parameters():
             TypeError,
             "layer must be an nn.Conv2d, got ReLU",
         ),
-        (lambda: dec.rank_by_energy(linear(), "1"), ValueError, "energy must be above 0"),
+        (lambda: dec.rank_by_energy(linear(), "1"), ValueError, "energy must be a number in .0, 1"),
         (lambda: dec.rank_by_budget(conv(), 0.5, "svd"), TypeError, "layer must be an nn.Linear"),
         (lambda: dec.rank_by_budget(linear(), 0.5, "cp"), TypeError, "layer must be an nn.Conv2d"),
         (lambda: dec.replaced(models.mlp(), {"fc1": 3}), TypeError, "modules, got int for 'fc1'"),
