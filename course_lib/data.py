@@ -5,6 +5,7 @@ need no file and no network. Torchvision reads ``mnist``, ``fashion`` and ``cifa
 that you name; only ``download`` fetches them.
 """
 
+import math
 import os
 from functools import lru_cache
 from numbers import Real
@@ -50,6 +51,15 @@ def check_integer(argument: str, n: int, low: int, high: int) -> None:
     """Raise ValueError, naming the argument, unless it is an integer from ``low`` to ``high``."""
     if isinstance(n, bool) or not isinstance(n, int) or not low <= n <= high:
         raise ValueError(f"{argument} must be an integer from {low} to {high}, got {n!r}")
+
+
+def check_nonnegative(argument: str, value: float | Tensor) -> None:
+    """Raise TypeError unless it is a number, ValueError unless it is finite and not negative."""
+    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise TypeError(f"{argument} must be a number, got {value!r}")
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{argument} must be finite and not negative, got {value!r}")
 
 
 def check_fraction(argument: str, value: float) -> None:

@@ -109,6 +109,18 @@ def joined(model: nn.Module, of_members: Sequence[Mapping[str, Tensor]]) -> dict
     return {name: torch.stack([m[name] for m in of_members]) for name in of_members[0]}
 
 
+def check_members(members: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raise ValueError unless there is a member, and all have tensors of the same names and shapes."""
+    if not members:
+        raise ValueError("members must hold at least one network's tensors, got none")
+    shapes = [{name: tuple(x.shape) for name, x in member.items()} for member in members]
+    for k, other in enumerate(shapes):
+        if other != shapes[0]:
+            raise ValueError(
+                f"members[{k}] must have the names and shapes of members[0], {shapes[0]}, got {other}"
+            )
+
+
 def all_modules(model: nn.Module) -> Iterator[nn.Module]:
     """``model.modules()``; for a stack, also the modules of its template."""
     yield from model.modules()

@@ -5,7 +5,6 @@ says which of the two it counts.
 """
 
 import lzma
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -17,8 +16,9 @@ from torch.nn.utils import parametrize
 from torch.utils.benchmark import Timer
 
 from course_lib import layers
+from course_lib.data import check_counts, check_nonnegative
 from course_lib.handles import Handle
-from course_lib.training import check_counts, evaluating
+from course_lib.training import evaluating
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -257,25 +257,20 @@ def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> 
         for model in models.values():
             modes.enter_context(evaluating(model))
             layers.run(model, x)
+        threads = torch.get_num_threads()
         timers = {
-            name: Timer(
-                "model(x)",
-                globals={"model": model, "x": x},
-                num_threads=torch.get_num_threads(),
-            )
+            name: Timer("model(x)", globals={"model": model, "x": x}, num_threads=threads)
             for name, model in models.items()
         }
         calls = {n: max(1, round(0.005 / timer.timeit(3).mean)) for n, timer in timers.items()}
         for _ in range(rounds):
             for name, timer in timers.items():
                 taken[name].append(timer.timeit(calls[name]).mean)
-    return {name: Seconds(*_quartiles(seconds)) for name, seconds in taken.items()}
-
-
-def _quartiles(values: Sequence[float]) -> list[float]:
-    """Median, first and third quartile; between two measured values, interpolated."""
-    at = torch.tensor([0.5, 0.25, 0.75], dtype=torch.float64)
-    return torch.tensor(values, dtype=torch.float64).quantile(at).tolist()
+    at = torch.tensor([0.5, 0.25, 0.75], dtype=torch.float64)  # between two turns, interpolated
+    return {
+        name: Seconds(*torch.tensor(seconds, dtype=torch.float64).quantile(at).tolist())
+        for name, seconds in taken.items()
+    }
 
 
 # Energy of one operation on 32 bits in a 45 nm process, in picojoules: Horowitz 2014, as Han et al.
@@ -310,6 +305,7 @@ def energy(
 
     Raises:
         ValueError: a number that is negative or not finite, no bits, or another memory.
+        TypeError: something that is no number.
 
     Examples:
         Han et al. 2015: one billion weights, read 20 times per second, need 12.8 W for reading.
@@ -319,8 +315,7 @@ def energy(
         12.8
     """
     for argument, n in (("weights", weights), ("macs", macs), ("bits", bits)):
-        if not 0 <= n < math.inf:
-            raise ValueError(f"{argument} must be finite and not negative, got {n!r}")
+        check_nonnegative(argument, n)
     if bits == 0:
         raise ValueError("bits must be positive, got 0")
     if memory not in ("DRAM", "SRAM", "register"):
@@ -336,13 +331,13 @@ def bandwidth(model: nn.Module, *, per_second: float) -> float:
 
     Raises:
         ValueError: ``per_second`` is negative or not finite.
+        TypeError: ``per_second`` is no number.
 
     Examples:
         >>> bandwidth(nn.Linear(4, 3), per_second=20)  # 60 bytes, 20 times
         1200
     """
-    if not 0 <= per_second < math.inf:
-        raise ValueError(f"per_second must be finite and not negative, got {per_second!r}")
+    check_nonnegative("per_second", per_second)
     return per_second * bytes_dense(model)
 
 
@@ -396,7 +391,7 @@ def _check_linear(name: str, layer: nn.Linear, parent: nn.Module) -> None:
         layers.check_plain(name, layer)
     if layer.weight.dtype not in (torch.float32, torch.float64):
         raise TypeError(
-            f"model must have float32 or float64 weights, since torch multiplies no others sparsely, "
+            "model must have float32 or float64 weights, as torch multiplies no others sparsely, "
             f"but {name!r} has {layer.weight.dtype}"
         )
 

@@ -8,8 +8,6 @@ Source: Lin et al. 2014; Szegedy et al. 2015; Howard et al. 2017.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -161,21 +159,6 @@ def separable_macs(k: int, m: int, n: int, f: int) -> int:
     """
     check_counts(k=k, m=m, n=n, f=f)
     return k * k * m * f * f + m * n * f * f
-
-
-def head_weights(channels: int, side: int, hidden: Sequence[int], classes: int) -> int:
-    """The number of weights of a fully connected head on ``channels`` maps of side×side.
-
-    Biases are not counted. Global average pooling has side 1 and no hidden layer.
-
-    Examples:
-        >>> head_weights(512, 7, [4096, 4096], 1000)  # VGG-16
-        123633664
-        >>> head_weights(512, 1, [], 1000)  # with global average pooling
-        512000
-    """
-    sizes = [channels * side * side, *hidden, classes]
-    return sum(a * b for a, b in pairwise(sizes))
 
 
 def by_part(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[int, int]]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from course_lib import layers
+from course_lib import ensemble, layers
 from course_lib.data import check_counts, check_integer
 from course_lib.handles import Handle, check_trains, run_closure
 
@@ -249,14 +249,7 @@ def stack(members: Sequence[Clusters]) -> Clusters:
     Raises:
         ValueError: no members, or members that differ in names or shapes.
     """
-    if not members:
-        raise ValueError("members must hold at least one network's clusters, got none")
-    shapes = [{name: tuple(index.shape) for name, index in m.items()} for m in members]
-    for k, other in enumerate(shapes):
-        if other != shapes[0]:
-            raise ValueError(
-                f"members[{k}] must have the names and shapes of members[0], {shapes[0]}, got {other}"
-            )
+    ensemble.check_members(members)
     found = {}
     for name in members[0]:
         parts, first = [], 0

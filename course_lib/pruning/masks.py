@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from course_lib import ensemble
 from course_lib.handles import check_trains
 
 Masks = dict[str, Tensor]
@@ -101,16 +102,9 @@ def stack(members: Sequence[Mapping[str, Tensor]]) -> Masks:
     r"""Masks of K networks as the masks of their ``ensemble.stack``: name -> (K, \*shape).
 
     Raises:
-        ValueError: no masks, or members that name different parameters.
+        ValueError: no masks, or members that differ in names or shapes.
     """
-    if not members:
-        raise ValueError("members must hold at least one network's masks, got none")
-    for k, member in enumerate(members):
-        if member.keys() != members[0].keys():
-            raise ValueError(
-                f"members[{k}] must name the same parameters as members[0], "
-                f"{sorted(members[0])}, got {sorted(member)}"
-            )
+    ensemble.check_members(members)
     return {name: torch.stack([m[name] for m in members]) for name in members[0]}
 
 

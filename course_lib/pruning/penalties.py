@@ -17,12 +17,12 @@ Source: Parikh & Boyd 2014, "Proximal Algorithms", sections 1.1 and 6.5.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import ensemble, layers
+from course_lib.data import check_nonnegative
 from course_lib.layers import at_least_float32
 from course_lib.pruning.masks import step_skipped
 
@@ -56,7 +56,7 @@ def prox_l1(values: Mapping[str, Tensor], t: float) -> Values:
         >>> prox_l1({"weight": torch.tensor([3.0, -2.0, 0.5])}, 1.0)
         {'weight': tensor([ 2., -1.,  0.])}
     """
-    _check_strength("t", t)
+    check_nonnegative("t", t)
     return {
         name: (v.sign() * (at_least_float32(v).abs() - t).clamp(min=0)).to(v.dtype)
         for name, v in values.items()
@@ -90,7 +90,7 @@ def prox_l2(values: Mapping[str, Tensor], t: float) -> Values:
         >>> prox_l2({"weight": torch.tensor([3.0, -2.0])}, 1.0)
         {'weight': tensor([ 1.5000, -1.0000])}
     """
-    _check_strength("t", t)
+    check_nonnegative("t", t)
     return {name: (at_least_float32(v) / (1 + t)).to(v.dtype) for name, v in values.items()}
 
 
@@ -148,7 +148,7 @@ def prox_group_lasso(
         {'weight': tensor([[1.5000, 2.0000],
                 [0.0000, 0.0000]])}
     """
-    _check_strength("t", t)
+    check_nonnegative("t", t)
     index, flat, factor = _grouped(values, groups, by_size)
     norms = _norms(index, flat, len(factor))
     scale = (1 - t * factor / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(min=0)
@@ -192,9 +192,7 @@ def columns(model: nn.Module) -> Groups:
     """
 
     def inputs(layer: nn.Module, n_out: int, n_in: int) -> Tensor:
-        groups = getattr(
-            layer, "groups", 1
-        )  # the outputs of one group read n_in inputs of their own
+        groups = getattr(layer, "groups", 1)  # each reads n_in inputs of its own
         block = torch.arange(n_out) // (n_out // groups)
         return block[:, None] * n_in + torch.arange(n_in)
 
@@ -272,7 +270,7 @@ def regularise(
     """
     if not isinstance(optimizer, torch.optim.SGD):
         raise TypeError(f"optimizer must be torch.optim.SGD, got {type(optimizer).__name__}")
-    _check_strength("strength", strength)
+    check_nonnegative("strength", strength)
     parameters = _named(model, names)
     group = _group_of(optimizer, parameters)
 
@@ -363,11 +361,3 @@ def _grouped(
 def _norms(index: Tensor, flat: Tensor, groups: int) -> Tensor:
     """‖w_g‖₂ of every group; a number that does not occur has norm 0."""
     return flat.new_zeros(groups).index_add(0, index, flat.square()).sqrt()
-
-
-def _check_strength(argument: str, value: float | Tensor) -> None:
-    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    if isinstance(number, bool) or not isinstance(number, Real):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
-    if not 0 <= number < float("inf"):
-        raise ValueError(f"{argument} must be at least 0 and finite, got {value!r}")

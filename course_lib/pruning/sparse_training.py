@@ -497,20 +497,13 @@ def _moved(
         weights, kept, gradients, momenta = ({n: x[k] for n, x in p.items()} for p in of_members)
         state = State(weights, kept, gradients, momenta, generator)
         new.append(method.step(state, drops))
-        grown = {n: m & ~state.masks[n] for n, m in new[k].items()}
-        if method.keeps_momentum:
-            grown = {n: torch.zeros_like(m) for n, m in grown.items()}
-        fresh.append(grown)
+        forgets = not method.keeps_momentum
+        fresh.append({n: forgets & m & ~state.masks[n] for n, m in new[k].items()})
     for name, mask in ensemble.joined(model, fresh).items():
-        _forget(optimizer, parameters[name], mask)
+        for value in optimizer.state[parameters[name]].values():  # momentum, and what else there is
+            if isinstance(value, Tensor) and value.shape == mask.shape:
+                value.masked_fill_(mask, 0)
     return ensemble.joined(model, new)
-
-
-def _forget(optimizer: torch.optim.Optimizer, parameter: Tensor, fresh: Tensor) -> None:
-    """Set momentum, and other state of a weight, to 0 where ``fresh`` is True."""
-    for value in optimizer.state[parameter].values():
-        if isinstance(value, Tensor) and value.shape == parameter.shape:
-            value.masked_fill_(fresh, 0)
 
 
 def _part(fraction: float, mask: Tensor) -> int:

@@ -67,8 +67,8 @@ def test_pooled_head(build):
     expected = small.fc(features.mean((2, 3)))  # an average a map, then the linear layer
     torch.testing.assert_close(small(x), expected)
     channels, side = features.shape[1], features.shape[2]
-    assert net.fc.weight.numel() == compact.head_weights(channels, side, [], 10)
-    assert small.fc.weight.numel() == compact.head_weights(channels, 1, [], 10)
+    assert net.fc.weight.numel() == channels * side**2 * 10
+    assert small.fc.weight.numel() == channels * 10
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
@@ -81,18 +81,19 @@ def meta(build, **options):
 def test_torchvisions_vgg_is_mostly_head():
     net, x = meta(torchvision.models.vgg16)
     parts = compact.by_part(net, x)
-    assert parts["linear"][0] == compact.head_weights(512, 7, [4096, 4096], 1000) + 9192
+    weights = 512 * 7**2 * 4096 + 4096 * 4096 + 4096 * 1000
+    assert parts["linear"][0] == weights + 9192
     assert round(measure.count_parameters(net), -6) == 138_000_000  # Simonyan & Zisserman, table 2
     assert parts["linear"][0] / measure.count_parameters(net) > 0.89
     assert parts["linear"][1] / measure.macs(net, x) < 0.01
-    assert parts["linear"][1] == compact.head_weights(512, 7, [4096, 4096], 1000)
+    assert parts["linear"][1] == weights
 
 
 def test_torchvisions_googlenet_has_a_ninth_of_alexnet():
     net, x = meta(torchvision.models.googlenet, aux_logits=False, init_weights=False)
     alexnet, _ = meta(torchvision.models.alexnet)
     parts = compact.by_part(net, x)
-    assert parts["linear"][0] == compact.head_weights(1024, 1, [], 1000) + 1000
+    assert parts["linear"][0] == 1024 * 1000 + 1000
     # Szegedy et al. say 12 times fewer than Krizhevsky et al. (60 M); counted here it is 9 times.
     assert round(measure.count_parameters(alexnet) / measure.count_parameters(net)) == 9
     aux, _ = meta(torchvision.models.googlenet, init_weights=False)

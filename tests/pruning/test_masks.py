@@ -117,8 +117,10 @@ def test_sparsity_is_one_division():
 def test_stack():
     a, b = torch.rand(2, 4, 4) > 0.5
     assert torch.equal(masks.stack([{"x": a}, {"x": b}])["x"], torch.stack([a, b]))
-    with pytest.raises(ValueError, match=r"members\[1\] must name the same parameters"):
+    with pytest.raises(ValueError, match=r"members\[1\] must have the names and shapes"):
         masks.stack([{"x": a}, {"y": b}])
+    with pytest.raises(ValueError, match=r"members\[1\] must have the names and shapes"):
+        masks.stack([{"x": a}, {"x": b[:2]}])
     with pytest.raises(ValueError, match="members must hold at least one"):
         masks.stack([])
 

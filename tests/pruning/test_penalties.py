@@ -405,7 +405,7 @@ def test_bad_input():
     with pytest.raises(TypeError, match="optimizer must be torch.optim.SGD, got Adam"):
         adam = torch.optim.Adam(net.parameters())
         penalties.regularise(adam, net, penalties.prox_l1, strength=1)
-    with pytest.raises(ValueError, match="strength must be at least 0 and finite, got -1"):
+    with pytest.raises(ValueError, match="strength must be finite and not negative, got -1"):
         penalties.regularise(sgd, net, penalties.prox_l1, strength=-1)
     with pytest.raises(ValueError, match="names has 'fc9'.*fc1.weight"):
         penalties.regularise(sgd, net, penalties.prox_l1, strength=1, names=["fc9"])
@@ -419,7 +419,7 @@ def test_bad_input():
     for strength in ("much", None, True):
         with pytest.raises(TypeError, match="strength must be a number"):
             penalties.regularise(sgd, net, penalties.prox_l1, strength=strength)
-    with pytest.raises(ValueError, match="strength must be at least 0 and finite, got inf"):
+    with pytest.raises(ValueError, match="strength must be finite and not negative, got inf"):
         penalties.regularise(sgd, net, penalties.prox_l1, strength=float("inf"))
     with pytest.raises(TypeError, match="names must be several names, a list"):
         penalties.regularise(sgd, net, penalties.prox_l1, strength=1, names="fc1.weight")
@@ -431,6 +431,6 @@ def test_bad_input():
         penalties.group_lasso({"a": torch.ones(3)}, {})
     with pytest.raises(ValueError, match="model must have a batch norm, got Sequential"):
         penalties.bn_scales(net)
-    with pytest.raises(ValueError, match="t must be at least 0 and finite, got nan"):
+    with pytest.raises(ValueError, match="t must be finite and not negative, got nan"):
         penalties.prox_l1({}, float("nan"))
     assert not sgd._optimizer_step_post_hooks
