@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from course_lib.layers import called_with
+from course_lib.layers import called_with, uncompiled
 
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Identity, nn.Dropout)
 HOOKS = {"forward": "_forward_hooks", "forward pre": "_forward_pre_hooks"}
@@ -377,21 +377,21 @@ def _check_one(argument: str, model: nn.Module) -> None:
         if _has_hooks(p):
             raise ValueError(f"models must have no hooks, but {argument} has one at {name!r}")
     for name, module in model.named_modules():
-        place = f"{argument} has {{}} at {name!r}" if name else f"{argument} has {{}}"
+        at = f" at {name!r}" if name else ""
         if isinstance(module, Stack):
-            raise TypeError("models must be single networks, but " + place.format("a stack"))
-        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
-            raise ValueError("models must not be compiled, but " + place.format("such a module"))
+            raise TypeError(f"models must be single networks, but {argument} has a stack{at}")
+        if uncompiled(module) is not module or module._compiled_call_impl is not None:
+            raise ValueError(f"models must not be compiled, but {argument} has such a module{at}")
         for kind, hooks in HOOKS.items():
             if getattr(module, hooks):
                 raise ValueError(
                     f"models must have no {kind} hooks (torch's pruning, the old weight_norm: make "
-                    f"them permanent first), but {place.format('one')}: train them one after another"
+                    f"them permanent first), but {argument} has one{at}: train them one by one"
                 )
     for name, _ in model.named_buffers():
         raise ValueError(
-            f"models must have no buffers (batch norm), but {argument} has {name!r}: train them one "
-            "after another"
+            f"models must have no buffers (batch norm), but {argument} has {name!r}: "
+            "train them one by one"
         )
 
 

@@ -239,15 +239,11 @@ def _models(runs: Sequence[_Run]) -> Iterator[tuple[list[int], nn.Module, Masks]
     """All networks copied into few models. For each model: the runs it holds, itself, its masks."""
     groups: list[list[int]] = []
     for i, one in enumerate(runs):
-        for group in groups:
-            first = runs[group[0]]
-            if _plan_key(one.plan) == _plan_key(first.plan) and ensemble.alike(
-                one.network, first.network
-            ):
-                group.append(i)
-                break
-        else:
-            groups.append([i])
+        fitting = (group for group in groups if _fit_together(one, runs[group[0]]))
+        group = next(fitting, None)
+        if group is None:
+            groups.append(group := [])
+        group.append(i)
     for group in groups:
         networks = [runs[i].network for i in group]
         if len(group) == 1:
@@ -285,10 +281,11 @@ def _shared_plan(runs: Sequence[_Run], train: Split) -> Plan:
     return dataclasses.replace(plan, loss=loss)
 
 
-def _plan_key(plan: Plan) -> Hashable:
-    """What two plans must share so that their networks train as one stack: all but the loss."""
-    values = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if f.name != "loss"}
-    return tuple(id(v) if callable(v) else (name, v) for name, v in values.items())
+def _fit_together(one: _Run, other: _Run) -> bool:
+    """Whether the two can train as one stack: their plans differ in nothing but the loss."""
+    fields = [f.name for f in dataclasses.fields(Plan) if f.name != "loss"]
+    pairs = [(getattr(one.plan, name), getattr(other.plan, name)) for name in fields]
+    return all(a is b or a == b for a, b in pairs) and ensemble.alike(one.network, other.network)
 
 
 def _by_arm(runs: Sequence[_Run], values: Mapping[int, object]) -> dict[Hashable, list]:
