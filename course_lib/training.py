@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import itertools
-import math
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from course_lib import ensemble, files, seeds
-from course_lib.data import Split, check_counts
+from course_lib.data import Split, check_counts, check_nonnegative
 from course_lib.handles import trained
 from course_lib.layers import called_with, check_finite, check_made
 
@@ -329,20 +328,14 @@ def check_plan(model: nn.Module, train: Split, plan: Plan, *, test: Split | None
     check_state("start", model, plan.start)
     per_epoch, last = _lengths(train, plan)
     whole = plan.epochs * per_epoch
-    if (
-        not all(isinstance(n, int) for n in (plan.first, last))
-        or not 0 <= plan.first < last <= whole
-    ):
+    whole_numbers = isinstance(plan.first, int) and isinstance(last, int)
+    if not whole_numbers or not 0 <= plan.first < last <= whole:
         raise ValueError(
             f"first and last must be 0 <= first < last <= {whole}, the steps of the "
             f"training, got {plan.first!r} and {plan.last!r}"
         )
     for number in range(plan.first, last):
-        factor = plan.schedule(number / whole)
-        if not 0 <= factor < math.inf:
-            raise ValueError(
-                f"schedule must be finite and at least 0, got {factor!r} at step {number}"
-            )
+        check_nonnegative(f"schedule at step {number}", plan.schedule(number / whole))
     classes = _check_fits("train", model, train, plan.batch_size)
     if plan.loss is None:
         _check_labels("train", train.y, classes)
