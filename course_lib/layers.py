@@ -224,6 +224,30 @@ def check_finite(argument: str, values: Tensor) -> None:
     )
 
 
+def check_dtype(argument: str, x: Tensor, dtype: torch.dtype) -> None:
+    """Raise TypeError, naming the argument, unless it is a tensor of this type."""
+    if not isinstance(x, Tensor) or x.dtype != dtype:
+        raise TypeError(f"{argument} must be a {dtype} tensor, got {_type(x)}")
+
+
+def check_floating(argument: str, x: Tensor) -> None:
+    """Raise TypeError, naming the argument, unless it is a tensor of floating-point numbers."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"{argument} must be a floating-point tensor, got {_type(x)}")
+
+
+def check_weight(weight: Tensor) -> None:
+    """Raise TypeError or ValueError unless it is a weight (out, …) of finite numbers, not empty."""
+    check_floating("weight", weight)
+    if weight.dim() == 0 or weight.numel() == 0:
+        raise ValueError(f"weight must be (out, …) and not empty, got shape {tuple(weight.shape)}")
+    check_finite("weight", weight)
+
+
+def _type(x: Any) -> object:
+    return x.dtype if isinstance(x, Tensor) else type(x).__name__
+
+
 def outputs_first(layer: Any, weight: Tensor) -> Tensor:
     """A weight of this layer in the layout of ordinary layers, (out, in / groups, …).
 

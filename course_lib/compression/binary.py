@@ -80,7 +80,7 @@ def binarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Tens
         >>> values.tolist(), scale.item()
         ([[1.0, -1.0], [1.0, 1.0]], 1.5)
     """
-    _check_weight(weight)
+    layers.check_weight(weight)
     return _plus_minus(weight), _mean(weight.abs(), per_channel).to(weight.dtype)
 
 
@@ -106,7 +106,7 @@ def ternarize(weight: Tensor, *, per_channel: bool = False) -> tuple[Tensor, Ten
         >>> values.tolist(), scale.item()
         ([[1.0, -1.0, 0.0, -0.0]], 2.25)
     """
-    _check_weight(weight)
+    layers.check_weight(weight)
     values, scale = _ternary(weight, per_channel)
     return values, scale.to(weight.dtype)
 
@@ -332,12 +332,3 @@ def _binary_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
     if not isinstance(layer, nn.Linear) or layer.bias is not None:
         return False
     return bool((layer.weight.abs() == 1).all())
-
-
-def _check_weight(weight: Tensor) -> None:
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
-        found = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
-        raise TypeError(f"weight must be a floating-point tensor, got {found}")
-    if weight.dim() == 0 or weight.numel() == 0:
-        raise ValueError(f"weight must be (out, …) and not empty, got shape {tuple(weight.shape)}")
-    layers.check_finite("weight", weight)

@@ -14,7 +14,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from course_lib.layers import at_least_float32, check_finite, run
+from course_lib.layers import at_least_float32, check_finite, check_floating, run
 from course_lib.training import check_counts, cross_entropy, evaluating
 
 
@@ -145,9 +145,7 @@ def _check(z: Tensor, v: Tensor, labels: Tensor | None, alpha: float) -> None:
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1] (the weight of the labels), got {alpha!r}")
     for name, logits in (("student_logits", z), ("teacher_logits", v)):
-        if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            found = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
-            raise TypeError(f"{name} must be a floating-point tensor, got {found}")
+        check_floating(name, logits)
     if z.dim() not in (2, 3) or v.shape not in (z.shape, z.shape[-2:]):
         raise ValueError(
             f"teacher_logits must have the shape of student_logits, (B, C) or (K, B, C), or its "

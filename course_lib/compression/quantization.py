@@ -299,7 +299,7 @@ def weight_grid(
         tensor([[1.0000],
                 [0.5000]])
     """
-    _check_weight(weight)
+    layers.check_weight(weight)
     return _weight_grid(weight, bits, per_channel, observe)
 
 
@@ -316,7 +316,7 @@ def on_grid(
         tensor([[ 7.0000,  1.0000],
                 [ 0.0000, -3.5000]])
     """
-    _check_weight(weight)
+    layers.check_weight(weight)
     return _on_grid(weight, bits, per_channel, observe)
 
 
@@ -607,24 +607,11 @@ def _top(bits: int) -> int:
     return top
 
 
-def _check_weight(weight: Tensor) -> None:
-    _check_floating("weight", weight)
-    if weight.dim() == 0 or weight.numel() == 0:
-        raise ValueError(f"weight must be (out, …) and not empty, got shape {tuple(weight.shape)}")
-    layers.check_finite("weight", weight)
-
-
-def _check_floating(argument: str, x: Tensor) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"{argument} must be a floating-point tensor, got {found}")
-
-
 def _check_grid(
     x: Tensor, scale: Tensor | float, zero_point: Tensor | int, bits: int, signed: bool
 ) -> tuple[Tensor, Tensor]:
     bottom, top = levels(bits, signed=signed)
-    _check_floating("x", x)
+    layers.check_floating("x", x)
     layers.check_finite("x", x)
     dtype = torch.promote_types(x.dtype, torch.float32)
     scale = torch.as_tensor(scale, dtype=dtype, device=x.device)

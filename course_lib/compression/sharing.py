@@ -296,9 +296,7 @@ def _check(model: nn.Module, clusters: Clusters) -> dict[str, nn.Parameter]:
     """The model's parameters, or an error if the clusters do not fit them. Nothing is changed."""
     parameters = _parameters("clusters", model, list(clusters))
     for name, index in clusters.items():
-        if not isinstance(index, Tensor) or index.dtype != torch.int64:
-            found = index.dtype if isinstance(index, Tensor) else type(index).__name__
-            raise TypeError(f"clusters[{name!r}] must be a torch.int64 tensor, got {found}")
+        layers.check_dtype(f"clusters[{name!r}]", index, torch.int64)
         n, shape = parameters[name].numel(), tuple(parameters[name].shape)
         if index.shape != shape or n and not -1 <= index.min() <= index.max() < n:
             raise ValueError(

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from course_lib import ensemble
 from course_lib.handles import check_trains
+from course_lib.layers import check_dtype
 
 Masks = dict[str, Tensor]
 
@@ -158,9 +159,7 @@ def check(
             raise ValueError(
                 f"{argument} names {name!r}, which is not among those of {owner}: {', '.join(values)}"
             )
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-            raise TypeError(f"{argument}[{name!r}] must be a torch.bool tensor, got {found}")
+        check_dtype(f"{argument}[{name!r}]", mask, torch.bool)
         if is_lazy(values[name]):
             raise ValueError(
                 f"{argument} names {name!r}, which has no shape yet: run the {owner} on a batch first"

@@ -346,8 +346,7 @@ def _grouped(
             raise ValueError(
                 f"groups[{name!r}] of shape {tuple(index.shape)} must fit values, {have}"
             )
-        if index.dtype != torch.int64:
-            raise TypeError(f"groups[{name!r}] must be int64 numbers, got {index.dtype}")
+        layers.check_dtype(f"groups[{name!r}]", index, torch.int64)
     if not groups:
         raise ValueError("groups must hold at least one parameter, got none")
     flat = torch.cat([at_least_float32(values[name]).flatten() for name in groups])

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from course_lib import ensemble, seeds
 from course_lib.handles import Handle, run_closure
+from course_lib.layers import check_dtype
 from course_lib.pruning.counting import check_sparsity, keep_top, whole_numbers
 from course_lib.pruning.masks import Masks, hold, step_skipped
 from course_lib.training import check_counts
@@ -517,8 +518,7 @@ def _random(mask: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _check(values: Tensor, mask: Tensor, argument: str) -> None:
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask must be a torch.bool tensor, got {mask.dtype}")
+    check_dtype("mask", mask, torch.bool)
     if values.shape != mask.shape:
         raise ValueError(
             f"{argument} must have the mask's shape {tuple(mask.shape)}, got {tuple(values.shape)}"
