@@ -19,7 +19,7 @@ from tqdm import tqdm
 from course_lib import ensemble, files, seeds
 from course_lib.data import Split, check_counts, check_nonnegative
 from course_lib.handles import trained
-from course_lib.layers import called_with, check_finite, check_made
+from course_lib.layers import called_with, check_finite, check_made, fitting
 
 Schedule = Callable[[float], float]  # fraction of the training that is done -> learning-rate factor
 Loss = Callable[[Tensor, Tensor], Tensor]  # (logits, positions in the training set) -> () or (K,)
@@ -444,14 +444,8 @@ def _check_fits(argument: str, model: nn.Module, split: Split, batch_size: int) 
 
 def _logits(argument: str, model: nn.Module, x: Tensor) -> Tensor:
     """The model's logits, (B, C) or (K, B, C), or a ValueError that names ``argument``."""
-    try:
+    with fitting(f"{argument}.x", x):
         logits = model(x)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        like = next(model.parameters(), x)
-        raise ValueError(
-            f"{argument} must hold images that fit the model ({like.dtype} on {like.device}), but it "
-            f"cannot compute with x of shape {tuple(x.shape)}, {x.dtype} on {x.device}"
-        ) from error
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor) or logits.dim() not in (2, 3) or logits.shape[-2] != len(x):
         raise ValueError(
