@@ -436,8 +436,9 @@ def _same(a: Any, b: Any) -> bool:
 def _parts(value: Any) -> Sequence | None:
     """What a function or a sequence consists of; None for anything else."""
     if isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__code__, value.__defaults__, value.__kwdefaults__, *cells]
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        held = [thing for thing in held if thing is not value]  # a recursive one holds itself
+        return [value.__code__, value.__defaults__, value.__kwdefaults__, *held]
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
     return value if isinstance(value, list | tuple) else None
