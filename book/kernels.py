@@ -5,8 +5,10 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Event, Thread
+from types import MappingProxyType
 
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_cache.base import CacheBundleIn
@@ -17,6 +19,7 @@ from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 TRACEBACK_LINES = 12
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 class ThisPython(KernelSpecManager):
@@ -38,8 +41,12 @@ def environment(root: Path) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
-async def run_one(root: Path, name: str, notebook, timeout: int, bar: tqdm) -> list[float]:
+async def run_one(
+    root: Path, name: str, notebook, timeout: int, bar: tqdm, extra: Mapping[str, str] = EMPTY
+) -> list[float]:
     """Execute `notebook` in place and return the seconds of each of its code cells.
+
+    `extra` is added to the kernel's environment.
 
     Raises:
         RuntimeError: with the cell that failed (counted as in `In [7]`) and why.
@@ -69,7 +76,7 @@ async def run_one(root: Path, name: str, notebook, timeout: int, bar: tqdm) -> l
         on_cell_executed=stop,
     )
     try:
-        await client.async_execute(env=environment(root), cleanup_kc=True)
+        await client.async_execute(env=environment(root) | dict(extra), cleanup_kc=True)
     except Exception as error:
         raise RuntimeError(f"cell {len(starts)}: {explain(error)}") from error
     return seconds

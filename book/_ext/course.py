@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
+import replication
 from docutils import nodes
 from jupyter_cache import get_cache
 from myst_nb.sphinx_ import HideCodeCellNode, NbMetadataCollector
@@ -21,7 +22,6 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.fileutil import copy_asset
 
-CLAIM = "application/vnd.course-lib.claim+json"
 GATE = "Predict first, or just show me"
 
 
@@ -247,12 +247,17 @@ def executed(env) -> Iterator[tuple[str, dict, list]]:
 
 def claim_rows(env) -> list[tuple]:
     """Return the table of claims, header first."""
-    rows = [("Claim", "Effect ± 95 % interval", "Seeds", "Lesson")]
+    rows = [("Claim", "Effect ± 95 % interval", "Margin", "Seeds", "Replicated", "Lesson")]
+    lessons = replication.load(Path(env.srcdir))
     for docname, _, cells in executed(env):
-        outputs = [output.get("data", {}) for cell in cells for output in cell.outputs]
-        for claim in (data[CLAIM] for data in outputs if CLAIM in data):
-            effect = f"{claim['mean']:+.3g} ± {claim['half_width']:.2g} {claim['unit']}"
-            rows.append((claim["statement"], effect, len(claim["seeds"]), doc_link(env, docname)))
+        for digest, claim in replication.claims(cells):
+            statement = claim["statement"]
+            unit, mark = claim["unit"], " (exploratory)" if claim["exploratory"] else ""
+            effect = f"{claim['mean']:+.3g} ± {claim['half_width']:.2g} {unit}"
+            margin = f"{claim['relation'].split()[0]}: {claim['margin']:g} {unit}"
+            rate = replication.rate(lessons, Path(docname).stem, statement, digest)
+            seeds, link = len(claim["seeds"]), doc_link(env, docname)
+            rows.append((statement + mark, effect, margin, seeds, rate, link))
     return rows
 
 

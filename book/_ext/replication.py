@@ -1,0 +1,79 @@
+"""The file book/replication.json: how it is read, and when what it says still counts.
+
+A claim depends on the cell that states it and on all the code before it. Its hash is made of both,
+without the earlier cells that only show something: a new wording of a question, or of another claim,
+does not send hours of computing to the bin.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+CLAIM = "application/vnd.course-lib.claim+json"
+SHOWS = set("predict quiz scrub explorer show table print Markdown greater equal".split())
+
+
+def load(root: Path) -> dict:
+    """Return the file's content: {lesson: {"claims": …, "runs": …}}; nothing if there is no file."""
+    path = root / "book/replication.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def hashes(cells: Iterable) -> list[str]:
+    """Return for each code cell, in order, the hash of it and of what it may depend on."""
+    before, found = hashlib.sha256(), []
+    for cell in cells:
+        if cell.cell_type == "code":
+            own = before.copy()
+            own.update(f"{cell.source}\0".encode())
+            found.append(own.hexdigest()[:12])
+            before = before if only_shows(cell.source) else own
+    return found
+
+
+def only_shows(source: str) -> bool:
+    """Return whether a cell is nothing but calls that put something on the page."""
+    try:
+        lines = ast.parse(source).body
+    except SyntaxError:  # a magic command
+        return False
+    calls = [line.value for line in lines if isinstance(line, ast.Expr)]
+    functions = [call.func for call in calls if isinstance(call, ast.Call)]
+    names = [getattr(f, "attr", getattr(f, "id", "")) for f in functions]
+    return len(names) == len(lines) and SHOWS.issuperset(names)
+
+
+def claims(cells: Iterable) -> list[tuple[str, dict]]:
+    """Return what executed cells claim: (the cell's hash, the claim).
+
+    Raises:
+        ValueError: a sentence that is claimed twice, of different values.
+    """
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    found = {}
+    for digest, cell in zip(hashes(code), code, strict=True):
+        data = [output.get("data", {}) for output in cell.outputs]
+        for claim in (d[CLAIM] for d in data if CLAIM in d):
+            # Its own cell shows it twice where claims are replicated.
+            if found.setdefault(claim["statement"], (digest, claim)) != (digest, claim):
+                raise ValueError(f"a lesson claims twice: {claim['statement']!r}")
+    return list(found.values())
+
+
+def rate(lessons: dict, lesson: str, statement: str, digest: str) -> str:
+    """Return in how many sets of fresh random numbers a claim held, in words.
+
+    Args:
+        lessons: what ``load`` returned.
+        lesson: the notebook's name without folder and ending.
+        statement: the claim's sentence.
+        digest: the hash of the claim's cell as it is now.
+    """
+    known = lessons.get(lesson, {}).get("claims", {}).get(statement)
+    if not known or not known["sets"]:
+        return "not replicated yet"
+    if known["about"]["hash"] != digest:
+        return "not replicated since it changed"
+    return f"{sum(s['holds'] for s in known['sets'].values())} of {len(known['sets'])}"
