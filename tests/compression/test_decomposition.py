@@ -422,7 +422,11 @@ def test_replacing_keeps_ties_modes_and_frozen_parameters():
         (lambda: dec.cp(conv(groups=2), 2), ValueError, "one group"),
         (lambda: dec.cp(conv(), 2.0), ValueError, "rank must be an integer"),
         (lambda: dec.cp(conv(), 2, iterations=0), ValueError, "iterations must be"),
-        (lambda: dec.product(nn.Sequential(nn.Linear(1, 1))), ValueError, "two linear layers or three or four"),
+        (
+            lambda: dec.product(nn.Sequential(nn.Linear(1, 1))),
+            ValueError,
+            "two linear layers or three or four",
+        ),
         (
             lambda: dec.cp(conv(), True),
             ValueError,

@@ -505,7 +505,10 @@ NOT_AN_EXAMPLE = {
     "one row": (IMAGES[0, 0, 0], r"got shape \(8,\)"),
     "empty": (IMAGES[:0], r"at least one example, got shape \(0, 1, 8, 8\)"),
     "no pixels": (IMAGES[..., :0], "at least one example"),
-    "three channels": (IMAGES.expand(2, 3, 8, 8), r"must fit the model, .* got shape \(2, 3, 8, 8\)"),
+    "three channels": (
+        IMAGES.expand(2, 3, 8, 8),
+        r"must fit the model, .* got shape \(2, 3, 8, 8\)",
+    ),
     "whole numbers": (IMAGES.long(), "must fit the model.*torch.int64"),
     "half": (IMAGES.half(), "must fit the model.*torch.float16"),
     "another device": (IMAGES.to("meta"), "must be on the model's device, cpu, got meta"),

@@ -414,7 +414,9 @@ def test_bad_input():
         penalties.regularise(other, net, penalties.prox_l1, strength=1, names=["fc1.weight"])
     with pytest.raises(ValueError, match=r"groups\['a'\] of shape \(2,\) must fit values"):
         penalties.group_lasso({"a": torch.ones(3)}, {"a": torch.zeros(2, dtype=torch.long)})
-    with pytest.raises(TypeError, match=r"groups\['a'\] must be a torch.int64 tensor, got torch.float32"):
+    with pytest.raises(
+        TypeError, match=r"groups\['a'\] must be a torch.int64 tensor, got torch.float32"
+    ):
         penalties.group_lasso({"a": torch.ones(3)}, {"a": torch.zeros(3)})
     for strength in ("much", None, True):
         with pytest.raises(TypeError, match="strength must be a number"):
