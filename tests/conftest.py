@@ -12,6 +12,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "book/_build/html"
+collect_ignore = [
+    "awkward.py",
+    "awkward_calls.py",
+    "bench.py",
+]  # no tests: what tests use, a program
 # No sandbox (tests may run as root in a container), nothing that phones home, and no way out.
 CHROMIUM_FLAGS = [
     *"--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync".split(),
