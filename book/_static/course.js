@@ -27,3 +27,8 @@ document.querySelectorAll("pre, .pst-scrollable-table-container, .math").forEach
 // Drawings have their width only when they are there.
 addEventListener("load", () => document.querySelectorAll("p:has(> img)").forEach(reachable));
 nameThemeControls();
+
+// The theme's toggles in the list of pages have a picture and no name.
+for (const toggle of document.querySelectorAll(".bd-links summary")) {
+  if (!toggle.textContent.trim()) toggle.setAttribute("aria-label", "Pages of this section");
+}
