@@ -128,7 +128,7 @@ def run(exercise: Exercise, function: Callable) -> Result:
             if tried == 1 and _is_stub(call):
                 return Result(exercise, tried, stub=True)
             for index, prop in enumerate(properties):
-                if demand := _demand(prop, call, exercise.refuses(*inputs)):
+                if demand := unmet(prop, call, exercise.refuses(*inputs)):
                     # Later cases can now only matter for the properties before this one.
                     properties, broken = properties[:index], prop
                     facts = _facts(exercise, call, demand)
@@ -138,7 +138,7 @@ def run(exercise: Exercise, function: Callable) -> Result:
     return Result(exercise, tried, properties, broken, facts)
 
 
-def _demand(prop: Property, call: Call, must_raise: bool) -> str | None:
+def unmet(prop: Property, call: Call, must_raise: bool) -> str | None:
     """What ``prop`` asks for that ``call`` did not give; None if it holds."""
     if prop is RUNS:
         return None if must_raise or call.error is None else "an answer, not an exception"

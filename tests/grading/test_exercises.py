@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from course_lib.exercises import EXERCISES
 from course_lib.grading import check
-from course_lib.grading.checks import Call, _demand
+from course_lib.grading.checks import Call, unmet
 
 from .answers import HUNTS, RIGHT, WRONG
 from .answers.criteria import mask_by_python
@@ -108,9 +108,7 @@ SPARSITIES = st.floats(0, 1)
 def verdict(mask, weight, sparsity):
     """Whether the properties of the exercise, on this one input, accept `mask`."""
     call = Call((weight, sparsity), (weight, sparsity), returned=mask)
-    return all(
-        _demand(prop, call, False) is None for prop in EXERCISES["magnitude_mask"].properties
-    )
+    return all(unmet(prop, call, False) is None for prop in EXERCISES["magnitude_mask"].properties)
 
 
 @settings(deadline=None, max_examples=150, database=None, derandomize=True)
