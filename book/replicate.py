@@ -125,8 +125,8 @@ def lines(value: dict, indent: int = 0) -> Iterator[str]:
 
 def replicate(root: Path, names: list[str], sets: int, jobs: int) -> dict[str, str]:
     """Run what is missing, in as many processes as `jobs`; returns what could not be run, and why."""
-    todo, room, failed = missing(root, names, sets), asyncio.Semaphore(jobs), {}
-    cells = {n: sum(c.cell_type == "code" for c in read(root, n)[0].cells) for n, _ in todo}
+    missing_runs, room, failed = missing(root, names, sets), asyncio.Semaphore(jobs), {}
+    cells = {n: sum(c.cell_type == "code" for c in read(root, n)[0].cells) for n, _ in missing_runs}
 
     async def one(name: str, number: int, bar: tqdm) -> None:
         async with room:
@@ -136,9 +136,9 @@ def replicate(root: Path, names: list[str], sets: int, jobs: int) -> dict[str, s
                 failed[f"{Path(name).stem}, set {number}"] = str(error)
 
     async def everything() -> None:
-        total = sum(cells[name] for name, _ in todo)
+        total = sum(cells[name] for name, _ in missing_runs)
         with tqdm(total=total, unit="cell", smoothing=0, disable=None) as bar:
-            await asyncio.gather(*(one(name, number, bar) for name, number in todo))
+            await asyncio.gather(*(one(name, number, bar) for name, number in missing_runs))
 
     until_done(everything())
     return failed

@@ -180,10 +180,10 @@ def main(seeds: dict[str, int], folder: Path) -> None:
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     train, test = data.load("mnist", size=28)
-    todo = [(name, seed) for name, n in seeds.items() for seed in range(n)]
+    wanted = [(name, seed) for name, n in seeds.items() for seed in range(n)]
     runs: dict[str, list[dict]] = {name: [] for name, n in seeds.items() if n}
-    todo.sort(key=lambda one: not (folder / "{}-{}.json".format(*one)).exists())
-    for name, seed in tqdm(todo, desc="networks"):
+    wanted.sort(key=lambda one: not (folder / "{}-{}.json".format(*one)).exists())
+    for name, seed in tqdm(wanted, desc="networks"):
         kept = folder / f"{name}-{seed}.json"
         if not kept.exists():
             start = time.perf_counter()
