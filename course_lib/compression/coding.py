@@ -24,8 +24,8 @@ Source: Han, Mao & Dally 2016, sections 2 and 4, figure 2.
 """
 
 import heapq
-import itertools
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -75,20 +75,24 @@ def relative(positions: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         >>> absolute(distances).tolist()
         [1, 4, 12, 15]
     """
+    _check_positions(positions, bits)
+    skipped = torch.diff(positions, prepend=positions.new_tensor([-1])) - 1  # zeros before each
+    fillers = skipped >> bits
+    at = (fillers + 1).cumsum(0) - 1
+    distances = positions.new_full((len(positions) + int(fillers.sum()),), 2**bits - 1)
+    distances[at] = skipped & (2**bits - 1)
+    return distances, at
+
+
+def _check_positions(positions: Tensor, bits: int) -> None:
     check_integer("bits", bits, 0, MOST_INDEX_BITS)
     if positions.dim() != 1 or positions.dtype != torch.int64:
         raise ValueError(
             f"positions must be a row of torch.int64, got {positions.dtype} of shape "
             f"{tuple(positions.shape)}"
         )
-    skipped = torch.diff(positions, prepend=positions.new_tensor([-1])) - 1  # zeros before each
-    if (skipped < 0).any():
+    if (torch.diff(positions, prepend=positions.new_tensor([-1])) < 1).any():
         raise ValueError(f"positions must rise, from 0 on, got {positions}")
-    fillers = skipped >> bits
-    at = (fillers + 1).cumsum(0) - 1
-    distances = positions.new_full((len(positions) + int(fillers.sum()),), 2**bits - 1)
-    distances[at] = skipped & (2**bits - 1)
-    return distances, at
 
 
 def absolute(distances: Tensor) -> Tensor:
@@ -114,21 +118,20 @@ def code_lengths(counts: Sequence[int]) -> list[int]:
         >>> code_lengths([5, 2, 1, 1])
         [1, 2, 3, 3]
     """
-    if not all(n >= 0 for n in counts) or not any(counts):
-        raise ValueError(f"counts must be 0 or more, at least one of them more, got {counts!r}")
-    lengths = [0] * len(counts)
+    _check_symbols(counts)
     # (count, age, symbols below this node); of equal counts the older node goes first
-    age = itertools.count()
-    heap = [(n, next(age), [i]) for i, n in enumerate(counts) if n]
-    heapq.heapify(heap)
-    if len(heap) == 1:
-        lengths[heap[0][2][0]] = 1
+    heap = sorted((n, i, [i]) for i, n in enumerate(counts) if n)
+    lengths = Counter(heap[0][2] if len(heap) == 1 else ())
     while len(heap) > 1:
         (n, _, left), (m, _, right) = heapq.heappop(heap), heapq.heappop(heap)
-        for symbol in left + right:
-            lengths[symbol] += 1
-        heapq.heappush(heap, (n + m, next(age), left + right))
-    return lengths
+        lengths.update(left + right)  # one bit more for each symbol below
+        heapq.heappush(heap, (n + m, 2 * len(counts) - len(heap), left + right))
+    return [lengths[symbol] for symbol in range(len(counts))]
+
+
+def _check_symbols(counts: Sequence[int]) -> None:
+    if not all(n >= 0 for n in counts) or not any(counts):
+        raise ValueError(f"counts must be 0 or more, at least one of them more, got {counts!r}")
 
 
 def canonical(lengths: Sequence[int]) -> list[int]:
