@@ -248,6 +248,14 @@ rows("granularity", "channels kernels", lambda f, c: f(c.model, kernels(c), 0.5)
 rows("granularity", "strided", lambda f, c: f(c.model, kernels(c), 2))
 decay = {"weight_decay": 5.0}  # makes a minimum of any point
 rows("second_order", "obd obs hessian", lambda f, c: f(c.model, (c.x, c.y), **decay), kind="mlp")
+
+
+def in_one_row(model):
+    return torch.cat([layers.at_least_float32(p.detach()).flatten() for p in model.parameters()])
+
+
+energy = lambda f, c: f(c.model, (c.x, c.y), **decay)(in_one_row(c.model))
+rows("second_order", "energy", energy, kind="mlp")
 rows("second_order", "obs_prune", lambda f, c: f(c.model, (c.x, c.y), 0.1, **decay), kind="mlp")
 rows("masks", "apply", then_outputs(lambda f, c: f(c.model, keep(c))), changes=True)
 rows("masks", "hold", held(lambda f, c, o: f(o, c.model, keep(c))), changes=True)

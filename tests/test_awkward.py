@@ -64,7 +64,7 @@ UNTRACED = "tied twice transposed grouped compiled"
 # What the twin's result says nothing of: its weights have other names, types, numbers or places, or
 # other random numbers fall on them. These cells have to run, and to leave the model as it is.
 FREE = {
-    "layers.run criteria.loss_on": "nan_batch",
+    "layers.run criteria.loss_on second_order.energy": "nan_batch",
     "layers.weighted": "tied twice",
     "layers.chained": "nested",
     "layers.outputs_first": "transposed",
@@ -77,7 +77,7 @@ FREE = {
     "measure.stored": f"{COMPUTED} {GROUPS} unused transposed",
     "granularity.channels granularity.kernels granularity.strided second_order.obs": GROUPS,
     "criteria.random lottery.random_mask lottery.reinitialise": f"{GROUPS} unused transposed",
-    "second_order.hessian": f"{GROUPS} unused transposed",
+    "second_order.hessian second_order.energy": f"{GROUPS} unused transposed",
     "second_order.obs_prune penalties.rows penalties.columns": f"{GROUPS} unused",
     "pipeline.iterate pipeline.next_masks lottery.find_tickets": f"{GROUPS} unused",
     "penalties.bn_scales": "nested compiled",
@@ -132,6 +132,7 @@ REFUSED = {
     "granularity.channels granularity.kernels": f"{COMPUTED} nan attention {NONE}",
     "granularity.strided": f"{COMPUTED} nan attention {NONE}",
     "second_order.obd second_order.hessian": f"{COMPUTED} nan inf attention {NONE} {BATCHES}",
+    "second_order.energy": f"{COMPUTED} nan inf {NONE} empty_batch unbatched",
     "second_order.obs second_order.obs_prune": f"{COMPUTED} frozen all_frozen nan inf attention {NONE} {BATCHES}",
     "masks.apply masks.hold lottery.ticket lottery.random_mask": COMPUTED,
     "sharing.apply sharing.hold": f"{COMPUTED} nan inf",

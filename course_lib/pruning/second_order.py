@@ -10,15 +10,18 @@ them. Here H covers *all* parameters, including biases, in the order of ``named_
 flattened row by row. Only the weights of linear and convolution layers are scored and deleted; OBS
 moves everything that is left.
 
-Train to convergence first, because the formula holds at a minimum, and pass the ``weight_decay``
-that you trained with. Use float64.
+Train to convergence first, because the formula holds at a minimum (``energy`` and ``minimise`` do
+it), and pass the ``weight_decay`` that you trained with. Use float64.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib import layers
+from course_lib.data import check_counts, check_nonnegative
 from course_lib.pruning.counting import check_sparsity
 from course_lib.pruning.criteria import Loss, Scores, loss_on, lowest, masked
 from course_lib.pruning.masks import Masks
@@ -228,28 +231,127 @@ def hessian(
     w = _flat(model, within)  # refuses a model with nothing to prune, NaN, masks that do not fit
     if len(w) > LARGEST:
         raise ValueError(f"model must have at most {LARGEST:,} parameters, got {len(w):,}")
-    if not 0 <= weight_decay < float("inf"):
-        raise ValueError(f"weight_decay must be finite and >= 0, got {weight_decay!r}")
-    shapes = {n: p.shape for n, p in model.named_parameters()}
-    objective = loss_on(model, batch, loss)
-
-    def energy(w: Tensor) -> Tensor:  # (P,) -> ()
-        parts = w.split([shape.numel() for shape in shapes.values()])
-        named = {n: v.view(shape) for (n, shape), v in zip(shapes.items(), parts, strict=True)}
-        return objective(named) + weight_decay / 2 * w.square().sum()
-
-    with evaluating(model), torch.compiler.set_stance("force_eager"):
-        found = torch.func.hessian(energy)(w)
+    found = torch.func.hessian(energy(model, batch, loss, weight_decay=weight_decay))(w)
     layers.check_finite("the Hessian of the loss on batch", found)
     return found
 
 
-def inverse_at(h: Tensor) -> Tensor:
-    """The inverse of a (P, P) Hessian at a minimum.
+def energy(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    loss: Loss = F.cross_entropy,
+    *,
+    weight_decay: float = 0.0,
+) -> Callable[[Tensor], Tensor]:
+    """The training loss as a function of all P parameters in one row, (P,) -> ().
+
+    The model stays as it is, and runs in evaluation mode.
+
+    Args:
+        batch, loss, weight_decay: as in ``obd``.
 
     Raises:
-        ValueError: ``h`` is not positive definite.
+        ValueError: as ``obd``, but for the number of parameters. The function itself raises it for
+            a batch that does not fit the model, and for a loss that is not one number.
+        TypeError: a model in ``DataParallel``.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> batch = torch.eye(2), torch.zeros(2, 1)
+        >>> loss = energy(layer, batch, lambda out, _: out.square().sum(), weight_decay=2.0)
+        >>> loss(torch.tensor([1.0, 3.0]))  # 1 + 9, and as much again for the decay
+        tensor(20.)
     """
+    if not 0 <= weight_decay < float("inf"):
+        raise ValueError(f"weight_decay must be finite and >= 0, got {weight_decay!r}")
+    masked(model, None)  # refuses a model with nothing to prune, and NaN
+    shapes = {n: p.shape for n, p in model.named_parameters()}
+    objective = loss_on(model, batch, loss)
+
+    def value(w: Tensor) -> Tensor:  # (P,) -> ()
+        parts = w.split([shape.numel() for shape in shapes.values()])
+        named = {n: v.view(shape) for (n, shape), v in zip(shapes.items(), parts, strict=True)}
+        with evaluating(model), torch.compiler.set_stance("force_eager"):
+            return objective(named) + weight_decay / 2 * w.square().sum()
+
+    return value
+
+
+def minimise(
+    energy: Callable[[Tensor], Tensor],
+    start: Tensor,
+    *,
+    free: Tensor | None = None,
+    steps: int = 1000,
+) -> Tensor:
+    """The minimum of a smooth function near ``start``, by L-BFGS.
+
+    It stops where no entry of the gradient is above 1e-5 in magnitude, or after so many steps.
+
+    Args:
+        energy: (P,) -> (), as ``energy`` makes it.
+        start: (P,), float64. It is not changed.
+        free: (P,) bool, the entries that may move; the others keep their values. None means all.
+        steps: at most so many.
+
+    Returns:
+        (P,).
+
+    Raises:
+        ValueError: a ``free`` of another shape, or no steps.
+
+    Examples:
+        >>> bowl = lambda w: (w - torch.tensor([1.0, 2.0])).square().sum()
+        >>> minimise(bowl, torch.zeros(2), free=torch.tensor([True, False]))
+        tensor([1., 0.])
+    """
+    check_counts(steps=steps)
+    if free is not None and free.shape != start.shape:
+        raise ValueError(
+            f"free must have the shape of start, {tuple(start.shape)}, got {tuple(free.shape)}"
+        )
+    w = start.detach().clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [w],
+        max_iter=steps,
+        tolerance_grad=1e-5,
+        tolerance_change=0,
+        history_size=50,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        value = energy(w)
+        (w.grad,) = torch.autograd.grad(value, w)
+        if free is not None:
+            w.grad.mul_(free)
+        return value
+
+    optimizer.step(closure)
+    return w.detach()
+
+
+def inverse_at(h: Tensor, *, floor: float = 0.0) -> Tensor:
+    """The inverse of a (P, P) Hessian at a minimum.
+
+    Args:
+        floor: if the smallest eigenvalue of ``h`` is below this number, so much is added to the
+            diagonal that it is this number. A positive floor gives an inverse to any symmetric
+            matrix, also where training stopped short of a minimum. (``inverse_by_recursion`` adds
+            its ``alpha`` in all cases.)
+
+    Raises:
+        ValueError: ``h`` is not positive definite, and there is no floor; a negative floor.
+
+    Examples:
+        >>> inverse_at(torch.tensor([[-1.0, 0.0], [0.0, 2.0]]), floor=1.0)
+        tensor([[1.0000, 0.0000],
+                [0.0000, 0.2500]])
+    """
+    check_nonnegative("floor", floor)
+    if floor:
+        lift = (floor - torch.linalg.eigvalsh(h)[0]).clamp(min=0)
+        h = h + lift * torch.eye(len(h), dtype=h.dtype, device=h.device)
     factor, failed = torch.linalg.cholesky_ex(h)
     if failed:
         raise ValueError(

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parameters_to_vector
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from course_lib import layers, models
 from course_lib.pruning import allocate, criteria, masks, second_order
@@ -195,6 +195,62 @@ def test_on_xor_obs_deletes_the_right_weights_and_magnitude_and_obd_the_wrong_on
             cut = copy.deepcopy(model)
             masks.apply(cut, allocate.globally(score, 3 / 9))
             assert not solves(cut, batch)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_energy_is_the_loss_of_the_model_with_those_parameters(decay):
+    model, batch = fitted(decay=decay)
+    model.train()
+    other = copy.deepcopy(model)
+    w = torch.linspace(-1, 1, 14).double()
+    vector_to_parameters(w, other.parameters())
+    loss = second_order.energy(model, batch, half_squared_error, weight_decay=decay)
+    assert loss(w).item() == pytest.approx(energy(other, batch, decay), rel=1e-12)
+    assert model.training and torch.equal(model.weight, fitted(decay=decay)[0].weight)
+
+
+def test_energy_runs_in_evaluation_mode_and_refuses_what_has_no_weights():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.9)).double().train()
+    batch = (torch.ones(1, 2).double(), torch.zeros(1, 2).double())
+    loss = second_order.energy(model, batch, half_squared_error)
+    w = torch.ones(6).double()
+    assert loss(w) == loss(w) == 9
+    with pytest.raises(ValueError, match="got ReLU without one"):
+        second_order.energy(nn.ReLU(), batch)
+
+
+def test_minimise_finds_the_minimum_and_that_of_the_free_entries():
+    hilbert = 1 / (torch.arange(4)[:, None] + torch.arange(4) + 1).double()
+    h = hilbert + 0.01 * torch.eye(4).double()
+    target, start = torch.tensor([1.0, -2, 3, 4]).double(), torch.ones(4).double()
+
+    def bowl(w):
+        return (w - target) @ h @ (w - target) / 2
+
+    torch.testing.assert_close(
+        second_order.minimise(bowl, start), target, atol=2e-3, rtol=0
+    )  # the gradient is below 1e-5, the smallest curvature 0.01
+    free = torch.tensor([True, True, False, True])
+    found = second_order.minimise(bowl, start * torch.tensor([1, 1, 0, 1]), free=free)
+    expected = constrained_minimum(h, target, [2])
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+    assert found[2] == 0 and torch.equal(start, torch.ones(4).double())
+    assert (second_order.minimise(bowl, start, steps=1) - target).norm() > 0.1
+    with pytest.raises(ValueError, match="free must have the shape of start"):
+        second_order.minimise(bowl, start, free=free[:3])
+    with pytest.raises(ValueError, match="steps must be a positive integer"):
+        second_order.minimise(bowl, start, steps=0)
+
+
+def test_a_floor_gives_any_hessian_an_inverse_and_leaves_a_good_one_as_it_is():
+    saddle = torch.tensor([[1.0, 2.0], [2.0, 1.0]]).double()  # eigenvalues 3 and -1
+    inverse = second_order.inverse_at(saddle, floor=0.5)
+    lifted = saddle + 1.5 * torch.eye(2).double()
+    torch.testing.assert_close(inverse @ lifted, torch.eye(2).double())
+    good = torch.tensor([[2.0, 1.0], [1.0, 2.0]]).double()
+    torch.testing.assert_close(second_order.inverse_at(good, floor=0.5), torch.linalg.inv(good))
+    with pytest.raises(ValueError, match="floor must be finite and not negative"):
+        second_order.inverse_at(good, floor=-1.0)
 
 
 def test_scope_is_the_weights_and_the_rest_moves_and_the_model_stays():
