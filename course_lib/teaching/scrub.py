@@ -1,7 +1,8 @@
 """Scrub through measured results: a slider or a choice for each thing that was varied.
 
 ``scrub`` makes a frame for every combination beforehand and puts all frames on the page as HTML, so
-the reader can move through them without a kernel. ``bars`` and ``pixels`` make small frames.
+the reader can move through them without a kernel. ``bars``, ``dots`` and ``pixels`` make small
+frames.
 """
 
 import base64
@@ -164,6 +165,45 @@ def bars(rows: Mapping[str, tuple[float, str]], *, top: float = 100.0) -> str:
             f'<td><i style="width:{width:.1f}%"></i></td><td>{html.escape(text)}</td></tr>'
         )
     return f'<table class="bars">{"".join(lines)}</table>'
+
+
+def dots(
+    points: Sequence[tuple[float, float]], alt: str, *, xlabel: str, ylabel: str, side: int = 220
+) -> str:
+    """A frame of points in a square, in the text colour of the page.
+
+    Each axis runs from the smallest to the largest value, so only the order and the distances of the
+    points can be read. A diagonal from the lower left to the upper right shows where points lie whose
+    coordinates agree.
+
+    Args:
+        points: (x, y) of each point.
+        alt: the alternative text.
+        xlabel, ylabel: the names of the axes.
+        side: of the square, in pixels.
+
+    Raises:
+        ValueError: no points, a coordinate that is not finite, or a ``side`` that is not a positive
+            integer.
+    """
+    xy = np.asarray(points, dtype=float)
+    if xy.ndim != 2 or xy.shape[-1] != 2 or not xy.size or not np.isfinite(xy).all():
+        raise ValueError(f"points must hold finite pairs (x, y), got {points!r}")
+    check_counts(side=side)
+    low, extent = xy.min(0), np.ptp(xy, axis=0)
+    placed = 10 + (side - 20) * (xy - low) / np.where(extent > 0, extent, 1)
+    circles = "".join(
+        f'<circle cx="{x:.0f}" cy="{side - y:.0f}" r="5" fill-opacity=".6"/>' for x, y in placed
+    )
+    return (
+        f'<svg role="img" aria-label="{html.escape(alt)}" width="{side + 24}" height="{side + 24}" '
+        f'viewBox="-24 0 {side + 24} {side + 24}" fill="currentColor" font-size="13">'
+        f'<path d="M0 0V{side}H{side}M0 {side}L{side} 0" fill="none" stroke="currentColor" '
+        f'stroke-opacity=".4"/>{circles}'
+        f'<text x="{side / 2:g}" y="{side + 18}" text-anchor="middle">{html.escape(xlabel)}</text>'
+        f'<text transform="translate(-8 {side / 2:g}) rotate(-90)" text-anchor="middle">'
+        f"{html.escape(ylabel)}</text></svg>"
+    )
 
 
 def pixels(array: np.ndarray, alt: str, *, scale: int = 4) -> str:

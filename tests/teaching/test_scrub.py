@@ -10,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from course_lib.teaching.scrub import bars, pixels, scrub
+from course_lib.teaching.scrub import bars, dots, pixels, scrub
 
 AXES = {"sparsity": [0.5, 0.8, 0.9, 0.95], "method": ["SET", "</script><b>RigL"]}
 
@@ -95,6 +95,24 @@ def test_pixels_are_the_array():
         pixels(np.full((2, 2), 1.5), "x")
     with pytest.raises(ValueError, match="scale must be a positive integer, got 0.5"):
         pixels(np.eye(2), "x", scale=0.5)
+
+
+def test_dots_stand_where_their_coordinates_say():
+    picture = dots([(0, 30), (1, 10), (4, 20)], "Three <points>.", xlabel="a & b", ylabel="c")
+    drawn = BeautifulSoup(picture, "html.parser").svg
+    assert drawn["aria-label"] == "Three <points>." and drawn["role"] == "img"
+    places = [(c["cx"], c["cy"]) for c in drawn("circle")]
+    assert places == [("10", "10"), ("60", "210"), ("210", "110")]  # y grows upwards
+    assert [text.get_text() for text in drawn("text")] == ["a & b", "c"]
+    alike = BeautifulSoup(
+        dots([(1, 2), (1, 2)], "x", xlabel="x", ylabel="y", side=100), "html.parser"
+    )
+    assert {(c["cx"], c["cy"]) for c in alike("circle")} == {("10", "90")}
+    for points in ([], [(1, float("nan"))], [(1, 2, 3)]):
+        with pytest.raises(ValueError, match="points must hold finite pairs"):
+            dots(points, "x", xlabel="x", ylabel="y")
+    with pytest.raises(ValueError, match="side must be a positive integer, got 0"):
+        dots([(1, 2)], "x", xlabel="x", ylabel="y", side=0)
 
 
 @pytest.fixture
