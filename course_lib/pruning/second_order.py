@@ -344,9 +344,8 @@ def inverse_at(h: Tensor, *, floor: float = 0.0) -> Tensor:
         ValueError: ``h`` is not positive definite, and there is no floor; a negative floor.
 
     Examples:
-        >>> inverse_at(torch.tensor([[-1.0, 0.0], [0.0, 2.0]]), floor=1.0)
-        tensor([[1.0000, 0.0000],
-                [0.0000, 0.2500]])
+        >>> inverse_at(torch.tensor([[-1.0, 0.0], [0.0, 2.0]]), floor=1.0).diagonal()
+        tensor([1.0000, 0.2500])
     """
     check_nonnegative("floor", floor)
     if floor:
