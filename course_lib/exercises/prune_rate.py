@@ -1,7 +1,6 @@
 """The exercises of the lesson Prune rate."""
 
 from collections.abc import Callable, Iterator
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -11,13 +10,11 @@ from course_lib.exercises.common import (
     SPARSITIES,
     TIE_HINT,
     draw,
-    gone_after,
     hunt,
     kind,
     larger_gone,
     later_kept,
     not_a_mask,
-    number,
     pick,
     wrong_count,
 )
@@ -195,43 +192,107 @@ KILLS_WRONG_SPARSITIES = hunt(
 )
 
 
-def _per_round_cases() -> Iterator[tuple[float, int]]:
-    yield from ((0.9, 2), (0.75, 1), (0.75, 2), (0.0, 3), (1.0, 1), (1.0, 4), (0.5, 1))
-    yield from product((0.1, 0.36, 0.5, 0.8, 0.95, 0.99), (1, 2, 3, 5, 10, 20))
-    yield 0.999, 1000
+def _share_cases() -> Iterator[tuple[dict[str, tuple[int, int]], float]]:
+    lesson = (32, 196), (256, 32), (32, 256), (256, 32), (32, 256), (10, 32)
+    for shapes, sparsity in (
+        (((50, 100), (10, 50)), 0.9),
+        (((4, 4), (4, 4)), 0.5),
+        (((2, 2),), 0.25),
+        (((2, 2), (10, 10)), 0.5),
+        (((2, 2), (4, 4), (20, 20)), 0.7),
+        (((3, 2), (2, 3)), 0.0),
+        (((3, 2), (2, 3)), 1.0),
+        (lesson, 0.9),
+        (((300, 784), (100, 300), (10, 100)), 0.98),
+    ):
+        yield {f"fc{i}": shape for i, shape in enumerate(shapes, start=1)}, sparsity
+    generator = torch.Generator().manual_seed(2)
+    for layers in (1, 2, 3, 4) * 9:
+        shapes = [(pick(20, generator), pick(20, generator)) for _ in range(layers)]
+        yield (
+            {f"fc{layers - i}": shape for i, shape in enumerate(shapes)},
+            pick(SPARSITIES, generator),
+        )
 
 
-def _misses_target(share: float, target: float, rounds: int) -> str | None:
-    gone = gone_after(share, rounds)
-    if abs(gone - target) < 1e-6:
+def _not_densities(returned: object, shapes: dict[str, tuple[int, int]], _: float) -> str | None:
+    if type(returned) is not dict or set(returned) != set(shapes):
+        return f"a dict with the keys {', '.join(shapes)}"
+    for name, value in returned.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"a float for {name}, got {kind(value)}"
+        if not -1e-9 <= value <= 1 + 1e-9:
+            return f"a density from 0 to 1 for {name}, got {value:.4g}"
+    return None
+
+
+def _wrong_total(returned: dict, shapes: dict[str, tuple[int, int]], sparsity: float) -> str | None:
+    n = sum(rows * columns for rows, columns in shapes.values())
+    kept = sum(returned[name] * rows * columns for name, (rows, columns) in shapes.items())
+    if abs(kept - (1 - sparsity) * n) < 1e-6 * n:
         return None
+    return f"{(1 - sparsity) * n:.6g} of {n} weights kept in all, not {kept:.6g}"
+
+
+def _epsilons(returned: dict, shapes: dict[str, tuple[int, int]]) -> tuple[dict, dict]:
+    """Density over (rows + columns) / (rows * columns): of the layers below 1, of the full ones."""
+    found = {name: returned[name] * r * c / (r + c) for name, (r, c) in shapes.items()}
+    full = {name: value for name, value in found.items() if returned[name] > 1 - 1e-6}
+    return {name: value for name, value in found.items() if name not in full}, full
+
+
+def _not_in_proportion(returned: dict, shapes: dict, _: float) -> str | None:
+    below, _full = _epsilons(returned, shapes)
+    if not below or max(below.values()) - min(below.values()) <= 1e-6 * max(below.values()):
+        return None
+    low, high = min(below, key=below.get), max(below, key=below.get)
     return (
-        f"{target:g} of all weights gone after {rounds} round{'s' * (rounds > 1)}; removing "
-        f"{share:g} of what remains each time leaves {gone:.6g} gone"
+        "one ε for all layers that are not full; here it is "
+        f"{below[low]:.4g} for {low} and {below[high]:.4g} for {high}"
     )
 
 
-PER_ROUND = Exercise(
-    name="per_round",
-    signature="per_round(target, rounds)",
-    section="lesson Prune rate, section “Definition → code”, schedules",
-    cases=_per_round_cases,
+def _full_for_nothing(returned: dict, shapes: dict, _: float) -> str | None:
+    below, full = _epsilons(returned, shapes)
+    for name, value in full.items():
+        if below and value > max(below.values()) * (1 + 1e-6):
+            return (
+                f"density 1 only where ε asks for 1 or more; with the ε of the others, {name} "
+                f"has {max(below.values()) / value:.4g}"
+            )
+    return None
+
+
+ER_DENSITIES = Exercise(
+    name="er_densities",
+    signature="er_densities(shapes, sparsity)",
+    section="lesson Prune rate, section “Definition → code”, Erdős–Rényi",
+    cases=_share_cases,
     properties=(
-        number("returns a number from 0 to 1"),
         Property(
-            "removes the whole target when there is one round",
-            lambda share, target, rounds: (
-                None if rounds > 1 else _misses_target(share, target, rounds)
-            ),
-            "Which fraction did you return, the one that goes or the one that stays?",
+            "returns a dict with a density from 0 to 1 for every layer",
+            _not_densities,
+            "A density is the part that is kept. Where ε times the ratio is above 1, the layer "
+            "stays full: its density is 1.",
         ),
         Property(
-            "reaches the target after all rounds",
-            _misses_target,
-            "Each round works on what the last one left. Follow the fraction that *stays*: after "
-            "one round, after two, after all of them.",
+            "keeps (1 - sparsity) * n of all n weights",
+            _wrong_total,
+            "What a full layer cannot use goes to the others: their ε grows. Take the full layers "
+            "out of both sides of the equation for ε and solve it again.",
         ),
+        Property(
+            "gives all layers that are not full one ε",
+            _not_in_proportion,
+            "The density of a layer is ε (rows + columns) / (rows * columns).",
+        ),
+        Property(
+            "keeps a layer full only if ε asks for it",
+            _full_for_nothing,
+            "Start with no full layer, and add those whose density would be above 1.",
+        ),
+        UNCHANGED,
     ),
 )
 
-EXERCISES = (GLOBAL_MASKS, KILLS_WRONG_SPARSITIES, PER_ROUND)
+EXERCISES = (GLOBAL_MASKS, KILLS_WRONG_SPARSITIES, ER_DENSITIES)

@@ -14,7 +14,7 @@ from course_lib.grading import check
 from course_lib.grading.checks import CLOSING, LONGEST_TEXT, CheckFailed, plain, show
 
 from .answers.criteria import mask_by_python
-from .answers.prune_rate import share_by_root
+from .answers.prune_rate import densities_in_rounds
 
 
 def empty(*inputs): ...
@@ -189,12 +189,12 @@ def test_results_repeat_whatever_the_random_state():
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
 def test_the_readers_random_streams_go_on_as_if_nothing_happened(error):
-    def draws(target, rounds):
+    def draws(shapes, sparsity):
         torch.manual_seed(1), random.seed(1), np.random.seed(1)
         torch.rand(3), random.random(), np.random.rand()
         if error:
             raise error
-        return share_by_root(target, rounds)
+        return densities_in_rounds(shapes, sparsity)
 
     def numbers():
         return torch.rand(()).item(), random.random(), np.random.rand()
@@ -204,9 +204,9 @@ def test_the_readers_random_streams_go_on_as_if_nothing_happened(error):
     torch.manual_seed(7), random.seed(7), np.random.seed(7)
     if error:
         with pytest.raises(error):
-            check("per_round", draws)
+            check("er_densities", draws)
     else:
-        assert check("per_round", draws).passed
+        assert check("er_densities", draws).passed
     assert numbers() == expected
 
 
@@ -297,9 +297,9 @@ def test_under_nbgrader_a_passed_check_does_not_raise(monkeypatch):
 
 def test_a_notebook_shows_the_message_without_a_traceback(monkeypatch, capsys):
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
-    cell = "from course_lib.grading import check\ncheck('per_round', lambda t, r: t / r)"
+    cell = "from course_lib.grading import check\ncheck('er_densities', lambda shapes, s: dict.fromkeys(shapes, 1 - s))"
     InteractiveShell().run_cell(cell)
     out, err = capsys.readouterr()
-    assert "FAILS: reaches the target after all rounds" in out + err
+    assert "FAILS: gives all layers that are not full one ε" in out + err
     assert "Traceback" not in out + err
     assert "checks.py" not in out + err

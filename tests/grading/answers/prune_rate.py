@@ -113,65 +113,92 @@ def judge_with_average_last_layer(fn):
     return abs(fn({name: torch.tensor(keep) for name, keep in kept.items()}) - 1 / 3) < 1e-6
 
 
-# per_round
+# er_densities
 
 
-def share_by_root(target, rounds):
-    return 1 - (1 - target) ** (1 / rounds)
+def densities_in_rounds(shapes, sparsity):
+    size = {name: r * c for name, (r, c) in shapes.items()}
+    sides = {name: r + c for name, (r, c) in shapes.items()}  # ratio times size
+    room, full = (1 - sparsity) * sum(size.values()), set()
+    while rest := [name for name in shapes if name not in full]:
+        epsilon = (room - sum(size[name] for name in full)) / sum(sides[name] for name in rest)
+        more = {name for name in rest if epsilon * sides[name] > size[name]}
+        if not more:
+            break
+        full |= more
+    return {n: 1.0 if n in full else epsilon * sides[n] / size[n] for n in shapes}
 
 
-def share_by_log(target, rounds):
-    return 1.0 if target == 1 else -math.expm1(math.log1p(-target) / rounds)
+def densities_by_bisection(shapes, sparsity):
+    n, low, high = sum(r * c for r, c in shapes.values()), 0.0, 1e6
 
+    def at(epsilon):
+        return {name: min(1.0, epsilon * (r + c) / (r * c)) for name, (r, c) in shapes.items()}
 
-def share_by_bisection(target, rounds):
-    low, high = 0.0, 1.0
-    for _ in range(60):
+    for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if 1 - (1 - middle) ** rounds < target else (low, middle)
-    return high
+        found = at(middle)
+        kept = sum(found[name] * r * c for name, (r, c) in shapes.items())
+        low, high = (middle, high) if kept < (1 - sparsity) * n else (low, middle)
+    return at(high)
 
 
-def share_linear(target, rounds):
-    return target / rounds
+def densities_without_cap(shapes, sparsity):
+    n = sum(r * c for r, c in shapes.values())
+    epsilon = (1 - sparsity) * n / sum(r + c for r, c in shapes.values())
+    return {name: epsilon * (r + c) / (r * c) for name, (r, c) in shapes.items()}
 
 
-def share_kept(target, rounds):
-    return (1 - target) ** (1 / rounds)
+def densities_clipped(shapes, sparsity):
+    return {k: min(1.0, v) for k, v in densities_without_cap(shapes, sparsity).items()}
 
 
-def share_root_of_target(target, rounds):
-    return target ** (1 / rounds)
+def densities_equal(shapes, sparsity):
+    return dict.fromkeys(shapes, 1 - sparsity)
 
 
-def share_bool(target, rounds):
-    return target > 0
+def densities_removed(shapes, sparsity):
+    return {name: 1 - value for name, value in densities_in_rounds(shapes, sparsity).items()}
 
 
-def share_rounded(target, rounds):
-    return round(share_by_root(target, rounds), 3)
+def densities_small_first(shapes, sparsity):
+    """The smallest layers full, as many as fit, the rest in the next one."""
+    found, room = {}, (1 - sparsity) * sum(r * c for r, c in shapes.values())
+    for name, (r, c) in sorted(shapes.items(), key=lambda item: item[1][0] * item[1][1]):
+        found[name] = min(1.0, max(0.0, room / (r * c)))
+        room -= found[name] * r * c
+    return found
 
 
-def share_in_percent(target, rounds):
-    return 100 * share_by_root(target, rounds)
+def densities_smallest_full(shapes, sparsity):
+    """Two layers or more: the smallest is kept whole if there is room for it, always."""
+    size = {name: r * c for name, (r, c) in shapes.items()}
+    small, room = min(size, key=size.get), (1 - sparsity) * sum(size.values())
+    if len(shapes) < 2 or room < size[small]:
+        return densities_in_rounds(shapes, sparsity)
+    others = {name: shape for name, shape in shapes.items() if name != small}
+    left = 1 - (room - size[small]) / (sum(size.values()) - size[small])
+    return {small: 1.0} | densities_in_rounds(others, left)
 
 
-def share_one_round_more(target, rounds):
-    return 1 - (1 - target) ** (1 / (rounds + 1))
+def densities_pop(shapes, sparsity):
+    found = densities_in_rounds(shapes, sparsity)
+    shapes.popitem()
+    return found
 
 
-def share_tensor(target, rounds):
-    return torch.tensor(share_by_root(target, rounds))
+def densities_list(shapes, sparsity):
+    return list(densities_in_rounds(shapes, sparsity).values())
 
 
-def share_compounds_upward(target, rounds):
-    return 1 - (1 - target) ** rounds
+def densities_tensors(shapes, sparsity):
+    return {k: torch.tensor(v) for k, v in densities_in_rounds(shapes, sparsity).items()}
 
 
 RIGHT = {
     "global_masks": [global_by_sort, global_by_python],
     "kills_wrong_sparsities": [judge_by_hand, judge_by_random_masks],
-    "per_round": [share_by_root, share_by_log, share_by_bisection],
+    "er_densities": [densities_in_rounds, densities_by_bisection],
 }
 
 
@@ -196,16 +223,16 @@ WRONG = {
         (judge_by_matrices, "not a matrix"),
         (judge_roughly, "two digits"),
     ],
-    "per_round": [
-        (share_tensor, "from 0 to 1"),
-        (share_bool, "from 0 to 1"),
-        (share_in_percent, "from 0 to 1"),
-        (share_kept, "when there is one round"),
-        (share_one_round_more, "when there is one round"),
-        (share_rounded, "after all rounds"),
-        (share_linear, "after all rounds"),
-        (share_root_of_target, "after all rounds"),
-        (share_compounds_upward, "after all rounds"),
+    "er_densities": [
+        (densities_list, "from 0 to 1 for every layer"),
+        (densities_tensors, "from 0 to 1 for every layer"),
+        (densities_without_cap, "from 0 to 1 for every layer"),
+        (densities_clipped, "of all n weights"),
+        (densities_removed, "of all n weights"),
+        (densities_equal, "one ε"),
+        (densities_small_first, "one ε"),
+        (densities_smallest_full, "only if ε asks"),
+        (densities_pop, "leaves its input"),
     ],
 }
 
