@@ -6,17 +6,21 @@ stays: the earlier layer, and within a layer the earlier entry, row by row.
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from itertools import repeat
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-LARGE = 1_000_000  # from here on a sample brackets the cut first
-SAMPLE = 65_536
+LARGE = 1_000_000  # scores, from which on a sample brackets the cut first, in several threads
+SAMPLE = 131_072
 
 Arrays = dict[str, np.ndarray]
+Bounds = tuple[np.generic, np.generic]
 
 
 def keep_top(scores: Tensor, n_keep: int) -> Tensor:
@@ -56,16 +60,17 @@ def keep_top_over(
     """
     flat, alive = _arrays(scores), None if within is None else _arrays(within)
     for bounds in (_bounds(flat, alive, n_keep), _limits(flat)):
-        keep, places, above = _split(flat, alive, bounds)
-        between = sum(len(at) for at in places.values())
-        if above <= n_keep <= above + between:
+        parts = _all_split(flat, alive, bounds)
+        above = sum(part.above for part in parts.values())
+        if above <= n_keep <= above + sum(len(part.places) for part in parts.values()):
             break
-    values = np.concatenate([flat[name][at] for name, at in places.items()])
+    values = np.concatenate([part.values for part in parts.values()])
     chosen = keep_top(torch.from_numpy(values), n_keep - above).numpy()
-    for name, at in places.items():
-        keep[name][at], chosen = chosen[: len(at)], chosen[len(at) :]
+    for part in parts.values():
+        part.keep[part.places], chosen = np.split(chosen, [len(part.places)])
     return {
-        name: torch.from_numpy(keep[name]).view(s.shape).to(s.device) for name, s in scores.items()
+        name: torch.from_numpy(parts[name].keep).view(s.shape).to(s.device)
+        for name, s in scores.items()
     }
 
 
@@ -82,7 +87,7 @@ def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
     }
 
 
-def _limits(flat: Arrays) -> tuple[np.generic, np.generic]:
+def _limits(flat: Arrays) -> Bounds:
     """The lowest and the highest value that a score can have."""
     dtype = next(iter(flat.values())).dtype
     if dtype.kind == "f":
@@ -90,7 +95,7 @@ def _limits(flat: Arrays) -> tuple[np.generic, np.generic]:
     return dtype.type(np.iinfo(dtype).min), dtype.type(np.iinfo(dtype).max)
 
 
-def _bounds(flat: Arrays, alive: Arrays | None, n_keep: int) -> tuple[np.generic, np.generic]:
+def _bounds(flat: Arrays, alive: Arrays | None, n_keep: int) -> Bounds:
     """Two scores between which the cut very probably lies, from a sample."""
     low, high = _limits(flat)
     n = sum(len(x) for x in flat.values())
@@ -103,33 +108,47 @@ def _bounds(flat: Arrays, alive: Arrays | None, n_keep: int) -> tuple[np.generic
         n = sum(np.count_nonzero(x) for x in alive.values())
     sample = np.concatenate(list(every.values()))
     stay = n_keep / max(n, 1)
-    # Four standard deviations of the rank that the cut has in a random sample.
-    slack = 2 + math.ceil(4 * math.sqrt(len(sample) * stay * (1 - stay)))
+    # Three standard deviations of the rank that the cut has in a random sample.
+    slack = 2 + math.ceil(3 * math.sqrt(len(sample) * stay * (1 - stay)))
     rank = round((1 - stay) * len(sample))
-    if rank - slack >= 0:
-        low = np.partition(sample, rank - slack)[rank - slack]
-    if rank + slack < len(sample):
-        high = np.partition(sample, rank + slack)[rank + slack]
+    first, last = rank - slack, rank + slack
+    inside = [at for at in (first, last) if 0 <= at < len(sample)]
+    ordered = np.partition(sample, inside) if inside else sample
+    low = ordered[first] if first in inside else low
+    high = ordered[last] if last in inside else high
     return low, high
 
 
-def _split(
-    flat: Arrays, alive: Arrays | None, bounds: tuple[np.generic, np.generic]
-) -> tuple[Arrays, Arrays, int]:
-    """Masks of the scores above the bounds, positions of those between, and the number above."""
+class _Split(NamedTuple):
+    """The scores of one layer, split by two bounds."""
+
+    keep: np.ndarray  #: (n,) bool, True where the score is above both
+    places: np.ndarray  #: (m,), the positions of the scores between them
+    values: np.ndarray  #: (m,), these scores
+    above: int  #: the number above both
+
+
+def _split(name: str, x: np.ndarray, alive: np.ndarray | None, bounds: Bounds) -> _Split:
+    """Split the (n,) scores of the layer ``name``."""
     low, high = bounds
-    keep, places, above = {}, {}, 0
-    for name, x in flat.items():
-        keep[name] = x > high
-        between = np.flatnonzero((x < low) == keep[name])  # neither; NaN, too, is neither
-        if unknown := np.count_nonzero(np.isnan(x[between])):
-            raise ValueError(f"scores[{name!r}] must be numbers, got {unknown} NaN")
-        if alive is not None:
-            keep[name] &= alive[name]
-            between = between[alive[name][between]]
-        places[name] = between
-        above += int(np.count_nonzero(keep[name]))
-    return keep, places, above
+    keep = x > high
+    between = np.flatnonzero((x < low) == keep)  # neither; NaN, too, is neither
+    if unknown := np.count_nonzero(np.isnan(x[between])):
+        raise ValueError(f"scores[{name!r}] must be numbers, got {unknown} NaN")
+    if alive is not None:
+        keep &= alive
+        between = between[alive[between]]
+    return _Split(keep, between, x[between], int(np.count_nonzero(keep)))
+
+
+def _all_split(flat: Arrays, alive: Arrays | None, bounds: Bounds) -> dict[str, _Split]:
+    """Every layer's split; NumPy's loops run side by side, in as many threads as torch uses."""
+    earlier = [None] * len(flat) if alive is None else [alive[name] for name in flat]
+    of_layers = (flat, flat.values(), earlier, repeat(bounds))
+    if sum(len(x) for x in flat.values()) < LARGE:  # threads would take longer to start
+        return dict(zip(flat, map(_split, *of_layers), strict=True))
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return dict(zip(flat, threads.map(_split, *of_layers), strict=True))
 
 
 def whole_numbers(parts: Mapping[str, float | Fraction], total: int) -> dict[str, int]:
