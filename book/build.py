@@ -13,7 +13,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,9 +24,10 @@ EXECUTED = (
     "notebooks/**/*.py",
     "requirements.txt",
     "pyproject.toml",
+    "book/reproductions/*.json",
 )
 # ... and what the pages depend on besides that.
-PAGES = ("book", "notebooks", "_config.yml", "*.md", "book/reproductions/*.json")
+PAGES = ("book", "notebooks", "_config.yml", "*.md")
 
 
 def digest(root: Path, patterns: Iterable[str]) -> str:
@@ -104,8 +105,20 @@ def execute(root: Path, names: list[str], timeout: int) -> dict[str, str]:
         from kernels import run_all  # nbclient and its friends: half a second
 
         errors = run_all(root, stale, timeout, cache)
-    write_timing(root, {name: cached(cache, nb) for name, nb in notebooks.items()})
+    records = {name: record for name, nb in notebooks.items() if (record := cached(cache, nb))}
+    write_timing(root, records)
+    print(*unsupported(cache, records), sep="", end="", file=sys.stderr)
     return errors
+
+
+def unsupported(cache, records: dict) -> Iterator[str]:
+    """Yield a line for each sentence that the data did not support here, as on other processors."""
+    from _ext import replication
+
+    for name, record in records.items():
+        for _, claim in replication.claims(cache.get_cache_bundle(record.pk).nb.cells):
+            if not claim["holds"] and not claim["mark"]:
+                yield f"{name} does not support: {claim['statement']} ({claim['effect']})\n"
 
 
 def write_timing(root: Path, records: dict) -> None:
@@ -116,7 +129,6 @@ def write_timing(root: Path, records: dict) -> None:
             "cells": record.data["cells"],
         }
         for name, record in records.items()
-        if record
     }
     (root / "book/_build/timing.json").write_text(json.dumps(timing, indent=1) + "\n")
 

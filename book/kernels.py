@@ -41,8 +41,30 @@ def environment(root: Path) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
+class Room:
+    """Where cells of several notebooks run side by side; one tagged `alone` has it to itself."""
+
+    def __init__(self, bar: tqdm):
+        self.bar = bar
+        self.running = self.alone = 0  # cells that run; those tagged that run or wait
+        self.changed = asyncio.Condition()
+
+    async def enter(self, alone: bool) -> None:
+        """Wait until the cell may start."""
+        async with self.changed:
+            self.alone += alone
+            await self.changed.wait_for(lambda: not (self.running if alone else self.alone))
+            self.running += 1
+
+    async def leave(self, alone: bool) -> None:
+        """Say that the cell is done."""
+        async with self.changed:
+            self.running, self.alone = self.running - 1, self.alone - alone
+            self.changed.notify_all()
+
+
 async def run_one(
-    root: Path, name: str, notebook, timeout: int, bar: tqdm, extra: Mapping[str, str] = EMPTY
+    root: Path, name: str, notebook, timeout: int, room: Room, extra: Mapping[str, str] = EMPTY
 ) -> list[float]:
     """Execute `notebook` in place and return the seconds of each of its code cells.
 
@@ -51,15 +73,18 @@ async def run_one(
     Raises:
         RuntimeError: with the cell that failed (counted as in `In [7]`) and why.
     """
-    starts, seconds = [], []
+    starts, seconds, inside = [], [], []
 
-    def start(**_):
+    async def start(cell, **_):
+        inside.append("alone" in cell.metadata.get("tags", []))
+        await room.enter(inside[0])
         starts.append(time.perf_counter())
-        bar.set_description(f"{Path(name).stem} [{len(starts)}]")
+        room.bar.set_description(f"{Path(name).stem} [{len(starts)}]")
 
-    def stop(**_):
+    async def stop(**_):
         seconds.append(round(time.perf_counter() - starts[-1], 3))
-        bar.update()
+        await room.leave(inside.pop())
+        room.bar.update()
 
     own = notebook.metadata.get("mystnb", {}).get("execution_timeout", timeout)
     manager = AsyncKernelManager(kernel_spec_manager=ThisPython(), kernel_name="python3")
@@ -79,6 +104,9 @@ async def run_one(
         await client.async_execute(env=environment(root) | dict(extra), cleanup_kc=True)
     except Exception as error:
         raise RuntimeError(f"cell {len(starts)}: {explain(error)}") from error
+    finally:
+        if inside:  # the cell took too long, or its kernel died
+            await room.leave(inside.pop())
     return seconds
 
 
@@ -121,25 +149,27 @@ def run_all(root: Path, notebooks: dict, timeout: int, cache) -> dict[str, str]:
     Returns:
         For each notebook that failed, the cell and the end of its traceback.
     """
-    errors, room = {}, asyncio.Semaphore(cores())
+    errors, seats = {}, asyncio.Semaphore(cores())
     total = sum(cell.cell_type == "code" for nb in notebooks.values() for cell in nb.cells)
 
-    async def one(name, notebook, bar):
-        async with room:
+    async def one(name, notebook, room):
+        async with seats:
             try:
-                seconds = await run_one(root, name, notebook, timeout, bar)
+                own = {"COURSE_ALONE": "1"}  # timings may be trusted
+                seconds = await run_one(root, name, notebook, timeout, room, own)
             except RuntimeError as error:
                 errors[name] = str(error)
                 return
             data = {"execution_seconds": round(sum(seconds), 2), "cells": seconds}
             bundle = CacheBundleIn(notebook, str(root / name), data=data)
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-            bar.write(f"{name}: {sum(seconds):.1f} s", file=sys.stderr)
+            room.bar.write(f"{name}: {sum(seconds):.1f} s", file=sys.stderr)
 
     async def everything():
         # disable=None: no bar where nobody watches it move
         with tqdm(total=total, unit="cell", disable=None) as bar:
-            await asyncio.gather(*(one(name, nb, bar) for name, nb in notebooks.items()))
+            room = Room(bar)
+            await asyncio.gather(*(one(name, nb, room) for name, nb in notebooks.items()))
 
     until_done(everything())
     return errors

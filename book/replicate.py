@@ -22,7 +22,7 @@ from pathlib import Path
 import nbformat
 from _ext import replication
 from build import toc_notebooks
-from kernels import cores, run_one, until_done
+from kernels import Room, cores, run_one, until_done
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
@@ -60,7 +60,7 @@ async def run(root: Path, name: str, number: int, bar: tqdm) -> None:
     own = {"COURSE_OFFSET": str(number), "COURSE_REPLICATE": "1"}
     error = None
     try:
-        await run_one(root, name, notebook, TIMEOUT, bar, own)
+        await run_one(root, name, notebook, TIMEOUT, Room(bar), own)
     except RuntimeError as stopped:
         if not isinstance(stopped.__cause__, CellExecutionError):
             raise

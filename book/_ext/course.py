@@ -252,12 +252,11 @@ def claim_rows(env) -> list[tuple]:
     for docname, _, cells in executed(env):
         for digest, claim in replication.claims(cells):
             statement = claim["statement"]
-            unit, mark = claim["unit"], " (exploratory)" if claim["exploratory"] else ""
-            effect = f"{claim['mean']:+.3g} ± {claim['half_width']:.2g} {unit}"
-            margin = f"{claim['relation'].split()[0]}: {claim['margin']:g} {unit}"
+            mark = f" ({claim['mark']})" if claim["mark"] else ""
+            margin = f"{claim['relation']} {claim['margin']:g} {claim['unit']}"
             rate = replication.rate(lessons, Path(docname).stem, statement, digest)
             seeds, link = len(claim["seeds"]), doc_link(env, docname)
-            rows.append((statement + mark, effect, margin, seeds, rate, link))
+            rows.append((statement + mark, claim["effect"], margin, seeds, rate, link))
     return rows
 
 

@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CLAIM = "application/vnd.course-lib.claim+json"
-SHOWS = set("predict quiz scrub explorer show table print Markdown greater equal".split())
+SHOWS = set(
+    "predict quiz scrub explorer show table print Markdown greater equal every faster recorded".split()
+)
 
 
 def load(root: Path) -> dict:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from IPython.display import Markdown
 
 from course_lib.teaching.bill import bill, table
+from course_lib.teaching.recorded import recorded
 
-__all__ = ["bill", "setup", "source", "table"]
+__all__ = ["bill", "recorded", "setup", "source", "table"]
 
 
 def setup() -> None:

@@ -1,5 +1,6 @@
 """The builder, on a miniature of the repository: what it executes again, what it reports, resumes."""
 
+import asyncio
 import importlib
 import json
 import os
@@ -120,7 +121,14 @@ def test_notes_the_seconds_of_each_cell(build, tree):
 
 
 @pytest.mark.parametrize(
-    "edited", ["course_lib/deep/new.py", "requirements.txt", "pyproject.toml", "img/figure.py"]
+    "edited",
+    [
+        "course_lib/deep/new.py",
+        "requirements.txt",
+        "pyproject.toml",
+        "img/figure.py",
+        "book/reproductions/new.json",
+    ],
 )
 def test_the_cache_goes_when_something_that_notebooks_depend_on_changes(build, tree, edited):
     stamp = build.open_cache(tree).path / "executed-with"
@@ -128,7 +136,7 @@ def test_the_cache_goes_when_something_that_notebooks_depend_on_changes(build, t
     kept.touch()
     build.open_cache(tree)
     assert kept.exists()
-    (tree / edited).parent.mkdir(exist_ok=True)
+    (tree / edited).parent.mkdir(parents=True, exist_ok=True)
     (tree / edited).write_text("# edited\n")
     build.open_cache(tree)
     assert not kept.exists()
@@ -142,12 +150,53 @@ def test_caches_and_hidden_files_change_nothing(build, tree):
     assert build.digest(tree, build.EXECUTED + build.PAGES) == before
 
 
-@pytest.mark.parametrize("new", ["book/new.md", "book/reproductions/new.json"])
-def test_the_pages_follow_their_texts_and_the_recorded_runs(build, tree, new):
+def test_the_pages_follow_their_texts(build, tree):
     before = build.digest(tree, build.EXECUTED + build.PAGES)
-    (tree / new).parent.mkdir(parents=True, exist_ok=True)
-    (tree / new).touch()
+    (tree / "book/new.md").touch()
     assert build.digest(tree, build.EXECUTED + build.PAGES) != before
+
+
+def test_a_cell_tagged_alone_waits_until_it_is_and_lets_no_other_start(build):
+    from kernels import Room
+
+    async def cells():
+        room, order = Room(bar=None), []
+
+        async def cell(name, alone, done):
+            await room.enter(alone)
+            order.append(name)
+            await done.wait()
+            await room.leave(alone)
+
+        ends = {name: asyncio.Event() for name in ("a", "b", "timed", "c")}
+        for name, done in ends.items():  # in this order
+            asyncio.ensure_future(cell(name, name == "timed", done))
+            await settle()
+        seen = [list(order)]
+        for name in ("a", "b", "timed"):
+            ends[name].set()
+            await settle()
+            seen.append(list(order))
+        return seen
+
+    async def settle():
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    both, all_but_c = ["a", "b"], ["a", "b", "timed"]
+    assert asyncio.run(cells()) == [both, both, all_but_c, [*all_but_c, "c"]]
+
+
+def test_timed_cells_run_alone_also_after_one_that_was_stopped(build, tree):
+    write_notebook(tree, "a", "while True: pass")
+    write_notebook(tree, "b", "import os; assert os.environ['COURSE_ALONE']", "x = 1")
+    for name, number in (("a", 1), ("b", 2)):
+        path = tree / f"notebooks/{name}.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells[number].metadata.tags = ["alone"]
+        nbformat.write(notebook, path)
+    errors = build.execute(tree, build.toc_notebooks(tree), timeout=2)
+    assert list(errors) == ["notebooks/a.ipynb"]
 
 
 def test_an_endless_cell_is_reported_with_its_number(build, tree):
@@ -247,7 +296,8 @@ def test_every_module_has_its_page():
         if "exercises" not in path.parts
     }
     packages = {"course_lib", "course_lib.pruning", "course_lib.compression"}
-    named_alike = {"course_lib.teaching.bill", "course_lib.teaching.sizes"}  # a function; a table
+    # two functions of the same names; a table
+    named_alike = {f"course_lib.teaching.{name}" for name in ("bill", "recorded", "sizes")}
     pages = "".join(p.read_text("utf-8") for p in (root / "book/api").glob("*.md"))
     shown = set(re.findall(r"automodule:: (\S+)", pages))
     assert shown == modules - packages - named_alike

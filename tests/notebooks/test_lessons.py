@@ -47,11 +47,17 @@ def test_template(lesson):
     assert text.count("predict(") == 1 and 1 <= widgets <= 2
     assert len(re.findall(r"^    Question\(", text, re.MULTILINE)) == 5
     assert re.search(r"^SEEDS = range\(([5-9]|\d\d+)\)", text, re.MULTILINE)
-    assert text.count("claims.greater(") + text.count("claims.equal(") >= 2
+    assert len(re.findall(r"\bclaims\.(?:greater|equal|every)\(", text)) >= 2
     assert "random" in text and "teaching.setup()" in text
     assert "teaching.bill(" in text or "measure.latency(" in text
     gated = [c for c in lesson.cells if "gated" in c.metadata.get("tags", [])]
     assert any(re.search(r"\b(?:explorer|scrub|plots\.show)\(", c.source) for c in gated)
+
+
+def test_cells_that_measure_time_run_alone(lesson):
+    for cell in lesson.cells:
+        if cell.cell_type == "code" and re.search(r"\b(?:latency|bill)\(", cell.source):
+            assert "alone" in cell.metadata.get("tags", []), cell.id
 
 
 def test_every_exercise_has_a_stub_and_a_folded_solution_that_is_checked(lesson):

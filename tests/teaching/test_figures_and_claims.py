@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
+from course_lib import measure
 from course_lib.pruning import counting, criteria
 from course_lib.teaching import claims, plots, source
 
@@ -86,7 +87,8 @@ def test_a_claim_is_a_paired_t_interval():
     assert "A beats B: +5.00" in bundle["text/plain"]
 
 
-def test_a_claim_fails_when_the_data_stop_supporting_it():
+def test_a_claim_fails_when_the_data_stop_supporting_it(monkeypatch):
+    monkeypatch.setenv("CI", "1")
     with pytest.raises(AssertionError, match="not supported.*B beats A"):
         claims.greater("B beats A", B, A)
     with pytest.raises(AssertionError, match="more than 4.5 points"):  # the interval reaches below
@@ -113,13 +115,55 @@ def test_a_claim_knows_its_margin():
             claims.equal("same", A, A, within=bad)
 
 
-def test_an_exploratory_claim_says_so():
-    shown = claims.equal("A is A", A, A, within=1, exploratory=True)
-    assert str(shown).startswith("A is A (exploratory): +0.00 ± 0 points")
-    assert shown.exploratory and not claims.greater("A beats B", A, B).exploratory
-    assert "exploratory" not in str(claims.greater("A beats B", A, B))
-    with pytest.raises(AssertionError, match="not supported"):  # it is asserted all the same
-        claims.greater("B beats A", B, A, exploratory=True)
+@pytest.mark.parametrize("mark", ["exploratory", "usually"])
+def test_a_marked_claim_says_so_and_is_not_asserted(mark, monkeypatch):
+    monkeypatch.setenv("CI", "1")
+    shown = claims.equal("A is A", A, A, within=1, mark=mark)
+    assert str(shown).startswith(f"A is A ({mark}): +0.00 ± 0 points")
+    assert shown.mark == mark and not claims.greater("A beats B", A, B).mark
+    failed = claims.greater("B beats A", B, A, mark=mark)
+    assert not failed.holds and str(failed).endswith("This run does not support the sentence")
+    with pytest.raises(ValueError, match="mark must be one of"):
+        claims.greater("A beats B", A, B, mark="sometimes")
+
+
+def test_nothing_stops_outside_the_projects_own_checks(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    failed = claims.greater("B beats A", B, A)
+    assert not failed.holds and str(failed).endswith("This run does not support the sentence")
+    assert not claims.every("all of them", [True] * 4 + [False]).holds
+
+
+def test_counts_come_with_the_exact_bound(monkeypatch):
+    shown = claims.every("all of them", [True] * 20)  # 0.025 ** (1 / 20) = 0.8316
+    assert str(shown).endswith("20 of 20 seeds (at 95 % confidence in at least 83 % of all)")
+    assert shown.holds and shown.relation == "every"
+    data = json.loads(json.dumps(shown._repr_mimebundle_()[claims.MIME]))
+    assert (data["mean"], data["margin"], data["holds"]) == (100.0, 100.0, True)
+    monkeypatch.delenv("CI", raising=False)
+    # scipy's own test of a proportion gives the same bound for 3 of 8
+    low = stats.binomtest(3, 8).proportion_ci(0.95, "exact").low
+    some = claims.every("three", [True] * 3 + [False] * 5)
+    assert f"3 of 8 seeds (at 95 % confidence in at least {100 * low:.0f} % of all)" in str(some)
+    assert "at least 0 % of all" in str(claims.every("none", [False] * 5))
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(AssertionError, match="no less than 100 % of seeds"):
+        claims.every("three", [True] * 3 + [False] * 5)
+    with pytest.raises(ValueError, match="outcomes must hold"):
+        claims.every("too few", [True] * 4)
+
+
+def test_a_direction_of_speed_is_asserted_only_where_nothing_disturbs_it(monkeypatch):
+    slow, fast = measure.Seconds(4e-3, 3e-3, 5e-3), measure.Seconds(2e-3, 1e-3, 2.5e-3)
+    monkeypatch.setenv("CI", "1")
+    monkeypatch.setenv("COURSE_ALONE", "1")
+    shown = claims.faster("the cut one is faster", slow, fast)
+    assert shown.holds and str(shown).endswith(": 2 times as fast by the median turn")
+    overlapping = fast._replace(q3=3.5e-3)
+    with pytest.raises(AssertionError, match="quartiles overlap"):
+        claims.faster("the cut one is faster", slow, overlapping)
+    monkeypatch.delenv("COURSE_ALONE")
+    assert not claims.faster("the cut one is faster", slow, overlapping).holds
 
 
 def test_a_claim_that_fails_is_shown_where_claims_are_replicated(monkeypatch):

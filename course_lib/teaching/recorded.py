@@ -1,0 +1,55 @@
+"""Recorded runs: what took longer than a lesson, shown beside the lesson's own short run."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from IPython.display import Markdown
+
+from course_lib.teaching.bill import table
+
+FOLDER = Path(__file__).resolve().parents[2] / "book/reproductions"
+
+
+def recorded(name: str, quantities: Sequence[str] | None = None) -> Markdown:
+    """A table of a run recorded in ``book/reproductions``: what a paper reports, and what we measured.
+
+    Our numbers are mean ± standard deviation over the seeds. The command that repeats the run stands
+    under the table. The library installed without the book has no recorded runs; it says so.
+
+    Args:
+        name: the script's name without ending.
+        quantities: the rows to show, in this order. None shows all.
+
+    Raises:
+        ValueError: a run that is not recorded, or a row that it does not have.
+    """
+    if not FOLDER.is_dir():
+        return Markdown(f"The run `{name}` is recorded in the book, on the page *Reproductions*.")
+    runs = sorted(path.stem for path in FOLDER.glob("*.json"))
+    if name not in runs:
+        raise ValueError(f"name must be one of {runs}, got {name!r}")
+    run = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    rows = {row["quantity"]: row for row in run["table"]}
+    shown = list(rows) if quantities is None else list(quantities)
+    if unknown := [quantity for quantity in shown if quantity not in rows]:
+        raise ValueError(f"quantities must be among {list(rows)}, got {unknown}")
+    cells = [
+        (
+            f"{quantity}, {row['unit']}",
+            "–" if row["paper"] is None else f"{row['paper']:,g}",
+            _mean_sd(row["ours"]),
+            len(row["ours"]),
+        )
+        for quantity, row in ((quantity, rows[quantity]) for quantity in shown)
+    ]
+    tabulated = table(["recorded run", "paper", "ours", "seeds"], cells).data
+    return Markdown(f"{tabulated}\n\nRecorded with `{run['command']}`.")
+
+
+def _mean_sd(values: Sequence[float]) -> str:
+    """Mean ± standard deviation, to two decimals where they matter."""
+    decimals = 2 if abs(values[0]) < 1000 else 0
+    mean = f"{statistics.fmean(values):,.{decimals}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):,.{decimals}f}"
