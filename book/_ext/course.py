@@ -175,41 +175,64 @@ class TimingTable(SphinxDirective):
 
 
 class Reproductions(SphinxDirective):
-    """`{reproductions}`: every recorded run on real data, paper beside ours."""
+    """`{reproductions} papers` or `{reproductions} long`: every recorded run on real data, paper
+    beside ours; or every lesson's own experiment, trained to the end.
+    """
+
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Build one section a result file."""
+        """Build one section per result file."""
         folder = Path(self.env.srcdir) / "book/reproductions"
         self.env.note_dependency(str(folder))  # whose time changes when a file comes or goes
         found = []
         for path in sorted(folder.glob("*.json")):
-            self.env.note_dependency(str(path))
-            found.append(self.section(path.stem, json.loads(path.read_text(encoding="utf-8"))))
+            if path.stem.startswith("long_") == (self.arguments[0] == "long"):
+                self.env.note_dependency(str(path))
+                found.append(self.section(path.stem, json.loads(path.read_text(encoding="utf-8"))))
         return found
 
     def section(self, name: str, result: dict) -> nodes.section:
-        """Return one run: what it is, the table, how it differs from the paper."""
+        """Return one run: what it is and showed, its tables, how it differs from the paper."""
         section = nodes.section("", nodes.title("", result["experiment"]), ids=[name])
+        section += nodes.paragraph("", result["verdict"])
+        quantities = [row["quantity"] for row in result["table"]]
+        groups = {
+            name: setting
+            for name, setting in result["setting"].items()
+            if any(quantity.startswith(f"{name}: ") for quantity in quantities)
+        }
+        shared = {k: v for k, v in result["setting"].items() if k not in groups}
+        published = result.get("published", "Paper")
+        for group in groups or [""]:
+            prefix = f"{group}: " if group else ""
+            rows = [row for row in result["table"] if row["quantity"].startswith(prefix)]
+            if group:
+                section += nodes.paragraph("", "", nodes.strong("", group))
+            section += table_of(run_rows(rows, prefix, published))
+            if group:
+                section += nodes.paragraph("", f"Settings: {spelled(groups[group])}.")
+        section += nodes.paragraph("", f"Settings of the run: {spelled(shared)}.")
+        if result["differences"]:
+            section += nodes.paragraph("", "What differs from the paper:")
+            section += listed(result["differences"])
         torch = result["versions"]["torch"]
         took = f" ({max(1, round(result['seconds'] / 60))} min, torch {torch})"
         section += nodes.paragraph("", "", nodes.literal("", result["command"]), nodes.Text(took))
-        rows = [("", "Paper", "Ours", "Seeds")]
-        for row in result["table"]:
-            short = len(row["unit"]) <= 2  # % or ×: beside the number; else beside its name
-            name = row["quantity"] if short else f"{row['quantity']}, {row['unit']}"
-            unit = f" {row['unit']}" if short else ""
-            paper = "–" if row["paper"] is None else f"{row['paper']:,g}{unit}"
-            rows.append((name, paper, f"{mean_sd(row['ours'])}{unit}", len(row["ours"])))
-        section += table_of(rows)
-        setting = result["setting"]
-        nested = {k: v for k, v in setting.items() if isinstance(v, dict)}
-        shared = {k: v for k, v in setting.items() if k not in nested}
-        section += nodes.paragraph("", f"What it ran with: {spelled(shared)}.")
-        if nested:
-            section += listed(f"{k}: {spelled(v)}" for k, v in nested.items())
-        section += nodes.paragraph("", "What differs from the paper:")
-        section += listed(result["differences"])
         return section
+
+
+def run_rows(rows: Iterable[dict], prefix: str, published: str) -> list[tuple]:
+    """Return the table of a run, header first; the prefix of its quantities stands above it."""
+    found = [("", published, "Ours", "Seeds")]
+    for row in rows:
+        short = len(row["unit"]) <= 2  # % or ×: beside the number; else beside its name
+        quantity = row["quantity"].removeprefix(prefix)
+        unit = f" {row['unit']}" if short else ""
+        paper = "–" if row["paper"] is None else f"{row['paper']:,g}{unit}"
+        name = quantity if short else f"{quantity}, {row['unit']}"
+        found.append((name, paper, f"{mean_sd(row['ours'])}{unit}", len(row["ours"])))
+    return found
 
 
 def listed(items: Iterable[str]) -> nodes.bullet_list:
@@ -218,11 +241,18 @@ def listed(items: Iterable[str]) -> nodes.bullet_list:
 
 
 def spelled(value: object) -> str:
-    """Return a setting in words: "a: 1, b: (c: 2, d: 3)"."""
+    """Return a setting in words: "a 1; b: c 2, d 3"."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if not isinstance(value, dict):
         return str(value)
-    inner = ((k, f"({spelled(v)})" if isinstance(v, dict) else v) for k, v in value.items())
-    return ", ".join(f"{key}: {said}" for key, said in inner)
+    inner = (
+        f"{key}: {', '.join(f'{k} {v}' for k, v in said.items())}"
+        if isinstance(said, dict)
+        else f"{key} {spelled(said)}"
+        for key, said in value.items()
+    )
+    return "; ".join(inner)
 
 
 def mean_sd(values: list[float]) -> str:
