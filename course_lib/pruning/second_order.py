@@ -152,7 +152,7 @@ def delete(w: Tensor, inverse: Tensor, q: int) -> tuple[Tensor, Tensor]:
                 [0.0000, 1.5000]]))
     """
     column = inverse[:, q] / inverse[q, q]  # H⁻¹ e_q / [H⁻¹]_qq
-    w, inverse = w - w[q] * column, inverse - torch.outer(column, inverse[q])
+    w, inverse = w - w[q] * column, torch.addr(inverse, column, inverse[q], alpha=-1)
     w[q] = inverse[q, :] = inverse[:, q] = 0  # not merely close to it
     return w, inverse
 
