@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import record
 import torch
@@ -24,7 +25,7 @@ from course_lib.pruning import allocate, criteria, masks, sparse_training
 from course_lib.training import Plan
 
 SPARSITY, BUDGETS, SEEDS = 0.95, (8, 24, 72), range(5)
-RATES, CHOICE_SEEDS, CHOICE_EPOCHS = (0.05, 0.1, 0.2, 0.4), range(100, 103), 8
+RATES, CHOICE_SEEDS, CHOICE_EPOCHS = (0.1, 0.2, 0.4, 0.8), range(100, 103), 8
 EVERY, ALPHA, PER_EPOCH = 25, 0.3, 100
 DROPPED = 125  # DSR's aim: a tenth of the active weights per move
 METHODS: dict[str, Callable[[], sparse_training.Method]] = {
@@ -77,14 +78,15 @@ def arm(name: str, epochs: int, rate: float, seeds: range) -> Arm:
     return Arm(nets, plan=Plan(epochs=epochs, optimizer=moving))
 
 
-def choose(train: data.Split) -> dict[str, float]:
-    """The best learning rate of each arm on images set aside."""
+def choose(train: data.Split) -> dict[str, dict[str, list[float]]]:
+    """Accuracies on images set aside: arm -> learning rate -> one value per seed."""
     found = {}
     for name in (*METHODS, *SHAPES):
         settings = {rate: arm(name, CHOICE_EPOCHS, rate, CHOICE_SEEDS) for rate in RATES}
         choice = experiments.choose(settings, train, Plan(epochs=CHOICE_EPOCHS), seeds=CHOICE_SEEDS)
-        found[name] = choice.setting
-        print(name, {r: [round(a, 1) for a in v] for r, v in choice.accuracy.items()}, flush=True)
+        found[name] = {
+            f"{rate:g}": [round(a, 2) for a in right] for rate, right in choice.accuracy.items()
+        }
     return found
 
 
@@ -111,7 +113,8 @@ def main() -> None:
     """Run what is missing, and write the result file."""
     torch.set_num_threads(1)
     train, test = data.load("glyphs")
-    rates, seconds = kept("rates", lambda: choose(train))
+    tried, seconds = kept("choice", lambda: choose(train))
+    rates = {name: float(max(on, key=lambda r: fmean(on[r]))) for name, on in tried.items()}
     found = {}
     for epochs in BUDGETS:
         found[epochs], taken = kept(f"{epochs}", partial(budget, epochs, rates, train, test))
@@ -120,6 +123,8 @@ def main() -> None:
         __file__,
         experiment="The lesson Training sparse at 8, 24 and 72 epochs",
         command="python book/reproductions/long_sparse_training.py",
+        verdict="With each arm at its own learning rate and enough epochs, SET, DSR, SNFS and RigL end "
+        "level, ahead of a small dense network of as many weights and near one of as many bytes.",
         setting={
             "seeds": len(SEEDS),
             "weights removed": SPARSITY,
@@ -140,6 +145,16 @@ def main() -> None:
             }
             for epochs in BUDGETS
             for name in rates
+        ]
+        + [
+            {
+                "quantity": f"{name}, rate {rate}, images set aside, {CHOICE_EPOCHS} epochs",
+                "unit": "% accuracy",
+                "paper": None,
+                "ours": right,
+            }
+            for name, of_rates in tried.items()
+            for rate, right in of_rates.items()
         ],
         seconds=seconds,
     )
