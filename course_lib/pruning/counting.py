@@ -34,9 +34,10 @@ def keep_top(scores: Tensor, n_keep: int) -> Tensor:
     if n_keep in (0, n):
         return torch.full((n,), n_keep > 0, device=scores.device)
     cut = scores.kthvalue(n - n_keep + 1).values  # the lowest score that stays
-    keep = scores > cut
-    tied = (scores == cut).nonzero().squeeze(1)
-    keep[tied[: n_keep - int(keep.count_nonzero())]] = True
+    keep = scores >= cut
+    if too_many := int(keep.count_nonzero()) - n_keep:
+        tied = (scores == cut).nonzero().squeeze(1)
+        keep[tied[len(tied) - too_many :]] = False
     return keep
 
 

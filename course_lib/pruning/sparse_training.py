@@ -106,10 +106,11 @@ def drop(weight: Tensor, mask: Tensor, count: int) -> Tensor:
         tensor([ True, False,  True])
     """
     _check(weight, mask, "weight")
-    left = _check_count(count, int(mask.sum()), "active weights")
-    kept = mask.clone()
-    kept[mask] = keep_top(weight[mask].abs(), left)
-    return kept
+    active = mask.flatten().nonzero().squeeze(1)
+    left = _check_count(count, len(active), "active weights")
+    kept = mask.flatten().clone()
+    kept[active] = keep_top(weight.flatten()[active].abs(), left)
+    return kept.view(mask.shape)
 
 
 def drop_each_sign(weight: Tensor, mask: Tensor, fraction: float) -> Tensor:
@@ -147,10 +148,11 @@ def grow(mask: Tensor, count: int, score: Tensor) -> Tensor:
         tensor([ True, False,  True])
     """
     _check(score, mask, "score")
-    _check_count(count, int((~mask).sum()), "free positions")
-    grown = mask.clone()
-    grown[~mask] = keep_top(score[~mask], count)
-    return grown
+    free = mask.flatten().logical_not().nonzero().squeeze(1)
+    _check_count(count, len(free), "free positions")
+    grown = mask.flatten().clone()
+    grown[free[keep_top(score.flatten()[free], count)]] = True
+    return grown.view(mask.shape)
 
 
 def share(total: int, merit: Mapping[str, float], room: Mapping[str, int]) -> dict[str, int]:
