@@ -20,6 +20,17 @@ from course_lib.compression import hashing
 
 HIDDEN, IMAGES, EPOCHS, BATCH, RATE = 1000, 20_000, 8, 200, 0.1
 SHARES = (1 / 8, 1 / 16, 1 / 32, 1 / 64)
+DIFFERENCES = [
+    "The paper's own figures were not at hand, so none stand beside ours.",
+    "MurmurHash3's finaliser in place of xxHash; biases are stored as they are.",
+    "Seeds differ in initial weights; all use the same hash function.",
+    "A third of the training images; SGD with momentum and linear decay, no dropout.",
+    "No tuning of each size, where the paper tunes.",
+]
+VERDICT = (
+    "The paper's direction is reproduced: at equal storage the hashed network makes fewer "
+    "errors than a smaller dense network, at every size that we tried."
+)
 
 
 def equally_large(parameters: int) -> int:
@@ -63,6 +74,7 @@ def main(seeds: int) -> None:
     record.write(
         __file__,
         experiment="Chen et al. 2015, HashedNets: MNIST, one hidden layer of 1,000 units, at equal storage",
+        verdict=VERDICT,
         command=f"python book/reproductions/hashednets2015.py {seeds}",
         setting={
             "epochs": EPOCHS,
@@ -71,13 +83,7 @@ def main(seeds: int) -> None:
             "images": len(train.y),
             "numbers stored, biases included": sizes,
         },
-        differences=[
-            "The paper's own figures were not at hand, so none stand beside ours.",
-            "MurmurHash3's finaliser in place of xxHash; biases are stored as they are.",
-            "Seeds differ in initial weights; all use the same hash function.",
-            "A third of the training images; SGD with momentum and linear decay, no dropout.",
-            "No tuning of each size, where the paper tunes.",
-        ],
+        differences=DIFFERENCES,
         table=table,
         seconds=time.perf_counter() - start,
     )

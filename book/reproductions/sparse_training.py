@@ -28,7 +28,17 @@ PAPER = {
     "SNFS": {0.9: 98.67, 0.95: 98.53, 0.98: 98.20},
 }
 SPARSITIES = (0.9, 0.95, 0.98)
-EPOCHS, BATCH, EVERY, ALPHA, END = 18, 100, 100, 0.3, 0.75
+EPOCHS, BATCH, EVERY, ALPHA, END = 100, 100, 100, 0.3, 0.75
+VERDICT = (
+    "Reproduced in that masks which move beat a fixed mask at every sparsity. Not "
+    "reproduced: the order of the methods, which are level here, and the published "
+    "accuracies, which are higher."
+)
+DIFFERENCES = [
+    "The table does not name its network; we take it to be LeNet-300-100.",
+    "One start, one schedule of moves and one optimizer for all methods; not so in the table.",
+    "The output layer is sparse too.",
+]
 
 
 def mover(method: str, active: int) -> sparse_training.Method:
@@ -94,6 +104,8 @@ def main(seeds: int) -> None:
         __file__,
         experiment="Sparse training of LeNet-300-100 on MNIST (Mocanu et al. 2018; Mostafa & Wang "
         "2019; Dettmers & Zettlemoyer 2019; Evci et al. 2020)",
+        verdict=VERDICT,
+        published="Dettmers' table",
         command=f"python book/reproductions/sparse_training.py {seeds}",
         setting={
             "seeds": seeds,
@@ -104,12 +116,7 @@ def main(seeds: int) -> None:
             "masks move": f"every {EVERY} steps until {END:.0%} of the training, cosine from {ALPHA}",
             "start": "Erdős–Rényi, all methods from the same mask and weights",
         },
-        differences=[
-            f"{EPOCHS} epochs, where 100 are the default of the code that the table lies beside.",
-            "The table does not name its network; we take it to be LeNet-300-100.",
-            "One start, one schedule of moves and one optimizer for all methods; not so in the table.",
-            "The output layer is sparse too.",
-        ],
+        differences=DIFFERENCES,
         table=[
             {
                 "quantity": f"{method}, {s:.0%} of the weights removed" if s else method,
