@@ -87,9 +87,8 @@ def main(seeds: int) -> None:
         differences=[
             "MNIST at 14×14 pixels, not Birds-200; 96 channels trained from scratch, not VGG-16's 4,224.",
             "Our network has batch norm; the paper's has none.",
-            "The paper's numbers are those of the first version of the preprint, whose Table 1 has VGG-16 "
-            "alone and neither APoZ nor γ. The conference version adds APoZ (0.35 per layer, as we recall "
-            "it; not verified).",
+            "The paper's numbers are those of the preprint's first version: VGG-16 alone, no APoZ, no γ.",
+            "The conference version adds APoZ, 0.35 per layer as we recall it; not verified.",
         ],
         table=[
             {
