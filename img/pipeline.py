@@ -27,9 +27,9 @@ def pipeline() -> plt.Figure:
         if way == "weight rewinding":
             axis.annotate(
                 "",
+                (origin, -0.36),
                 (total + 0.2, -0.33),
-                (origin, -0.33),
-                arrowprops={"arrowstyle": "->", "connectionstyle": "arc3,rad=0.5"},
+                arrowprops={"arrowstyle": "->", "connectionstyle": "arc3,rad=-0.6"},
             )
         axis.text(0, -0.24, "weights", va="bottom")
         axis.set(title=way, xlabel="epochs", ylim=(-0.7, 1.15), yticks=[0, 1])

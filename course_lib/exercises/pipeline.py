@@ -7,83 +7,116 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import gone_after, hunt, kind, lowest_removed
-from course_lib.exercises.exercise import REFUSES, Exercise, Property, show
+from course_lib.exercises.common import (
+    draw,
+    gone_after,
+    hunt,
+    lowest_removed,
+    not_a_mask,
+    wrong_count,
+)
+from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property, show
 
-_MOMENTS = (0.0, 0.07, 0.37, 0.66, 0.93)  # none on a step of the schedules below
-
-
-def _linear(t: float) -> float:
-    """t -> 1 - t"""
-    return 1 - t
-
-
-def _stepped(t: float) -> float:
-    """t -> 1 before t = 0.3, then 0.1, and 0.01 from t = 0.8 on"""
-    return (1.0, 0.1, 0.01)[(t >= 0.3) + (t >= 0.8)]
+Train = Callable[[Tensor, Tensor], Tensor]  # (weight, keep) -> the weights after a training
 
 
-def _cosine(t: float) -> float:
-    """t -> (1 + cos(pi t)) / 2"""
-    return (1 + math.cos(math.pi * t)) / 2
+def _still(weight: Tensor, keep: Tensor) -> Tensor:
+    """train: leaves every weight as it is"""
+    return weight.clone()
 
 
-def _warming(t: float) -> float:
-    """t -> 10 t up to t = 0.1, then (1 - t) / 0.9"""
-    return 10 * t if t < 0.1 else (1 - t) / 0.9
+def _all_move(weight: Tensor, keep: Tensor) -> Tensor:
+    """train: adds 1 to every weight, as momentum does also to masked ones"""
+    return weight + 1
 
 
-def _replay_cases() -> Iterator[tuple[Callable, float]]:
-    yield _linear, 0.5
-    yield from product((_linear, _stepped, _cosine, _warming), (1.0, 0.5, 0.25, 0.75, 0.1))
+def _shrinking(weight: Tensor, keep: Tensor) -> Tensor:
+    """train: moves the weights that are kept 1/2 down"""
+    return weight - keep * 0.5
 
 
-def _differs(replay: Callable, schedule: Callable, fraction: float, t: float) -> str | None:
-    """What the replayed schedule should be at t and is not. The student wrote it, and it may raise."""
-    expected = schedule(1 - fraction + fraction * t)
-    try:
-        got = replay(t)
-        if math.isclose(got, expected, rel_tol=1e-6, abs_tol=1e-9):
-            return None
-    except (ArithmeticError, LookupError, NameError, TypeError, ValueError) as error:
-        got = f"{type(error).__name__}: {error}"
-    return f"{expected:g} at t = {t:g} of the retraining; here it is {show(got)}"
+def _turning(weight: Tensor, keep: Tensor) -> Tensor:
+    """train: turns the order of the magnitudes round, w -> 2 - w, for the weights that are kept"""
+    return torch.where(keep, 2 - weight, weight)
 
 
-REPLAY = Exercise(
-    name="replay",
-    signature="replay(schedule, fraction)",
+def _rounds_cases() -> Iterator[tuple[Tensor, list[float], Train]]:
+    yield torch.tensor([1.0, -0.5, 0.25, -2.0]), [0.25, 0.5], _still
+    generator = torch.Generator().manual_seed(0)
+    trainings = (_still, _all_move, _shrinking, _turning)
+    plans = ([0.5], [0.25, 0.5], [0.3, 0.6, 0.9], [0.5, 0.5], [0.0, 1.0])
+    for shape, sparsities, train in product(((4,), (2, 3), (4, 5)), plans, trainings):
+        yield draw(shape, generator), sparsities, train
+
+
+def _in_rounds(weight: Tensor, sparsities: list[float], train: Train) -> tuple[Tensor, Tensor]:
+    """The answer: (weight, keep)."""
+    keep = torch.ones_like(weight, dtype=torch.bool)
+    for sparsity in sparsities:
+        score = weight.abs().masked_fill(~keep, -torch.inf)
+        keep = lowest_removed(score, round(sparsity * weight.numel()))
+        weight = train(weight * keep, keep) * keep
+    return weight, keep
+
+
+def _not_a_pair(returned: object, weight: Tensor, *_: object) -> str | None:
+    if type(returned) is not tuple or len(returned) != 2:
+        return f"a tuple (weight, keep), got {show(returned)}"
+    like = returned[0]
+    if type(like) is not Tensor or like.dtype != weight.dtype or like.shape != weight.shape:
+        return f"weights, {weight.dtype} of shape {tuple(weight.shape)}, got {show(like)}"
+    return not_a_mask(returned[1], weight)
+
+
+def _wrong_weights(returned: tuple, weight: Tensor, sparsities: list, train: Train) -> str | None:
+    expected = _in_rounds(weight, sparsities, train)[0]
+    if torch.allclose(returned[0], expected):
+        return None
+    return f"{show(expected)}, which is trained after every cut, also after the last"
+
+
+PRUNE_IN_ROUNDS = Exercise(
+    name="prune_in_rounds",
+    signature="prune_in_rounds(weight, sparsities, train)",
     section="lesson Pipeline, section “Definition → code”",
-    cases=_replay_cases,
+    cases=_rounds_cases,
     properties=(
         Property(
-            "returns a function",
-            lambda replay, *_: None if callable(replay) else f"a function, got {kind(replay)}",
-            "A schedule is a function of t. Define one inside yours and return it: "
-            "return lambda t: ...",
+            "returns (weight, keep)",
+            _not_a_pair,
+            "Return two tensors of the shape of weight: the trained floats, then a bool mask.",
         ),
         Property(
-            "replays all of the training at fraction 1",
-            lambda replay, schedule, fraction: (
-                next(filter(None, (_differs(replay, schedule, 1.0, t) for t in _MOMENTS)), None)
-                if fraction == 1
-                else None
+            "removes round(sparsity * n) weights in all by the last round",
+            lambda returned, weight, sparsities, _: wrong_count(returned[1], sparsities[-1]),
+            "A sparsity is a fraction of *all* n weights, so earlier rounds count too: rank all n, "
+            "and give those that are gone the lowest score.",
+        ),
+        Property(
+            "holds the mask",
+            lambda returned, *_: (
+                None
+                if not returned[0][~returned[1]].any()
+                else "0 wherever the mask is False, also after training"
             ),
-            "At fraction 1 retraining is training once more: the answer is the schedule itself.",
+            "Training may move masked weights. Put them back to zero after it.",
         ),
         Property(
-            "begins at the rate that training had when the last fraction began",
-            lambda replay, schedule, fraction: _differs(replay, schedule, fraction, 0.0),
-            "When the last fraction begins, how much of the training is done? That is where t = 0 "
-            "of the retraining lies.",
-        ),
-        Property(
-            "runs through the last fraction, no slower and no faster",
-            lambda replay, schedule, fraction: next(
-                filter(None, (_differs(replay, schedule, fraction, t) for t in _MOMENTS)), None
+            "keeps the right weights",
+            lambda returned, *inputs: (
+                None
+                if torch.equal(returned[1], _in_rounds(*inputs)[1])
+                else f"the mask {show(_in_rounds(*inputs)[1])}"
             ),
-            "While t goes from 0 to 1, training goes through `fraction` of itself only.",
+            "Score the weights that the round before has trained, by magnitude, the earlier of "
+            "equals stays; and what is gone scores −∞: a zero could tie with a living zero.",
         ),
+        Property(
+            "trains after every cut",
+            _wrong_weights,
+            "The order is cut, then train, for every sparsity; train gets the weights as cut.",
+        ),
+        UNCHANGED,
     ),
 )
 
@@ -244,7 +277,7 @@ PLAN = Exercise(
             "The budget is shared by all rounds; what does not divide evenly is left unspent.",
         ),
         Property(
-            "trains for as many epochs a round as the budget allows",
+            "trains for as many epochs per round as the budget allows",
             lambda plan, _, __, budget: (
                 None
                 if plan[0] * (plan[1] + 1) > budget
@@ -256,4 +289,4 @@ PLAN = Exercise(
     ),
 )
 
-EXERCISES = (REPLAY, KILLS_WRONG_ROUNDS, PLAN)
+EXERCISES = (PRUNE_IN_ROUNDS, KILLS_WRONG_ROUNDS, PLAN)

@@ -8,65 +8,123 @@ from course_lib.exercises.pipeline import buggy_next_round, weak_round_test
 
 from .common import judge_says_no, judge_says_yes
 
-# replay
+# prune_in_rounds
 
 
-def replay_by_lambda(schedule, fraction):
-    return lambda t: schedule(1 - fraction + fraction * t)
+def rounds_by_sort(weight, sparsities, train):
+    keep = torch.ones_like(weight, dtype=torch.bool)
+    for sparsity in sparsities:
+        score = weight.abs().masked_fill(~keep, -torch.inf).flatten()
+        order = score.argsort(descending=True, stable=True)
+        flat = torch.zeros_like(score, dtype=torch.bool)
+        flat[order[: len(score) - round(sparsity * len(score))]] = True
+        keep = flat.view_as(weight)
+        weight = train(weight * keep, keep) * keep
+    return weight, keep
 
 
-def replay_from_the_end(schedule, fraction):
-    def replayed(t):
-        left = fraction * (1 - t)
-        return schedule(1 - left)
-
-    return replayed
-
-
-class Replay:
-    """A callable that is not a function, in the words of a class."""
-
-    def __init__(self, schedule, fraction):
-        self.schedule, self.start, self.length = schedule, 1 - fraction, fraction
-
-    def __call__(self, t):
-        return self.schedule(self.start + self.length * t)
+def rounds_by_python(weight, sparsities, train):
+    """The dead are a set of positions, and each round adds to it."""
+    gone, shape, n = set(), weight.shape, weight.numel()
+    keep = torch.ones(shape, dtype=torch.bool)
+    for sparsity in sparsities:
+        size = weight.abs().flatten().tolist()
+        alive = sorted((i for i in range(n) if i not in gone), key=lambda i: (size[i], -i))
+        gone |= set(alive[: round(sparsity * n) - len(gone)])
+        keep = torch.tensor([i not in gone for i in range(n)]).view(shape)
+        weight = train(torch.where(keep, weight, 0.0), keep).masked_fill(~keep, 0)
+    return weight, keep
 
 
-def replay_number(schedule, fraction):
-    return schedule(1 - fraction)
+def _cut(score, sparsity):
+    flat = score.flatten()
+    order = flat.argsort(descending=True, stable=True)
+    keep = torch.zeros_like(flat, dtype=torch.bool)
+    keep[order[: len(flat) - round(sparsity * len(flat))]] = True
+    return keep.view_as(score)
 
 
-def replay_all(schedule, fraction):
-    return schedule
+def rounds_no_mask(weight, sparsities, train):
+    return rounds_by_sort(weight, sparsities, train)[0]
 
 
-def replay_first(schedule, fraction):
-    return lambda t: schedule(fraction * t)
+def rounds_of_the_rest(weight, sparsities, train):
+    """Each sparsity is taken of what is left."""
+    keep = torch.ones_like(weight, dtype=torch.bool)
+    for sparsity in sparsities:
+        count = int((~keep).sum()) + round(sparsity * int(keep.sum()))
+        keep = _cut(weight.abs().masked_fill(~keep, -torch.inf), count / weight.numel())
+        weight = train(weight * keep, keep) * keep
+    return weight, keep
 
 
-def replay_unstretched(schedule, fraction):
-    return lambda t: schedule(1 - fraction + t)
+def rounds_not_held(weight, sparsities, train):
+    keep = torch.ones_like(weight, dtype=torch.bool)
+    for sparsity in sparsities:
+        keep = _cut(weight.abs().masked_fill(~keep, -torch.inf), sparsity)
+        weight = train(weight * keep, keep)
+    return weight, keep
 
 
-def replay_constant(schedule, fraction):
-    return lambda t: schedule(1 - fraction)
+def rounds_revive(weight, sparsities, train):
+    """The dead are ranked by what training made of them."""
+    for sparsity in sparsities:
+        keep = _cut(weight.abs(), sparsity)
+        weight = train(weight * keep, keep)
+    return weight * keep, keep
 
 
-def replay_last_rate(schedule, fraction):
-    return lambda t: schedule(0.999)
+def rounds_tied_zeros(weight, sparsities, train):
+    """The dead score 0, like living zeros."""
+    for sparsity in sparsities:
+        keep = _cut(weight.abs(), sparsity)
+        weight = train(weight * keep, keep) * keep
+    return weight, keep
 
 
-def replay_scaled_rate(schedule, fraction):
-    return lambda t: fraction * schedule(t)
+def rounds_signed(weight, sparsities, train):
+    keep = torch.ones_like(weight, dtype=torch.bool)
+    for sparsity in sparsities:
+        keep = _cut(weight.masked_fill(~keep, -torch.inf), sparsity)
+        weight = train(weight * keep, keep) * keep
+    return weight, keep
 
 
-def replay_backwards(schedule, fraction):
-    return lambda t: schedule(1 - fraction * t)
+def rounds_by_the_start(weight, sparsities, train):
+    start, keep = weight.abs(), torch.ones_like(weight, dtype=torch.bool)
+    for sparsity in sparsities:
+        keep = _cut(start.masked_fill(~keep, -torch.inf), sparsity)
+        weight = train(weight * keep, keep) * keep
+    return weight, keep
 
 
-def replay_unfinished(schedule, fraction):
-    return lambda t: None
+def rounds_train_first(weight, sparsities, train):
+    keep = torch.ones_like(weight, dtype=torch.bool)
+    for sparsity in sparsities:
+        weight = train(weight * keep, keep) * keep
+        keep = _cut(weight.abs().masked_fill(~keep, -torch.inf), sparsity)
+        weight = weight * keep
+    return weight, keep
+
+
+def rounds_one_training(weight, sparsities, train):
+    """Cuts once, to the last sparsity, and trains once."""
+    return rounds_by_sort(weight, sparsities[-1:], train)
+
+
+def rounds_last_untrained(weight, sparsities, train):
+    keep = torch.ones_like(weight, dtype=torch.bool)
+    for number, sparsity in enumerate(sparsities):
+        keep = _cut(weight.abs().masked_fill(~keep, -torch.inf), sparsity)
+        weight = weight * keep
+        if number < len(sparsities) - 1:
+            weight = train(weight, keep) * keep
+    return weight, keep
+
+
+def rounds_in_place(weight, sparsities, train):
+    found, keep = rounds_by_sort(weight.clone(), sparsities, train)
+    return weight.copy_(found), keep
 
 
 # kills_wrong_rounds
@@ -191,23 +249,25 @@ def plan_without_error(target, share, budget):
 
 
 RIGHT = {
-    "replay": [replay_by_lambda, replay_from_the_end, Replay],
+    "prune_in_rounds": [rounds_by_sort, rounds_by_python],
     "kills_wrong_rounds": [judge_round_by_oracle, judge_round_by_hand],
     "plan": [plan_by_loop, plan_by_log],
 }
 
 
 WRONG = {
-    "replay": [
-        (replay_number, "returns a function"),
-        (replay_unfinished, "at fraction 1"),
-        (replay_backwards, "at fraction 1"),
-        (replay_constant, "at fraction 1"),
-        (replay_last_rate, "at fraction 1"),
-        (replay_all, "begins at the rate"),
-        (replay_first, "begins at the rate"),
-        (replay_scaled_rate, "begins at the rate"),
-        (replay_unstretched, "no slower and no faster"),
+    "prune_in_rounds": [
+        (rounds_no_mask, "returns (weight, keep)"),
+        (rounds_of_the_rest, "in all by the last round"),
+        (rounds_not_held, "holds the mask"),
+        (rounds_revive, "keeps the right weights"),
+        (rounds_tied_zeros, "keeps the right weights"),
+        (rounds_signed, "keeps the right weights"),
+        (rounds_by_the_start, "keeps the right weights"),
+        (rounds_train_first, "keeps the right weights"),
+        (rounds_one_training, "keeps the right weights"),
+        (rounds_last_untrained, "trains after every cut"),
+        (rounds_in_place, "leaves its input"),
     ],
     "kills_wrong_rounds": [
         (judge_says_no, "accepts a correct function that ranks the dead"),
@@ -226,7 +286,7 @@ WRONG = {
         (plan_half_share, "no more rounds than needed"),
         (plan_whole_budget_each, "within the budget"),
         (plan_rounds_epochs_up, "within the budget"),
-        (plan_one_epoch, "as many epochs a round"),
+        (plan_one_epoch, "as many epochs per round"),
         (plan_without_error, "raises a ValueError"),
     ],
 }
