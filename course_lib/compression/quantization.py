@@ -337,7 +337,7 @@ def _on_grid(weight: Tensor, bits: int, per_channel: bool, observe: Range) -> Te
 def ptq(
     model: nn.Module, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> nn.Module:
-    """Post-training quantisation (PTQ): a copy with its weights rounded to their grids, untrained.
+    """Post-training quantization (PTQ): a copy with its weights rounded to their grids, untrained.
 
     It rounds the weights of linear and convolution layers. Biases stay as they are.
 
@@ -359,7 +359,7 @@ def ptq(
 def qat(
     model: nn.Module, bits: int, *, per_channel: bool = True, observe: Range = min_max
 ) -> nn.Module:
-    """Quantisation-aware training (QAT): a copy that you train like any network, alone or in a stack.
+    """Quantization-aware training (QAT): a copy that you train like any network, alone or in a stack.
 
     Its layers compute with weights on the grid. The gradient at the rounded weights moves the
     full-precision weights behind them, and the grid follows. After training,
@@ -476,14 +476,14 @@ def layer_inputs(model: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
 
 
 def integer_matmul(q1: Tensor, z1: int, q2: Tensor, z2: int | Tensor) -> Tensor:
-    r"""The product of two quantised matrices, computed with integers only.
+    r"""The product of two quantized matrices, computed with integers only.
 
     .. math:: \sum_j (q_1^{(i,j)} - Z_1)(q_2^{(j,k)} - Z_2) =
               N Z_1 Z_2 - Z_1 a_2^{(k)} - Z_2 \bar a_1^{(i)} + \sum_j q_1^{(i,j)} q_2^{(j,k)}
 
     where :math:`a_2` are the column sums of :math:`q_2` and :math:`\bar a_1` the row sums of
     :math:`q_1`. The inner loop only multiplies and adds small integers; the zero points enter once
-    per row and once per column. The product of the dequantised matrices is :math:`S_1 S_2` times
+    per row and once per column. The product of the dequantized matrices is :math:`S_1 S_2` times
     the result.
 
     Source: Jacob et al. 2018, section 2.3, equations 7 and 8.
@@ -555,7 +555,7 @@ def stored_bytes(model: nn.Module, bits: int, *, per_channel: bool = True) -> in
 def int8(model: nn.Module) -> nn.Module:
     """A copy whose linear layers compute in 8-bit integers on the CPU, for timing.
 
-    This is torch's dynamic quantisation: one scale per weight tensor, and a range of the inputs that
+    This is torch's dynamic quantization: one scale per weight tensor, and a range of the inputs that
     is measured on every batch. Torch plans to move it to another package; without that package,
     this interface is the one that works.
 
@@ -564,7 +564,7 @@ def int8(model: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: no linear layer, or one whose weight is not finite, not float32 or not on the CPU.
-        NotImplementedError: ``nn.MultiheadAttention``, or a torch without a quantised engine.
+        NotImplementedError: ``nn.MultiheadAttention``, or a torch without a quantized engine.
     """
     layers.check_called(model)
     model = nn.Sequential(folded(layers.uncompiled(model)))  # a box: it may be a linear layer
@@ -588,7 +588,7 @@ def _quantized_engine() -> Iterator[None]:
     backend = torch.backends.quantized
     before, known = backend.engine, [e for e in backend.supported_engines if e != "none"]
     if not known:
-        raise NotImplementedError("int8 needs a torch with a quantised engine, got one without")
+        raise NotImplementedError("int8 needs a torch with a quantized engine, got one without")
     if before in known:
         yield
         return

@@ -622,7 +622,7 @@ class Engines:
 def test_int8_finds_an_engine_and_puts_the_switch_back(monkeypatch):
     none, some = Engines("none", ["none"]), Engines("none", ["qnnpack", "none"])
     monkeypatch.setattr(torch.backends, "quantized", none)
-    with pytest.raises(NotImplementedError, match="int8 needs a torch with a quantised engine"):
+    with pytest.raises(NotImplementedError, match="int8 needs a torch with a quantized engine"):
         quantization.int8(models.mlp())
     monkeypatch.setattr(torch.backends, "quantized", some)
     quantization.int8(models.mlp())
