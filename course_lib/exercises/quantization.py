@@ -94,7 +94,7 @@ ROUND_ROWS = Exercise(
             "leaves the largest weight of each row where it is",
             _largest_moved,
             "A grid for each row: its last point is the largest magnitude of that row, not of the "
-            "whole tensor. amax(dim=1, keepdim=True) gives one number a row.",
+            "whole tensor. amax(dim=1, keepdim=True) gives one number per row.",
         ),
         Property(
             "puts every weight on its row's grid",
