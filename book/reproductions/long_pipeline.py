@@ -63,13 +63,15 @@ def before(starts: list[nn.Module], train: data.Split) -> dict[str, Arm]:
         )
 
     snip = [allocate.globally(criteria.snip(net, some), FINAL) for net in starts]
-    placed = [
+    # The same seed moves values and mask alike: each layer keeps the same values, at other places.
+    moved = [lottery.reinitialise(net, seed=seed) for seed, net in enumerate(starts)]
+    places = [
         lottery.random_mask(net, keep, seed=seed)
         for seed, (net, keep) in enumerate(zip(starts, snip, strict=True))
     ]
     return {
         "SNIP before training": Arm(starts, snip),
-        "SNIP's shares, random places": Arm(starts, placed),
+        "SNIP's values, random places": Arm(moved, places),
         "SynFlow before training": Arm(starts, synflow),
         "small dense": Arm([models.mlp(SMALL, seed=seed) for seed in range(len(starts))]),
     }
