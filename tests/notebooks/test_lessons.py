@@ -54,6 +54,18 @@ def test_template(lesson):
     assert any(re.search(r"\b(?:explorer|scrub|plots\.show)\(", c.source) for c in gated)
 
 
+def test_visible_code_is_short_and_narrow(lesson):
+    folded = {"remove-input", "hide-input", "hide-cell", "remove-cell"}
+    cells = [
+        cell.source.splitlines()
+        for cell in lesson.cells
+        if cell.cell_type == "code" and not folded & set(cell.metadata.get("tags", []))
+    ]
+    lines = [line for cell in cells for line in cell if line.strip()]
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 76] == []
+
+
 def test_cells_that_measure_time_run_alone(lesson):
     for cell in lesson.cells:
         if cell.cell_type == "code" and re.search(r"\b(?:latency|bill)\(", cell.source):
