@@ -50,3 +50,42 @@ def deep_compression() -> plt.Figure:
     axes[2].text(2.62, 3.25, "↑ filler zero", fontsize=9.5)
     axes[2].text(0, 4.1, "then a code word for every number, short for the frequent", fontsize=9.5)
     return figure
+
+
+NODES = {  # name -> place, count, the two nodes below
+    "root": ((3.0, 3.0), 8, ("a", "four")),
+    "a": ((1.2, 2.0), 4, ()),
+    "four": ((4.2, 2.0), 4, ("b", "two")),
+    "b": ((3.2, 1.0), 2, ()),
+    "two": ((5.2, 1.0), 2, ("c", "d")),
+    "c": ((4.4, 0.0), 1, ()),
+    "d": ((6.0, 0.0), 1, ()),
+}
+WORDS = {"a": "0", "b": "10", "c": "110", "d": "111"}
+
+
+def huffman_tree() -> plt.Figure:
+    """Huffman's code of four symbols that occur 4, 2, 1 and 1 times."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.3))
+    for (x, y), count, below in NODES.values():
+        for bit, name in enumerate(below):
+            (x_below, y_below), _, _ = NODES[name]
+            axis.plot([x, x_below], [y, y_below], color="#8A8A8A", marker="", linestyle="-", lw=1.2)
+            middle = ((x + x_below) / 2, (y + y_below) / 2)
+            axis.text(
+                *middle, bit, ha="center", va="center", fontsize=11, color=plots.COLOURS[1],
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            )  # fmt: skip
+        axis.text(
+            x, y, count, ha="center", va="center", fontsize=11,
+            bbox={"boxstyle": "circle" if below else "square", "facecolor": "white", "lw": 1.2},
+        )  # fmt: skip
+    for name, word in WORDS.items():
+        x, y = NODES[name][0]
+        axis.text(x, y - 0.36, f"{name}: {word}", ha="center", va="top", fontsize=11)
+    steps = ((0.5, "1. join 1 and 1"), (1.5, "2. join 2 and 2"), (2.5, "3. join 4 and 4"))
+    for y, step in steps:
+        axis.text(6.9, y, step, va="center", fontsize=10)
+    axis.set(xlim=(0.5, 9.2), ylim=(-0.9, 3.4))
+    axis.axis("off")
+    return figure
