@@ -185,13 +185,13 @@ def table(name: str, setting: Setting, runs: list[dict]) -> list[dict[str, objec
         ("file, compressed", "bytes", paper["bytes"], "bytes P+Q+H"),
     ]
     found = [
-        {"quantity": f"{name}: {q}", "unit": unit, "paper": value, "ours": [r[key] for r in runs]}
+        record.row(f"{name}: {q}", unit, [r[key] for r in runs], value)
         for q, unit, value, key in rows
     ]
     for stage in ("P", "P+Q", "P+Q+H"):
         ratios = [round(r["bytes dense"] / r[f"bytes {stage}"], 2) for r in runs]
         quantity = f"{name}: times smaller on disk, {stage}"
-        found.append({"quantity": quantity, "unit": "×", "paper": paper[stage], "ours": ratios})
+        found.append(record.row(quantity, "×", ratios, paper[stage]))
     return found
 
 

@@ -149,10 +149,7 @@ def main(seeds: int) -> None:
             "test images": len(test.y),
         },
         differences=DIFFERENCES,
-        table=[
-            {"quantity": q, "unit": u, "paper": p, "ours": [r[key] for r in runs]}
-            for q, u, p, key in rows
-        ],
+        table=[record.row(q, u, [r[key] for r in runs], p) for q, u, p, key in rows],
         seconds=time.perf_counter() - start,
         details={
             "kept of each layer": [r["kept of each layer"] for r in runs],

@@ -60,7 +60,7 @@ def main(seeds: int) -> None:
     def row(name: str, nets: list[nn.Module]) -> None:
         sizes[name] = measure.count_parameters(nets[0])
         ours = errors(nets, train, test)
-        table.append({"quantity": f"error, {name}", "unit": "%", "paper": None, "ours": ours})
+        table.append(record.row(f"error, {name}", "%", ours))
         tqdm.write(f"{name}: {ours}")
 
     row("all weights stored", dense(HIDDEN))

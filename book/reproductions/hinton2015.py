@@ -176,12 +176,12 @@ def write(runs: Sequence[Mapping[str, float]], seconds: float) -> None:
         },
         differences=DIFFERENCES,
         table=[
-            {
-                "quantity": name,
-                "unit": "added to a logit" if name.endswith("bias") else "errors",
-                "paper": PAPER.get(name),
-                "ours": [found[name] for found in runs],
-            }
+            record.row(
+                name,
+                "added to a logit" if name.endswith("bias") else "errors",
+                [found[name] for found in runs],
+                PAPER.get(name),
+            )
             for name in runs[0]
         ],
         seconds=seconds,

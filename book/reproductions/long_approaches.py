@@ -97,9 +97,7 @@ def main(seeds: int) -> None:
             found = experiments.run(arms, train, test, plan(EPOCHS, rate), seeds=range(seeds))
             ours = [round(accuracy, 2) for accuracy in found.accuracy[name]]
             quantity = f"{name}, {words}, {EPOCHS} epochs"
-            table.append(
-                {"quantity": quantity, "unit": "% test accuracy", "paper": None, "ours": ours}
-            )
+            table.append(record.row(quantity, "% test accuracy", ours))
             print(table[-1], flush=True)
     record.write(
         __file__,

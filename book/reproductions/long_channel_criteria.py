@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import record
 import torch
-from record import write
 from torch import Tensor, nn
 
 from course_lib import data, experiments, models, training
@@ -119,12 +119,11 @@ def agreements(nets: list[nn.Module], train: data.Split, what: str) -> tuple[lis
     graph = channels.trace(nets[0], train.x[:1])
     found = [scored(net, graph, train, seed) for net, seed in zip(nets, SEEDS, strict=True)]
     rows = [
-        {
-            "quantity": f"{name} within a layer, {what}",
-            "unit": "ρ",
-            "paper": None,
-            "ours": [round(within(graph, one[name], one["oracle"]), 3) for one in found],
-        }
+        record.row(
+            f"{name} within a layer, {what}",
+            "ρ",
+            [round(within(graph, one[name], one["oracle"]), 3) for one in found],
+        )
         for name in SCORES
     ]
     return rows, found
@@ -198,7 +197,7 @@ def whole(arm: Arm, train: data.Split, test: data.Split) -> tuple[list[float], l
 def row(quantity: str, values: list[float]) -> dict:
     """A row of accuracies."""
     ours = [round(value, 2) for value in values]
-    return {"quantity": quantity, "unit": "%", "paper": None, "ours": ours}
+    return record.row(quantity, "%", ours)
 
 
 def main() -> None:
@@ -225,7 +224,7 @@ def main() -> None:
         rows, found[what] = agreements(nets, train, what)
         table += rows
     table += fine_tuning(trained["batch norm"][1], found["batch norm"], (train, test), rates)
-    write(
+    record.write(
         __file__,
         experiment="Channel criteria, trained for long: agreement with the oracle, and fine-tuning",
         command="python book/reproductions/long_channel_criteria.py",

@@ -8,8 +8,8 @@ First it chooses the strengths of L1 and L2 on training images set aside, with o
 import dataclasses
 import time
 
+import record
 import torch
-from record import write
 
 from course_lib import data, experiments, models, training
 from course_lib.data import Split
@@ -86,7 +86,7 @@ def main():
     makers = {p: shrinking(p, s) for p, s in best.items()}
     _, after = penalised(makers, train, test, LONG, SEEDS)
     found |= {f"{p}, 95% removed": values for p, values in after.items()}
-    write(
+    record.write(
         __file__,
         experiment="Magnitude, chance, a small dense network, L1 and L2: the lesson Criteria for longer",
         command="python book/reproductions/long_criteria.py",
@@ -100,12 +100,7 @@ def main():
         },
         differences=[],
         table=[
-            {
-                "quantity": f"{LONG.epochs} epochs of retraining: {name}",
-                "unit": "% right",
-                "paper": None,
-                "ours": values,
-            }
+            record.row(f"{LONG.epochs} epochs of retraining: {name}", "% right", values)
             for name, values in found.items()
         ],
         seconds=time.perf_counter() - began,

@@ -100,7 +100,7 @@ def main(folder: Path) -> None:
             kept.write_text(json.dumps(found | {"seconds": time.process_time() - start}))
         runs[job] = json.loads(kept.read_text())
     table = [
-        {"quantity": f"{title(job)}{what}", "unit": unit, "paper": None, "ours": found[key]}
+        record.row(f"{title(job)}{what}", unit, found[key])
         for job, found in runs.items()
         for what, unit, key in ((", error", "%", "error"), (", file", "bytes", "bytes"))
     ]

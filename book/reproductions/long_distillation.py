@@ -8,11 +8,8 @@ not among the five of the experiment, at the shortest budget. Each finished part
 temporary folder, so that an interrupted run goes on with the next one.
 """
 
-import json
-import tempfile
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import record
 import torch
@@ -144,18 +141,6 @@ def unseen(teachers: list[nn.Module], train: Split, test: Split) -> dict[str, li
     return rows
 
 
-def kept(name: str, make: Callable[[], dict]) -> tuple[dict, float]:
-    """A result and its seconds, from the temporary folder if it is there."""
-    file = Path(tempfile.gettempdir()) / f"course-long-distillation-{name}.json"
-    if not file.exists():
-        begun = time.process_time()
-        made = make()
-        file.write_text(json.dumps([made, time.process_time() - begun]))
-    result, seconds = json.loads(file.read_text())
-    print(name, round(seconds), result, flush=True)
-    return result, seconds
-
-
 def main() -> None:
     """Run what is missing, and write the result file."""
     torch.set_num_threads(1)
@@ -164,7 +149,9 @@ def main() -> None:
     teachers = trained(BIG, train, 8)
     table, seconds = {}, time.process_time() - begun
     for part in (few_labels, all_labels, unseen):
-        rows, taken = kept(part.__name__, lambda part=part: part(teachers, train, test))
+        rows, taken = record.kept(
+            __file__, part.__name__, lambda part=part: part(teachers, train, test)
+        )
         table, seconds = table | rows, seconds + taken
     record.write(
         __file__,
@@ -183,12 +170,9 @@ def main() -> None:
         },
         differences=["The data are the lesson's glyphs, so no paper has these numbers."],
         table=[
-            {
-                "quantity": name,
-                "unit": "% of test 3s called a 3" if "unseen" in name else "% test accuracy",
-                "paper": None,
-                "ours": values,
-            }
+            record.row(
+                name, "% of test 3s called a 3" if "unseen" in name else "% test accuracy", values
+            )
             for name, values in table.items()
         ],
         seconds=seconds,

@@ -169,10 +169,7 @@ def main(seeds: int) -> None:
     torch.set_num_threads(1)
     began = time.perf_counter()
     found = digits(seeds)
-    table = [
-        {"quantity": quantity, "unit": "%", "paper": None, "ours": found[name]}
-        for name, quantity in QUANTITIES.items()
-    ]
+    table = [record.row(quantity, "%", found[name]) for name, quantity in QUANTITIES.items()]
     for name in MONKS:
         removed, before, after = zip(*(pruned_monk(name, s) for s in range(seeds)), strict=True)
         print(name, removed, before, after, flush=True)
@@ -181,10 +178,7 @@ def main(seeds: int) -> None:
             f"{name}: right of all 432 rows, before": before,
             f"{name}: right of all 432 rows, after": after,
         }
-        table += [
-            {"quantity": quantity, "unit": "%", "paper": None, "ours": list(values)}
-            for quantity, values in monk.items()
-        ]
+        table += [record.row(quantity, "%", list(values)) for quantity, values in monk.items()]
     record.write(
         __file__,
         experiment="Hassibi and Stork 1992 and LeCun et al. 1990: small steps with retraining",

@@ -10,13 +10,8 @@ controls: gentler searches that end with as many weights, going back to step 40,
 
 import copy
 import dataclasses
-import json
 import sys
-import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import record
 import torch
@@ -27,6 +22,7 @@ from course_lib.pruning import lottery, pipeline
 
 EPOCHS, ROUNDS, SHARE, EVERY, LATER = 120, 4, 0.5, 20, 40
 SMALL = (196, 17, 12, 10)  # fits into the bytes that a ticket takes as CSR
+UNITS = {"accuracy": "% of the test images", "step": "steps"}
 
 
 def sgd(net: nn.Module) -> torch.optim.Optimizer:
@@ -124,18 +120,6 @@ def controls(kept_masks: list, seeds: int) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def kept(name: str, make: Callable[[], dict]) -> tuple[dict, float]:
-    """A result and its seconds, from the temporary folder if it is there."""
-    file = Path(tempfile.gettempdir()) / f"course-long-lottery-{name}.json"
-    if not file.exists():
-        begun = time.process_time()
-        made = make()
-        file.write_text(json.dumps([made, time.process_time() - begun]))
-    made, seconds = json.loads(file.read_text())
-    print(name, round(seconds), {k: v for k, v in made.items() if k != "masks"}, flush=True)
-    return made, seconds
-
-
 def main(seeds: int) -> None:
     """Run what is missing, and write the result file."""
     torch.set_num_threads(1)
@@ -143,15 +127,18 @@ def main(seeds: int) -> None:
     searches = {"ticket": (ROUNDS, 0), f"back to step {LATER}": (ROUNDS, LATER)}
     searches |= {"ticket, one cut": (1, 0), "ticket, 8 gentler rounds": (8, 0)}
     for name, (rounds, first) in searches.items():
-        made, seconds = kept(f"{seeds}-{rounds}-{first}", partial(searched, rounds, first, seeds))
+        made, seconds = record.kept(
+            __file__, f"{seeds}-{rounds}-{first}", partial(searched, rounds, first, seeds)
+        )
         total += seconds
         found[name] = made["last"]
         if name == "ticket":
             found |= {"dense": made["dense"], "ticket, half removed": made["half"]}
-            others, seconds = kept(f"{seeds}-controls", partial(controls, made["masks"], seeds))
+            others, seconds = record.kept(
+                __file__, f"{seeds}-controls", partial(controls, made["masks"], seeds)
+            )
             found |= others
             total += seconds
-    units = {"accuracy": "% of the test images", "step": "steps"}
     record.write(
         __file__,
         experiment="The lesson Lottery with three times the epochs of every training",
@@ -168,12 +155,7 @@ def main(seeds: int) -> None:
         },
         differences=["The data are the lesson's glyphs, so no paper has these numbers."],
         table=[
-            {
-                "quantity": f"{name}: {quantity}",
-                "unit": units[quantity],
-                "paper": None,
-                "ours": values,
-            }
+            record.row(f"{name}: {quantity}", UNITS[quantity], values)
             for name, of_arm in found.items()
             for quantity, values in of_arm.items()
         ],

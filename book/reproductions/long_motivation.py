@@ -64,9 +64,7 @@ def main(seeds: int) -> None:
         for arm, right in measured(name, before, after, range(seeds)).items():
             quantity = f"{name}, {before} + {after} epochs: {arm}"
             ours = [round(100 - accuracy, 2) for accuracy in right]
-            table.append(
-                {"quantity": quantity, "unit": "% test error", "paper": None, "ours": ours}
-            )
+            table.append(record.row(quantity, "% test error", ours))
             print(table[-1], flush=True)
     record.write(
         __file__,

@@ -9,13 +9,8 @@ epochs in all.
 """
 
 import dataclasses
-import json
 import sys
-import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import record
 import torch
@@ -108,26 +103,16 @@ def nothing_removed(seeds: int, train: data.Split, test: data.Split) -> dict[str
     }
 
 
-def kept(name: str, make: Callable[[], dict]) -> tuple[dict, float]:
-    """A result and its seconds, from the temporary folder if it is there."""
-    file = Path(tempfile.gettempdir()) / f"course-long-pipeline-{name}.json"
-    if not file.exists():
-        begun = time.process_time()
-        made = make()
-        file.write_text(json.dumps([made, time.process_time() - begun]))
-    made, seconds = json.loads(file.read_text())
-    print(name, round(seconds), made, flush=True)
-    return {key: [round(a, 2) for a in values] for key, values in made.items()}, seconds
-
-
 def main(seeds: int) -> None:
     """Run what is missing, and write the result file."""
     torch.set_num_threads(1)
     train, test = data.load("glyphs", seed=1)
-    dense, seconds = kept("dense", partial(nothing_removed, seeds, train, test))
+    dense, seconds = record.kept(__file__, "dense", partial(nothing_removed, seeds, train, test))
     found = {"nothing removed": dense}  # arm -> epochs in all -> accuracies
     for epochs in EPOCHS:
-        made, taken = kept(f"{seeds}-{epochs}", partial(budget, epochs, seeds, train, test))
+        made, taken = record.kept(
+            __file__, f"{seeds}-{epochs}", partial(budget, epochs, seeds, train, test)
+        )
         seconds += taken
         for name, accuracy in made.items():
             found.setdefault(name, {})[str(TRAINED + ROUNDS * epochs)] = accuracy
@@ -150,12 +135,7 @@ def main(seeds: int) -> None:
         },
         differences=["The data are the lesson's glyphs, so no paper has these numbers."],
         table=[
-            {
-                "quantity": f"{name}, {total} epochs in all",
-                "unit": "% test accuracy",
-                "paper": None,
-                "ours": values,
-            }
+            record.row(f"{name}, {total} epochs in all", "% test accuracy", values)
             for name, by_total in found.items()
             for total, values in by_total.items()
         ],

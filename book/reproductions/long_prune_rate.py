@@ -7,8 +7,8 @@ import copy
 import time
 import warnings
 
+import record
 import torch
-from record import write
 
 from course_lib import data, experiments, layers, measure, models, seeds
 from course_lib.experiments import Arm
@@ -115,8 +115,7 @@ def main():
 
     def note(prefix, found):
         rows.extend(
-            {"quantity": f"{prefix}: {name}", "unit": "% right", "paper": None, "ours": values}
-            for name, values in found.items()
+            record.row(f"{prefix}: {name}", "% right", values) for name, values in found.items()
         )
 
     arms = before(train)
@@ -128,7 +127,7 @@ def main():
         new = {n: Arm(make, plan=Plan(epochs=12 + epochs)) for n, make in fresh.items()}
         found = experiments.run(arms | new, train, test, Plan(epochs=epochs)).accuracy
         note(f"after training, {epochs} more epochs", found)
-    write(
+    record.write(
         __file__,
         experiment="Where to prune, before and after training: the lesson Prune rate for longer",
         command="python book/reproductions/long_prune_rate.py",

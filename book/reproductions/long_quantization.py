@@ -88,7 +88,7 @@ def main(folder: Path) -> None:
         ours = [round(100 - value, 2) for value in found["ours"]]
         epochs = HASHED if name in ("hashed 1/8", "smaller dense") else LONG
         quantity = f"error after {epochs} epochs, {name}"
-        table.append({"quantity": quantity, "unit": "%", "paper": None, "ours": ours})
+        table.append(record.row(quantity, "%", ours))
         seconds += found["seconds"]
     record.write(
         __file__,

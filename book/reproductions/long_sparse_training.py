@@ -8,12 +8,8 @@ the five of the experiment. Each finished budget is kept in the temporary folder
 interrupted run goes on with the next one.
 """
 
-import json
-import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 
 import record
@@ -43,6 +39,11 @@ SHAPES = {  # networks without masks
     "small dense, as many bytes, two hidden layers": (196, 12, 12, 10),
     "dense": (196, 100, 50, 10),
 }
+DIFFERENCES = ["The data are the lesson's glyphs, so no paper has these numbers."]
+VERDICT = (
+    "With each arm at its own learning rate and enough epochs, SET, DSR, SNFS and RigL end "
+    "level, ahead of a small dense network of as many weights and near one of as many bytes."
+)
 
 
 def start(net: torch.nn.Module, seed: int) -> masks.Masks:
@@ -97,34 +98,23 @@ def budget(epochs: int, rates: dict[str, float], train: data.Split, test: data.S
     return {name: [round(a, 2) for a in right] for name, right in found.items()}
 
 
-def kept(name: str, make: Callable[[], dict]) -> tuple[dict, float]:
-    """A result and its seconds, from the temporary folder if it is there."""
-    file = Path(tempfile.gettempdir()) / f"course-long-sparse-training-{name}.json"
-    if not file.exists():
-        begun = time.process_time()
-        made = make()
-        file.write_text(json.dumps([made, time.process_time() - begun]))
-    result, seconds = json.loads(file.read_text())
-    print(name, round(seconds), result, flush=True)
-    return result, seconds
-
-
 def main() -> None:
     """Run what is missing, and write the result file."""
     torch.set_num_threads(1)
     train, test = data.load("glyphs")
-    tried, seconds = kept("choice", lambda: choose(train))
+    tried, seconds = record.kept(__file__, "choice", lambda: choose(train))
     rates = {name: float(max(on, key=lambda r: fmean(on[r]))) for name, on in tried.items()}
     found = {}
     for epochs in BUDGETS:
-        found[epochs], taken = kept(f"{epochs}", partial(budget, epochs, rates, train, test))
+        found[epochs], taken = record.kept(
+            __file__, f"{epochs}", partial(budget, epochs, rates, train, test)
+        )
         seconds += taken
     record.write(
         __file__,
         experiment="The lesson Training sparse at 8, 24 and 72 epochs",
         command="python book/reproductions/long_sparse_training.py",
-        verdict="With each arm at its own learning rate and enough epochs, SET, DSR, SNFS and RigL end "
-        "level, ahead of a small dense network of as many weights and near one of as many bytes.",
+        verdict=VERDICT,
         setting={
             "seeds": len(SEEDS),
             "weights removed": SPARSITY,
@@ -135,24 +125,18 @@ def main() -> None:
             "masks move": f"every {EVERY} steps until 75% of the training, cosine from {ALPHA}",
             "SET as published": f"moves after each epoch but the last, with {ALPHA} throughout",
         },
-        differences=["The data are the lesson's glyphs, so no paper has these numbers."],
+        differences=DIFFERENCES,
         table=[
-            {
-                "quantity": f"{name}, {epochs} epochs",
-                "unit": "% test accuracy",
-                "paper": None,
-                "ours": found[epochs][name],
-            }
+            record.row(f"{name}, {epochs} epochs", "% test accuracy", found[epochs][name])
             for epochs in BUDGETS
             for name in rates
         ]
         + [
-            {
-                "quantity": f"{name}, rate {rate}, images set aside, {CHOICE_EPOCHS} epochs",
-                "unit": "% accuracy",
-                "paper": None,
-                "ours": right,
-            }
+            record.row(
+                f"{name}, rate {rate}, images set aside, {CHOICE_EPOCHS} epochs",
+                "% accuracy",
+                right,
+            )
             for name, of_rates in tried.items()
             for rate, right in of_rates.items()
         ],

@@ -9,11 +9,6 @@ part is kept in the temporary folder, so that an interrupted run goes on with th
 """
 
 import copy
-import json
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import record
 import torch
@@ -33,6 +28,17 @@ GRAINS = {  # each leaves a third of the weights of the masked convolutions on a
     "kernels": lambda net, s: granularity.kernels(net, s, 2 / 3),
     "strides in kernels": lambda net, s: granularity.strided(net, s, 3),
     "channels": lambda net, s: granularity.channels(net, s, 0.44),
+}
+DIFFERENCES = ["No paper has these numbers: they are the controls of the lesson."]
+VERDICT = (
+    "Single weights stay ahead of whole neurons in longer training and on MNIST. The "
+    "smallest norms lose their lead over random neurons, and keep less than a point over a "
+    "network that was small from the start. The four grains of the VGG are level."
+)
+MLP = {
+    "network": "196-100-50-10",
+    "neurons removed": f"{SHARE:.0%} of each hidden layer",
+    "optimizer": "SGD, rate 0.1 with linear decay, momentum 0.9",
 }
 
 
@@ -70,8 +76,8 @@ def neurons(images: tuple[data.Split, data.Split], epochs: int, n: int) -> dict:
     weights = layers.weights(nets[0])
     gone = {n: 1 - w.numel() / weights[n].numel() for n, w in layers.weights(small[0]).items()}
     whole = measure.count_weights(nets[0])
-    overhead = measure.bytes_sparse(nets[0]) - 8 * whole  # offsets and biases
-    affordable = (measure.bytes_dense(small[0]) - overhead) // 8
+    others = measure.bytes_sparse(nets[0]) - 8 * whole  # offsets and biases
+    affordable = (measure.bytes_dense(small[0]) - others) // 8
     scores = [criteria.magnitude(net) for net in nets]
     sparsity = 1 - measure.count_weights(small[0]) / whole
     arms = {
@@ -92,9 +98,8 @@ def neurons(images: tuple[data.Split, data.Split], epochs: int, n: int) -> dict:
         ),
     }
     if epochs > 12:
-        arms["small from the start, twice the epochs"] = Arm(
-            [models.mlp(sizes, seed=seed) for seed in seeds], plan=Plan(epochs=4 * epochs)
-        )
+        longer = Arm(arms["small from the start"].networks, plan=Plan(epochs=4 * epochs))
+        arms["small from the start, twice the epochs"] = longer
     return experiments.run(arms, train, test, plan, seeds=seeds).accuracy
 
 
@@ -137,17 +142,6 @@ def grains(train: data.Split, test: data.Split, n: int) -> dict[str, list[float]
     return found
 
 
-def kept(name: str, part: Callable[[], dict]) -> tuple[dict, float]:
-    """The result of a part and its seconds, from the temporary folder if it is there."""
-    path = Path(tempfile.gettempdir()) / f"course-long-structured-{name}.json"
-    if not path.exists():
-        start = time.process_time()
-        result = part()
-        path.write_text(json.dumps([result, time.process_time() - start]))
-    found, seconds = json.loads(path.read_text())
-    return found, seconds
-
-
 def main() -> None:
     """Run what is missing, and write the result file."""
     torch.set_num_threads(1)
@@ -161,32 +155,24 @@ def main() -> None:
     }
     table, seconds = [], 0.0
     for part, run in parts.items():
-        found, taken = kept(part.replace(" ", ""), run)
+        found, taken = record.kept(__file__, part.replace(" ", ""), run)
         seconds += taken
         table += [
-            {
-                "quantity": f"{part}: {name}",
-                "unit": "% of the weights" if name.startswith("acting") else "% test accuracy",
-                "paper": None,
-                "ours": [round(value, 2) for value in values],
-            }
+            record.row(
+                f"{part}: {name}",
+                "% of the weights" if name.startswith("acting") else "% test accuracy",
+                [round(value, 2) for value in values],
+            )
             for name, values in found.items()
         ]
-    mlp = {
-        "network": "196-100-50-10",
-        "neurons removed": f"{SHARE:.0%} of each hidden layer",
-        "optimizer": "SGD, rate 0.1 with linear decay, momentum 0.9",
-    }
     record.write(
         __file__,
         experiment="The lesson Unstructured vs structured: longer training, MNIST, and grains",
-        verdict="Single weights stay ahead of whole neurons in longer training and on MNIST. The "
-        "smallest norms lose their lead over random neurons, and keep less than a point over a "
-        "network that was small from the start. The four grains of the VGG are level.",
+        verdict=VERDICT,
         command="python book/reproductions/long_structured.py",
         setting={
-            "glyphs, 48 + 48 epochs": mlp | {"images": len(glyphs[0].y)},
-            "MNIST, 12 + 12 epochs": mlp | {"images": DIGITS, "pixels": "14×14"},
+            "glyphs, 48 + 48 epochs": MLP | {"images": len(glyphs[0].y)},
+            "MNIST, 12 + 12 epochs": MLP | {"images": DIGITS, "pixels": "14×14"},
             "VGG": {
                 "width": 0.5,
                 "images": IMAGES,
@@ -195,7 +181,7 @@ def main() -> None:
                 "masked": "the convolutions but the first",
             },
         },
-        differences=["No paper has these numbers: they are the controls of the lesson."],
+        differences=DIFFERENCES,
         table=table,
         seconds=seconds,
     )

@@ -181,21 +181,14 @@ def rows(found: dict[str, dict[str, list[float]]]) -> list[dict[str, object]]:
     table = []
     for (text, number), values in zip(PAPER.items(), ours, strict=True):
         quantity, unit = text.rsplit(", ", 1)
-        table.append({"quantity": quantity, "unit": unit, "paper": number, "ours": values})
+        table.append(record.row(quantity, unit, values, number))
     units = {"accuracy": "% of the test images", "step": "steps", "accuracy at the end": "%"}
     for name, values in found.items():
         for quantity, label in (
             ("accuracy", "accuracy at the lowest validation loss"),
             ("step", "step of the lowest validation loss"),
         ):
-            table.append(
-                {
-                    "quantity": f"{name}: {label}",
-                    "unit": units[quantity],
-                    "paper": None,
-                    "ours": values[quantity],
-                }
-            )
+            table.append(record.row(f"{name}: {label}", units[quantity], values[quantity]))
     return table
 
 

@@ -9,8 +9,8 @@ per layer (averaged) and over all layers, plain and after dividing by each layer
 import sys
 import time
 
+import record
 import torch
-from record import write
 from tqdm import tqdm
 
 from course_lib import data, models, training
@@ -72,7 +72,7 @@ def main(seeds: int) -> None:
     start = time.perf_counter()
     train, test = data.load("mnist", n_train=TRAINED)  # 14×14
     runs = [run(seed, train, test) for seed in tqdm(range(seeds), desc="seeds")]
-    write(
+    record.write(
         __file__,
         experiment="Molchanov et al. 2017, Table 1: Spearman's ρ of cheap scores with the removal oracle",
         verdict=VERDICT,
@@ -91,12 +91,9 @@ def main(seeds: int) -> None:
             "The conference version adds APoZ, 0.35 per layer as we recall it; not verified.",
         ],
         table=[
-            {
-                "quantity": f"{name}, {way}",
-                "unit": "ρ",
-                "paper": PAPER[name][k],
-                "ours": [round(found[name][k], 3) for found in runs],
-            }
+            record.row(
+                f"{name}, {way}", "ρ", [round(found[name][k], 3) for found in runs], PAPER[name][k]
+            )
             for name in PAPER
             for k, way in enumerate(WAYS)
         ],

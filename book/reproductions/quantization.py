@@ -105,10 +105,7 @@ def main(seeds: int) -> None:
             "images": len(train.y),
         },
         differences=DIFFERENCES,
-        table=[
-            {"quantity": f"error, {name}", "unit": "%", "paper": None, "ours": ours}
-            for name, ours in errors.items()
-        ],
+        table=[record.row(f"error, {name}", "%", ours) for name, ours in errors.items()],
         seconds=time.perf_counter() - start,
         details={"packed BNN equal to the float one to the last bit": [s for _, s in runs]},
     )

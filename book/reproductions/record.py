@@ -1,6 +1,9 @@
-"""How a run on real data is recorded: one JSON file beside its script, tabulated in the book."""
+"""How a long run is recorded: one JSON file beside its script, tabulated in the book."""
 
 import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,28 @@ OPTIONAL = {
     "published",  # whose numbers "paper" are, where they are not the paper's own
     "details",  # whatever else is worth keeping, such as the curves behind the table
 }
+
+
+def kept(script: str, part: str, make: Callable[[], dict]) -> tuple[dict, float]:
+    """What ``make`` returns as JSON keeps it, and its seconds of the processor.
+
+    They come from the temporary folder if the part was made before, so that an interrupted run goes
+    on with the next part.
+    """
+    name = f"course-{Path(script).stem}-{part}.json".replace("_", "-").replace(" ", "")
+    path = Path(tempfile.gettempdir()) / name
+    if not path.exists():
+        start = time.process_time()
+        found = make()
+        path.write_text(json.dumps([found, time.process_time() - start]))
+    found, seconds = json.loads(path.read_text())
+    print(f"{part}: {seconds:.0f} s", flush=True)
+    return found, seconds
+
+
+def row(quantity: str, unit: str, ours: Sequence[float], paper: float | None = None) -> dict:
+    """A row of the table."""
+    return {"quantity": quantity, "unit": unit, "paper": paper, "ours": list(ours)}
 
 
 def write(script: str, **run: object) -> None:

@@ -105,12 +105,9 @@ def main(seeds: int) -> None:
         },
         differences=DIFFERENCES,
         table=[
-            {
-                "quantity": f"test error, {name}",
-                "unit": "%",
-                "paper": paper.get(name),
-                "ours": [errors[name] for errors, _ in runs],
-            }
+            record.row(
+                f"test error, {name}", "%", [errors[name] for errors, _ in runs], paper.get(name)
+            )
             for name in runs[0][0]
         ],
         seconds=round(time.perf_counter() - start),

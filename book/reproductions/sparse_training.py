@@ -8,11 +8,8 @@ dense network. RigL came later and is not in it. Each finished seed is kept in t
 so that an interrupted run goes on with the next one.
 """
 
-import json
 import sys
-import tempfile
-import time
-from pathlib import Path
+from functools import partial
 
 import record
 import torch
@@ -92,12 +89,7 @@ def main(seeds: int) -> None:
     train, test = data.load("mnist", size=28)
     runs, seconds = [], 0.0
     for seed in tqdm(range(seeds), desc="seeds"):
-        kept = Path(tempfile.gettempdir()) / f"course-sparse-training-{EPOCHS}-{seed}.json"
-        if not kept.exists():
-            start = time.process_time()
-            found = run(seed, train, test)
-            kept.write_text(json.dumps([found, time.process_time() - start]))
-        found, taken = json.loads(kept.read_text())
+        found, taken = record.kept(__file__, f"{EPOCHS}-{seed}", partial(run, seed, train, test))
         runs.append(found)
         seconds += taken
     record.write(
@@ -118,12 +110,12 @@ def main(seeds: int) -> None:
         },
         differences=DIFFERENCES,
         table=[
-            {
-                "quantity": f"{method}, {s:.0%} of the weights removed" if s else method,
-                "unit": "% test accuracy",
-                "paper": PAPER.get(method, {}).get(s),
-                "ours": [r[f"{method}, {s:.0%}"] for r in runs],
-            }
+            record.row(
+                f"{method}, {s:.0%} of the weights removed" if s else method,
+                "% test accuracy",
+                [r[f"{method}, {s:.0%}"] for r in runs],
+                PAPER.get(method, {}).get(s),
+            )
             for method in ("dense", "static, uniform", "static", "SET", "DSR", "SNFS", "RigL")
             for s in ((0.0,) if method == "dense" else SPARSITIES)
         ],
