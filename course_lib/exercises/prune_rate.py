@@ -245,7 +245,7 @@ def _not_in_proportion(returned: dict, shapes: dict, _: float) -> str | None:
     below, _full = _epsilons(returned, shapes)
     if not below or max(below.values()) - min(below.values()) <= 1e-6 * max(below.values()):
         return None
-    low, high = min(below, key=below.get), max(below, key=below.get)
+    low, high = (pick(below, key=lambda name: below[name]) for pick in (min, max))
     return (
         "one ε for all layers that are not full; here it is "
         f"{below[low]:.4g} for {low} and {below[high]:.4g} for {high}"

@@ -60,7 +60,7 @@ class Claim:
         return f" (95 % interval of the paired difference, {seeds})"
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
-        return _shown(str(self)) | {MIME: asdict(self)}
+        return {**_shown(str(self)), MIME: asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Faster:
         return _shown(str(self))
 
 
-def _shown(text: str) -> dict[str, object]:
+def _shown(text: str) -> dict[str, str]:
     html = f'<p class="course-claim"><strong>Measured.</strong> {escape(text)}</p>'
     return {"text/plain": text, "text/html": html}
 

@@ -15,7 +15,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "book/reproductions"
 def recorded(name: str, quantities: Sequence[str] | None = None) -> Markdown:
     """A table of a run recorded in ``book/reproductions``: what a paper reports, and what we measured.
 
-    Our numbers are mean ± standard deviation over the seeds. The command that repeats the run stands
+    Our numbers are mean ± standard deviation over the seeds. A unit that all rows share stands in the
+    header, and there is no column for a paper where none of the rows has its number. The command that repeats the run stands
     under the table. The library installed without the book has no recorded runs; it says so.
 
     Args:
@@ -35,17 +36,19 @@ def recorded(name: str, quantities: Sequence[str] | None = None) -> Markdown:
     shown = list(rows) if quantities is None else list(quantities)
     if unknown := [quantity for quantity in shown if quantity not in rows]:
         raise ValueError(f"quantities must be among {list(rows)}, got {unknown}")
-    cells = [
-        (
-            f"{quantity}, {row['unit']}",
-            "–" if row["paper"] is None else f"{row['paper']:,g}",
-            _mean_sd(row["ours"]),
-            len(row["ours"]),
+    chosen = [rows[quantity] for quantity in shown]
+    units = {row["unit"] for row in chosen}
+    common = f", {units.pop()}" if len(units) == 1 else ""
+    compared = any(row["paper"] is not None for row in chosen)
+    header = [f"recorded run{common}", *(["paper"] if compared else []), "ours", "seeds"]
+    cells = []
+    for row in chosen:
+        paper = "–" if row["paper"] is None else f"{row['paper']:,g}"
+        name = row["quantity"] if common else f"{row['quantity']}, {row['unit']}"
+        cells.append(
+            (name, *([paper] if compared else []), _mean_sd(row["ours"]), len(row["ours"]))
         )
-        for quantity, row in ((quantity, rows[quantity]) for quantity in shown)
-    ]
-    tabulated = table(["recorded run", "paper", "ours", "seeds"], cells).data
-    return Markdown(f"{tabulated}\n\nRecorded with `{run['command']}`.")
+    return Markdown(f"{table(header, cells).data}\n\nRecorded with `{run['command']}`.")
 
 
 def _mean_sd(values: Sequence[float]) -> str:

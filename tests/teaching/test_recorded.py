@@ -27,7 +27,12 @@ def test_rows_are_those_of_the_file(folder):
     assert "| dense, % errors | 1.6 | 1.60 ± 0.14 | 2 |" in text  # stdev of 1.5 and 1.7: 0.1414
     assert "| file, bytes | – | 27,000 | 1 |" in text
     assert text.endswith("Recorded with `python book/reproductions/lecun1990.py 2`.")
-    assert "dense" not in recorded("lecun1990", ["file"]).data
+    alone = recorded("lecun1990", ["file"]).data
+    assert "| recorded run, bytes | ours | seeds |" in alone and "| file | 27,000 | 1 |" in alone
+    assert "dense" not in alone
+    assert (
+        "| recorded run, % errors | paper | ours | seeds |" in recorded("lecun1990", ["dense"]).data
+    )
     swapped = recorded("lecun1990", ["file", "dense"]).data
     assert swapped.index("file") < swapped.index("dense")
 
@@ -45,4 +50,4 @@ def test_the_library_alone_says_where_the_run_stands(tmp_path, monkeypatch):
 
 
 def test_a_run_of_the_repository_is_found():
-    assert "| dense, % test accuracy |" in recorded("sparse_training").data
+    assert "| recorded run, % test accuracy | paper |" in recorded("sparse_training").data
