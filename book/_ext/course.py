@@ -204,14 +204,15 @@ class Reproductions(SphinxDirective):
         }
         shared = {k: v for k, v in result["setting"].items() if k not in groups}
         published = result.get("published", "Paper")
-        for group in groups or [""]:
-            prefix = f"{group}: " if group else ""
-            rows = [row for row in result["table"] if row["quantity"].startswith(prefix)]
-            if group:
-                section += nodes.paragraph("", "", nodes.strong("", group))
-            section += table_of(run_rows(rows, prefix, published))
-            if group:
-                section += nodes.paragraph("", f"Settings: {spelled(groups[group])}.")
+        of_groups = tuple(f"{name}: " for name in groups)
+        rest = [row for row in result["table"] if not row["quantity"].startswith(of_groups)]
+        if rest:
+            section += table_of(run_rows(rest, "", published))
+        for group, setting in groups.items():
+            rows = [row for row in result["table"] if row["quantity"].startswith(f"{group}: ")]
+            section += nodes.paragraph("", "", nodes.strong("", group))
+            section += table_of(run_rows(rows, f"{group}: ", published))
+            section += nodes.paragraph("", f"Settings: {spelled(setting)}.")
         section += nodes.paragraph("", f"Settings of the run: {spelled(shared)}.")
         if result["differences"]:
             section += nodes.paragraph("", "What differs from the paper:")
