@@ -16,8 +16,9 @@ def recorded(name: str, quantities: Sequence[str] | None = None) -> Markdown:
     """A table of a run recorded in ``book/reproductions``: what a paper reports, and what we measured.
 
     Our numbers are mean ± standard deviation over the seeds. A unit that all rows share stands in the
-    header, and there is no column for a paper where none of the rows has its number. The command that repeats the run stands
-    under the table. The library installed without the book has no recorded runs; it says so.
+    header, and there is no column for a paper where none of the rows has its number. The command
+    that repeats the run stands under the table. The library installed without the book has no
+    recorded runs; it says so.
 
     Args:
         name: the script's name without ending.
