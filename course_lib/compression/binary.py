@@ -20,6 +20,8 @@ from course_lib.data import check_counts
 from course_lib.handles import trained
 from course_lib.parametrized import attach, straight_through
 
+CACHE = 2**18  # bytes of words that are multiplied at once
+
 
 def sign(x: Tensor) -> Tensor:
     r"""The sign of each number, +1 or −1, with a straight-through gradient.
@@ -229,12 +231,17 @@ def pack(x: Tensor) -> Tensor:
         >>> pack(torch.tensor([1.0, -1.0, 1.0, 1.0]))  # the first sign is the lowest bit
         tensor([13])
     """
+    return torch.from_numpy(_words(x)).to(x.device)
+
+
+def _words(x: Tensor) -> np.ndarray:
+    """Write signs as ``pack`` says."""
     if x.dim() == 0 or x.isnan().any():
         raise ValueError(f"x must be (…, n) without NaN, got shape {tuple(x.shape)}")
     bits = np.packbits((x >= 0).cpu().numpy(), axis=-1, bitorder="little")  # (…, ⌈n/8⌉) bytes
     words = np.zeros((*bits.shape[:-1], -(-x.shape[-1] // 64)), dtype=np.int64)
     words.view(np.uint8)[..., : bits.shape[-1]] = bits
-    return torch.from_numpy(words).to(x.device)
+    return words
 
 
 def packed_matmul(a: Tensor, b: Tensor, n: int) -> Tensor:
@@ -271,13 +278,18 @@ def packed_matmul(a: Tensor, b: Tensor, n: int) -> Tensor:
             f"a must have {words} words per row and b {words} per column for n={n}, "
             f"got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
+    return torch.from_numpy(_product(a.cpu().numpy(), b.cpu().numpy(), n)).to(a.device)
+
+
+def _product(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
+    """Multiply (i, words) by (words, k) as ``packed_matmul`` says: (i, k) int32."""
     different = np.empty((a.shape[0], b.shape[1]), dtype=np.int32)
-    columns = b.cpu().numpy()
-    for i, row in enumerate(a.cpu().numpy()):  # a row at a time: (words, k) stays in the cache
+    rows = max(1, CACHE // max(1, b.nbytes))
+    for start in range(0, len(a), rows):  # so few rows that (rows, words, k) stays in the cache
         # As unsigned numbers: NumPy counts the bits of |x| if x is signed.
-        bits = (row[:, None] ^ columns).view(np.uint64)
-        different[i] = np.bitwise_count(bits).sum(0, dtype=np.int32)
-    return torch.from_numpy(n - 2 * different).to(a.device)
+        bits = (a[start : start + rows, :, None] ^ b).view(np.uint64)
+        np.bitwise_count(bits).sum(1, dtype=np.int32, out=different[start : start + rows])
+    return n - 2 * different
 
 
 class PackedLinear(nn.Module):
@@ -295,7 +307,8 @@ class PackedLinear(nn.Module):
         shape = tuple(input.shape)
         if len(shape) != 2 or shape[1] != self.n:  # other widths may need as many words
             raise ValueError(f"input must be (batch, {self.n}), got shape {shape}")
-        return packed_matmul(pack(input), self.words, self.n).to(input.dtype)
+        product = _product(_words(input), self.words.cpu().numpy(), self.n)
+        return torch.from_numpy(product).to(input.device, input.dtype)
 
 
 def packed(model: nn.Sequential) -> nn.Sequential:
