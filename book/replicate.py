@@ -11,7 +11,6 @@ lesson goes on; any other error ends that run and is noted with it.
 
 import argparse
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -32,10 +31,9 @@ LONGEST = 200  # characters of an error
 
 
 def read(root: Path, name: str):
-    """Return a notebook and the hash of all its code."""
+    """Return a notebook and the hash of its code down to the last claim."""
     notebook = nbformat.read(root / name, as_version=4)
-    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    return notebook, hashlib.sha256(code.encode()).hexdigest()[:12]
+    return notebook, replication.last_claim(notebook.cells)
 
 
 def missing(root: Path, names: list[str], sets: int) -> list[tuple[str, int]]:

@@ -1,8 +1,8 @@
 """The file book/replication.json: how it is read, and when what it says still counts.
 
 A claim depends on the cell that states it and on all the code before it. Its hash is made of both,
-without the earlier cells that only show something: a new wording of a question, or of another claim,
-does not send hours of computing to the bin.
+without imports, comments and layout, and without the earlier cells that only show something: a new
+wording of a question, or of another claim, does not send hours of computing to the bin.
 """
 
 import ast
@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from IPython.core.inputtransformer2 import TransformerManager
+
 CLAIM = "application/vnd.course-lib.claim+json"
-SHOWS = set(
-    "predict quiz scrub explorer show table print Markdown greater equal every faster recorded".split()
-)
+CLAIMS = {"greater", "equal", "every", "faster"}
+SHOWS = CLAIMS | set("predict quiz scrub explorer show table print Markdown recorded".split())
 
 
 def load(root: Path) -> dict:
@@ -29,22 +30,45 @@ def hashes(cells: Iterable) -> list[str]:
     for cell in cells:
         if cell.cell_type == "code":
             own = before.copy()
-            own.update(f"{cell.source}\0".encode())
+            lines = statements(cell.source)
+            own.update(f"{ast.unparse(lines)}\0".encode())
             found.append(own.hexdigest()[:12])
-            before = before if only_shows(cell.source) else own
+            before = before if only_shows(lines) else own
     return found
 
 
-def only_shows(source: str) -> bool:
+def last_claim(cells: Iterable) -> str:
+    """Return the hash of the last cell that claims something: what a run of a lesson stands for."""
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    found = ""
+    for digest, cell in zip(hashes(code), code, strict=True):
+        calls = [node for node in ast.walk(statements(cell.source)) if isinstance(node, ast.Call)]
+        if CLAIMS.intersection(map(called, calls)):
+            found = digest
+    return found
+
+
+def statements(source: str) -> ast.Module:
+    """Return a cell's code without its imports, which by themselves compute nothing."""
+    module = ast.parse(
+        TransformerManager().transform_cell(source)
+    )  # which may hold a magic command
+    module.body = [
+        line for line in module.body if not isinstance(line, ast.Import | ast.ImportFrom)
+    ]
+    return module
+
+
+def called(call: ast.Call) -> str:
+    """Return the last name of what is called: greater for claims.greater(…)."""
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def only_shows(module: ast.Module) -> bool:
     """Return whether a cell is nothing but calls that put something on the page."""
-    try:
-        lines = ast.parse(source).body
-    except SyntaxError:  # a magic command
-        return False
-    calls = [line.value for line in lines if isinstance(line, ast.Expr)]
-    functions = [call.func for call in calls if isinstance(call, ast.Call)]
-    names = [getattr(f, "attr", getattr(f, "id", "")) for f in functions]
-    return len(names) == len(lines) and SHOWS.issuperset(names)
+    calls = [line.value for line in module.body if isinstance(line, ast.Expr)]
+    names = [called(call) for call in calls if isinstance(call, ast.Call)]
+    return len(names) == len(module.body) and SHOWS.issuperset(names)
 
 
 def claims(cells: Iterable) -> list[tuple[str, dict]]:

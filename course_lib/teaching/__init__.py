@@ -8,9 +8,9 @@ from collections.abc import Callable
 from IPython.display import Markdown
 
 from course_lib.teaching.bill import bill, table
-from course_lib.teaching.recorded import recorded
+from course_lib.teaching.recorded import recorded, recorded_values
 
-__all__ = ["bill", "recorded", "setup", "source", "table"]
+__all__ = ["bill", "recorded", "recorded_values", "setup", "source", "table"]
 
 
 def setup() -> None:

@@ -1,9 +1,11 @@
 """Recorded runs: what took longer than a lesson, shown beside the lesson's own short run."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from IPython.display import Markdown
 
@@ -29,15 +31,8 @@ def recorded(name: str, quantities: Sequence[str] | None = None) -> Markdown:
     """
     if not FOLDER.is_dir():
         return Markdown(f"The run `{name}` is recorded in the book, on the page *Reproductions*.")
-    runs = sorted(path.stem for path in FOLDER.glob("*.json"))
-    if name not in runs:
-        raise ValueError(f"name must be one of {runs}, got {name!r}")
-    run = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    rows = {row["quantity"]: row for row in run["table"]}
-    shown = list(rows) if quantities is None else list(quantities)
-    if unknown := [quantity for quantity in shown if quantity not in rows]:
-        raise ValueError(f"quantities must be among {list(rows)}, got {unknown}")
-    chosen = [rows[quantity] for quantity in shown]
+    run = _read(name)
+    chosen = _rows(run, quantities)
     units = {row["unit"] for row in chosen}
     common = f", {units.pop()}" if len(units) == 1 else ""
     compared = any(row["paper"] is not None for row in chosen)
@@ -50,6 +45,39 @@ def recorded(name: str, quantities: Sequence[str] | None = None) -> Markdown:
             (name, *([paper] if compared else []), _mean_sd(row["ours"]), len(row["ours"]))
         )
     return Markdown(f"{table(header, cells).data}\n\nRecorded with `{run['command']}`.")
+
+
+def recorded_values(name: str, quantity: str) -> list[float]:
+    """One row of a recorded run: a value per seed, for a figure or a claim.
+
+    The library installed without the book has no recorded runs: two values that are NaN, which a
+    figure leaves out.
+
+    Args:
+        name: the script's name without ending.
+        quantity: the row.
+
+    Raises:
+        ValueError: a run that is not recorded, or a row that it does not have.
+    """
+    if not FOLDER.is_dir():
+        return [math.nan, math.nan]
+    return _rows(_read(name), [quantity])[0]["ours"]
+
+
+def _read(name: str) -> dict[str, Any]:
+    runs = sorted(path.stem for path in FOLDER.glob("*.json"))
+    if name not in runs:
+        raise ValueError(f"name must be one of {runs}, got {name!r}")
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _rows(run: dict[str, Any], quantities: Sequence[str] | None) -> list[dict[str, Any]]:
+    rows = {row["quantity"]: row for row in run["table"]}
+    shown = list(rows) if quantities is None else list(quantities)
+    if unknown := [quantity for quantity in shown if quantity not in rows]:
+        raise ValueError(f"quantities must be among {list(rows)}, got {unknown}")
+    return [rows[quantity] for quantity in shown]
 
 
 def _mean_sd(values: Sequence[float]) -> str:

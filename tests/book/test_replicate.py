@@ -196,6 +196,17 @@ def test_a_hash_is_of_the_cell_and_of_what_it_may_depend_on(replication):
         assert changed(position, source) == [i >= position for i in range(6)]
     for position, source in ((1, "predict('!')"), (2, "plots.show(y)"), (4, "claims.equal(y)")):
         assert changed(position, source) == [i == position for i in range(6)]
+    for position, source in ((0, "import os\nx = 1  # one"), (3, "fit(\n    x\n)")):
+        assert not any(changed(position, source))
+
+
+def test_what_stands_below_the_last_claim_asks_for_no_new_run(replicate, tree):
+    write_notebook(tree, "a", EXPERIMENT, CLAIM, "x = 1")
+    assert replicate.main(["--sets", "1"], tree) == 0
+    write_notebook(tree, "a", EXPERIMENT, CLAIM, "x = 2")
+    assert replicate.missing(tree, ["notebooks/a.ipynb"], 1) == []
+    write_notebook(tree, "a", EXPERIMENT, CLAIM, "x = 2", SAME)
+    assert replicate.missing(tree, ["notebooks/a.ipynb"], 1) == [("notebooks/a.ipynb", 1)]
 
 
 def test_a_sentence_is_claimed_once(replication):

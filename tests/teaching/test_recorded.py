@@ -2,10 +2,11 @@
 
 import importlib
 import json
+import math
 
 import pytest
 
-from course_lib.teaching import recorded
+from course_lib.teaching import recorded, recorded_values
 
 module = importlib.import_module(recorded.__module__)
 
@@ -35,6 +36,7 @@ def test_rows_are_those_of_the_file(folder):
     )
     swapped = recorded("lecun1990", ["file", "dense"]).data
     assert swapped.index("file") < swapped.index("dense")
+    assert recorded_values("lecun1990", "dense") == [1.5, 1.7]
 
 
 def test_what_is_not_recorded_is_refused_by_name(folder):
@@ -42,11 +44,16 @@ def test_what_is_not_recorded_is_refused_by_name(folder):
         recorded("lecun")
     with pytest.raises(ValueError, match=r"quantities must be among .*got \['sparse'\]"):
         recorded("lecun1990", ["dense", "sparse"])
+    with pytest.raises(ValueError, match=r"name must be one of \['lecun1990'\], got 'lecun'"):
+        recorded_values("lecun", "dense")
+    with pytest.raises(ValueError, match=r"quantities must be among .*got \['sparse'\]"):
+        recorded_values("lecun1990", "sparse")
 
 
 def test_the_library_alone_says_where_the_run_stands(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "FOLDER", tmp_path / "none")
     assert "page *Reproductions*" in recorded("lecun1990").data
+    assert all(map(math.isnan, recorded_values("lecun1990", "dense")))
 
 
 def test_a_run_of_the_repository_is_found():
