@@ -18,4 +18,4 @@ Two plain types run through everything:
 ``sparsity`` is always the fraction removed.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
