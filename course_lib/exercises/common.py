@@ -4,11 +4,13 @@ Values of small cases are multiples of 1/4, so that ties occur and counterexampl
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from course_lib.exercises.exercise import Candidate, Exercise, Property
+from course_lib.exercises.calls import call, first_unmet
+from course_lib.exercises.exercise import Candidate, Exercise, Property, show
 
 SPARSITIES = (0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 0.75, 0.9, 1.0)
 
@@ -25,8 +27,13 @@ def pick(options: int | tuple, generator: torch.Generator):
 
 
 def kind(value: object) -> str:
-    """The type's name as an import would write it: bool, numpy.bool, torch.Tensor."""
+    """The type's name as an import would write it: bool, torch.nn.Linear.
+
+    A list is a tuple by the time a property sees it (``accept.plain_data``), so both are named.
+    """
     kind = type(value)
+    if kind is tuple:
+        return "tuple or list"
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
@@ -144,6 +151,106 @@ def _judged(candidate: Candidate) -> Property:
 
     verb = "accepts" if candidate.right else "refuses"
     return Property(f"{verb} {candidate.says}", demand, candidate.hint)
+
+
+def smallest_input(
+    *,
+    name: str,
+    signature: str,
+    section: str,
+    wrong: Callable,
+    judged_by: Exercise,
+    at_most: int,
+    hint: str,
+) -> Exercise:
+    """The first step of a bug hunt: give an input on which the shown function goes wrong.
+
+    The answer is a function without arguments that returns the tuple of inputs. It is right if the
+    inputs are legal for ``judged_by``, have at most ``at_most`` entries, and ``wrong`` breaks a
+    property of ``judged_by`` on them or raises. Entries are those of tensors and the numbers in
+    tuples and dicts; a number that is an input by itself is not counted.
+
+    Args:
+        judged_by: the exercise whose properties judge the right function. Its first case shows how
+            many inputs there are and of which types; its ``legal`` says what the statement allows.
+        hint: for an input on which ``wrong`` does what it should.
+    """
+    function, like = wrong.__name__, next(iter(judged_by.cases()))
+
+    def demand_legal(returned: object) -> str | None:
+        return _not_legal(_as_inputs(returned, like), like, judged_by)
+
+    def demand_small(returned: object) -> str | None:
+        found = entries(_as_inputs(returned, like))
+        return None if found <= at_most else f"at most {at_most} entries, got {found}"
+
+    def demand_wrong(returned: object) -> str | None:
+        if first_unmet(judged_by, call(wrong, _as_inputs(returned, like))):
+            return None
+        return f"an input on which {function} goes wrong; on this one it does what it should"
+
+    return Exercise(
+        name=name,
+        signature=signature,
+        section=section,
+        cases=lambda: iter([()]),
+        properties=(
+            Property(
+                "returns inputs that the exercise allows",
+                demand_legal,
+                f"Return a tuple with the inputs of one call, in the order of {judged_by.signature}, "
+                f"such as ({', '.join(map(show, like))}).",
+            ),
+            Property(
+                f"has at most {at_most} entries",
+                demand_small,
+                "Take entries out of your input as long as the function still goes wrong on it.",
+            ),
+            Property(f"makes {function} go wrong", demand_wrong, hint),
+        ),
+    )
+
+
+def _as_inputs(returned: object, like: tuple) -> tuple:
+    """What was returned as a tuple of inputs: one input may stand alone, whole numbers are floats."""
+    if len(like) == 1 and not (type(returned) is tuple and len(returned) == 1):
+        returned = (returned,)
+    if type(returned) is not tuple or len(returned) != len(like):
+        return (returned,)
+    return tuple(map(_with_dtype, returned, like))
+
+
+def _with_dtype(given: Any, like: Any) -> Any:
+    if isinstance(given, dict) and isinstance(like, dict) and like:
+        first = next(iter(like.values()))
+        return {key: _with_dtype(value, first) for key, value in given.items()}
+    floats = isinstance(like, Tensor) and like.is_floating_point()
+    return given.to(like.dtype) if floats and isinstance(given, Tensor) else given
+
+
+def _not_legal(inputs: tuple, like: tuple, exercise: Exercise) -> str | None:
+    """What is wrong with ``inputs`` as inputs of ``exercise``, else None."""
+    if len(inputs) != len(like):
+        return f"a tuple of {len(like)} inputs, those of {exercise.signature}"
+    for given, first in zip(inputs, like, strict=True):
+        numbers = {type(given), type(first)} <= {int, float}
+        if type(given) is not type(first) and not numbers:
+            return f"inputs like those of {exercise.signature}: {kind(first)}, not {kind(given)}"
+    try:
+        return exercise.legal(*inputs)
+    except (TypeError, ValueError, AttributeError, RuntimeError, LookupError, ArithmeticError):
+        return f"inputs like ({', '.join(map(show, like))})"
+
+
+def entries(inputs: object, depth: int = 0) -> int:
+    """How many numbers there are in the tensors, tuples and dicts of ``inputs``."""
+    if isinstance(inputs, Tensor):
+        return inputs.numel()
+    if isinstance(inputs, dict):
+        return sum(entries(part, depth + 1) for part in inputs.values())
+    if isinstance(inputs, tuple):
+        return sum(entries(part, depth + 1) for part in inputs)
+    return int(depth > 1 and not isinstance(inputs, str))  # at depth 1 it is an input by itself
 
 
 def lowest_removed(score: Tensor, count: int) -> Tensor:

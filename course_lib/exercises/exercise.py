@@ -1,7 +1,10 @@
 """What an exercise is: cases to try an answer on, and the properties that a right answer has."""
 
+import ast
+import inspect
 import reprlib
-from collections.abc import Callable, Iterable
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +43,11 @@ class Exercise:
     """An exercise: its function, its cases and its properties.
 
     ``cases()`` yields tuples of inputs: an ordinary one first, then small ones before large ones.
-    ``refuses(*inputs)`` is True for inputs that must raise a ValueError. A bug hunt has
-    ``candidates``, and each of them is one of its cases.
+    ``refuses(*inputs)`` is True for inputs that must raise a ValueError. ``legal(*inputs)`` is None
+    for inputs that the statement allows (those of ``refuses`` too), else it says what it allows
+    instead, such as "a weight with at least one entry"; it may raise on inputs of a wrong type.
+    ``expected(*inputs)`` is a right answer, told to whoever raises a ValueError where there is one.
+    A bug hunt has ``candidates``, and each of them is one of its cases.
     """
 
     name: str
@@ -51,11 +57,88 @@ class Exercise:
     properties: tuple[Property, ...]
     refuses: Callable[..., bool] = lambda *inputs: False
     candidates: tuple[Candidate, ...] = ()
+    legal: Callable[..., str | None] = lambda *inputs: None
+    expected: Callable | None = None
 
     @property
     def function(self) -> str:
         """The function's name, from its signature."""
         return self.signature.split("(")[0]
+
+
+@dataclass(frozen=True)
+class WrongLine:
+    """A puzzle: a function that gets the exercise ``name`` wrong, by one line that is to be found.
+
+    ``wrong`` is that line without the space around it, and ``why`` tells the reader who found it what
+    is wrong. ``others`` maps lines that a reader may suspect to what is right about them.
+    """
+
+    name: str
+    function: Callable
+    wrong: str
+    why: str
+    others: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """The function's lines, without its docstring.
+
+        Raises:
+            ValueError: ``wrong`` or one of ``others`` is not exactly one of the lines.
+        """
+        lines = [line for line in code_of(self.function).splitlines() if line.strip()]
+        stripped = [line.strip() for line in lines]
+        for line in (self.wrong, *self.others):
+            if stripped.count(line) != 1:
+                raise ValueError(f"{self.name}: {line!r} must be exactly one of the lines")
+        return lines
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A puzzle: the lines of a right answer to the exercise ``name``, to be put in order.
+
+    The body of ``function`` has at most 12 lines, and only one order of them is right.
+    ``distractors`` maps wrong lines to the mistake in each. They are written as they would be if the
+    body itself were not indented.
+    """
+
+    name: str
+    function: Callable
+    distractors: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """The lines of the function's body in order, without docstring and outer indentation.
+
+        Raises:
+            ValueError: more than 12 lines, or a distractor that is one of them.
+        """
+        code = code_of(self.function)
+        body = next(n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.FunctionDef)).body
+        text = textwrap.dedent("\n".join(code.splitlines()[body[0].lineno - 1 :]))
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) > 12:
+            raise ValueError(f"{self.name}: function must have at most 12 lines, got {len(lines)}")
+        for line in self.distractors:
+            if line in lines:
+                raise ValueError(f"{self.name}: {line!r} is a right line and no distractor")
+        return lines
+
+
+def code_of(function: Callable) -> str:
+    """The code of a function without its docstring.
+
+    Examples:
+        >>> code_of(code_of).splitlines()[0]
+        'def code_of(function: Callable) -> str:'
+    """
+    code = textwrap.dedent(inspect.getsource(function))
+    nodes = ast.walk(ast.parse(code))
+    first, *rest = next(n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)).body
+    lines = code.splitlines()
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and rest:
+        lines[first.lineno - 1 : first.end_lineno] = []
+    return "\n".join(lines).rstrip()
 
 
 # Three properties that are not about the returned value: the check runner knows them.

@@ -5,34 +5,20 @@ Small inputs come first, so the counterexample that is shown is a small one. An 
 """
 
 import contextlib
-import copy
 import html
-import io
 import random
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from course_lib.exercises.exercise import REFUSES, RUNS, UNCHANGED, Exercise, Property, show
+from course_lib.exercises.calls import Call, call, same, unmet
+from course_lib.exercises.exercise import RUNS, Exercise, Property, show
 
 CLOSING = "Public checks only; grading uses other inputs."
 LONGEST_TEXT = 2000  # characters of any text that comes from the student's code
-
-
-@dataclass
-class Call:
-    """One call of the student's function: what went in, what came out."""
-
-    inputs: tuple
-    after: tuple  # the inputs as the call left them
-    returned: Any = None
-    error: BaseException | None = None
-    printed: str = ""
 
 
 class CheckFailed(AssertionError):
@@ -123,67 +109,40 @@ def run(exercise: Exercise, function: Callable) -> Result:
     broken, facts, tried = None, (), 0
     with _own_random_numbers():
         for inputs in exercise.cases():
-            call = _call(function, inputs)
+            made = call(function, inputs)
             tried += 1
-            if tried == 1 and _is_stub(call):
+            if tried == 1 and _is_stub(made):
                 return Result(exercise, tried, stub=True)
             for index, prop in enumerate(properties):
-                if demand := unmet(prop, call, exercise.refuses(*inputs)):
+                if demand := unmet(prop, made, exercise.refuses(*inputs)):
                     # Later cases can now only matter for the properties before this one.
                     properties, broken = properties[:index], prop
-                    facts = _facts(exercise, call, demand)
+                    facts = _facts(exercise, made, demand)
                     break
             if not properties:
                 break
     return Result(exercise, tried, properties, broken, facts)
 
 
-def unmet(prop: Property, call: Call, must_raise: bool) -> str | None:
-    """What ``prop`` asks for that ``call`` did not give; None if it holds."""
-    if prop is RUNS:
-        return None if must_raise or call.error is None else "an answer, not an exception"
-    if prop is REFUSES:
-        refused = isinstance(call.error, ValueError)
-        return "a ValueError, because no answer exists here" if must_raise and not refused else None
-    if prop is UNCHANGED:
-        return None if _same(call.inputs, call.after) else "its input as it was before the call"
-    return None if must_raise else prop.demand(call.returned, *call.inputs)
-
-
-def _call(function: Callable, inputs: tuple) -> Call:
-    """Call the student's function on copies; whatever it raises or prints is kept, not shown."""
-    copies = copy.deepcopy(inputs)
-    call, printed = Call(inputs, copies), io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        try:
-            call.returned = function(*copies)
-        except BaseException as error:  # even exit(); but Ctrl-C must still get through
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            call.error = error
-    call.printed = printed.getvalue()
-    return call
-
-
-def _is_stub(call: Call) -> bool:
+def _is_stub(made: Call) -> bool:
     """Whether the body is still empty: ``...``, ``pass`` or NotImplementedError."""
-    if call.error is not None:
-        return isinstance(call.error, NotImplementedError)
-    return call.returned is None or call.returned is ...
+    if made.error is not None:
+        return isinstance(made.error, NotImplementedError)
+    return made.returned is None or made.returned is ...
 
 
-def _facts(exercise: Exercise, call: Call, demand: str) -> tuple[tuple[str, str], ...]:
+def _facts(exercise: Exercise, made: Call, demand: str) -> tuple[tuple[str, str], ...]:
     """The counterexample as (label, text) pairs; ``plain`` cleans text from the student's code."""
-    facts = [("Input", f"{exercise.function}({', '.join(map(show, call.inputs))})")]
-    if call.error is None:
-        facts.append(("Returned", plain(show(call.returned))))
+    facts = [("Input", f"{exercise.function}({', '.join(map(show, made.inputs))})")]
+    if made.error is None:
+        facts.append(("Returned", plain(show(made.returned))))
     else:
-        facts.append(("Raised", plain(_error_in_words(call.error))))
-    if not _same(call.inputs, call.after):
-        facts.append(("Then", f"the input had become {plain(', '.join(map(show, call.after)))}"))
+        facts.append(("Raised", plain(_error_in_words(made.error))))
+    if not same(made.inputs, made.after):
+        facts.append(("Then", f"the input had become {plain(', '.join(map(show, made.after)))}"))
     facts.append(("Expected", plain(demand)))
-    if call.printed:
-        facts.append(("Printed", plain(call.printed.rstrip())))
+    if made.printed:
+        facts.append(("Printed", plain(made.printed.rstrip())))
     return tuple(facts)
 
 
@@ -201,19 +160,6 @@ def plain(text: str) -> str:
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in cut
     )
-
-
-def _same(before: Any, after: Any) -> bool:
-    """Whether two inputs are equal, tensors entry by entry and dicts in order."""
-    if type(before) is not type(after):
-        return False
-    if isinstance(before, Tensor):
-        return before.dtype == after.dtype and torch.equal(before, after)
-    if isinstance(before, dict):
-        return list(before) == list(after) and all(_same(before[k], after[k]) for k in before)
-    if isinstance(before, tuple):
-        return all(map(_same, before, after))
-    return before == after
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from course_lib.exercises import EXERCISES
+from course_lib.exercises.calls import Call, unmet
 from course_lib.grading import check
-from course_lib.grading.checks import Call, unmet
 
 from .answers import HUNTS, RIGHT, WRONG
 from .answers.criteria import mask_by_python

@@ -1,0 +1,91 @@
+"""The first step of a bug hunt: the smallest input on which a function goes wrong."""
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib.exercises.common import entries, smallest_input
+from course_lib.exercises.criteria import MAGNITUDE_MASK, buggy_magnitude_mask
+from course_lib.exercises.exercise import REFUSES, Exercise, Property
+from course_lib.grading.checks import run
+
+SMALLEST = smallest_input(
+    name="tied",
+    signature="smallest()",
+    section="lesson Criteria",
+    wrong=buggy_magnitude_mask,
+    judged_by=MAGNITUDE_MASK,
+    at_most=2,
+    hint="Look for ties.",
+)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        (torch.ones(2), 0.5),
+        [torch.ones(2), 0.5],
+        (torch.ones(1, 2).double(), torch.tensor(0.5)),
+        (torch.tensor([3, 3]), 0.5),
+        (np.array([0.25, -0.25]), np.float32(0.5)),
+        (torch.nn.Parameter(torch.zeros(2, 1)), 0.5),
+    ],
+)
+def test_a_tie_of_two_is_the_smallest_input(inputs):
+    result = run(SMALLEST, lambda: inputs)
+    assert result.passed, str(result)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ((torch.ones(3), 0.4), "at most 2 entries, got 3"),
+        ((torch.tensor([1.0, 2.0]), 0.5), "on this one it does what it should"),
+        ((torch.ones(2), 1.0), "on this one it does what it should"),
+        (([1.0, 1.0], 0.5), "torch.Tensor, not tuple or list"),
+        ((torch.ones(2),), "a tuple of 2 inputs"),
+        (torch.ones(2), "a tuple of 2 inputs"),
+        ((torch.ones(2), "half"), "float, not str"),
+        ((torch.ones(2), 1.5), "a sparsity from 0 to 1"),
+        ((torch.empty(0), 0.5), "a weight with at least one entry"),
+        ((torch.tensor([1.0, float("nan")]), 0.5), "finite"),
+    ],
+)
+def test_other_inputs_are_refused(inputs, words):
+    result = run(SMALLEST, lambda: inputs)
+    assert not result.passed
+    assert words in str(result)
+
+
+def twice(x):
+    return x + x if x < 3 else 0
+
+
+DOUBLE = Exercise(
+    name="double",
+    signature="double(x)",
+    section="nowhere",
+    cases=lambda: iter([(1.0,), (3.0,), (-1.0,)]),
+    properties=(
+        Property("doubles", lambda y, x: None if y == 2 * x else f"{2 * x}", "Add."),
+        REFUSES,
+    ),
+    refuses=lambda x: x < 0,
+)
+
+
+def test_one_input_may_stand_alone_and_a_missing_error_counts_as_wrong():
+    exercise = smallest_input(
+        name="s", signature="s()", section="", wrong=twice, judged_by=DOUBLE, at_most=0, hint="!"
+    )
+    assert run(exercise, lambda: (4.0,)).passed
+    assert run(exercise, lambda: 4).passed  # a whole number where a float is expected
+    assert run(exercise, lambda: -1.0).passed  # `twice` answers where it must raise
+    assert not run(exercise, lambda: 1.0).passed
+
+
+def test_entries_count_numbers_in_containers_but_not_inputs_that_are_numbers():
+    assert entries((torch.ones(2, 3), 0.5, 7)) == 6
+    assert entries(({"fc1": torch.ones(2), "fc2": torch.ones(1)}, 0.5)) == 3
+    assert entries(((2, 4), 10)) == 2
+    assert entries(({"fc1": 3},)) == 1
