@@ -66,6 +66,19 @@ def test_visible_code_is_short_and_narrow(lesson):
     assert [line for line in lines if len(line) > 76] == []
 
 
+def test_what_the_data_say_waits_for_the_prediction(lesson):
+    """Its output behind a gate, its code folded: both hold the sentence or the picture's words."""
+    code = [cell for cell in lesson.cells if cell.cell_type == "code"]
+    asked = next(n for n, cell in enumerate(code) if cell.source.startswith("predict("))
+    says = re.compile(r"\b(?:claims\.(?:greater|equal|every|faster)|plots\.show)\(")
+    for position, cell in enumerate(code):
+        tags = set(cell.metadata.get("tags", []))
+        if re.search(r"\bclaims\.(?:greater|equal|every|faster)\(", cell.source):
+            assert position > asked and "gated" in tags, cell.source
+        if "gated" in tags and says.search(cell.source):
+            assert tags & {"hide-input", "remove-input"}, cell.source
+
+
 def test_cells_that_measure_time_run_alone(lesson):
     for cell in lesson.cells:
         if cell.cell_type == "code" and re.search(r"\b(?:latency|bill)\(", cell.source):
