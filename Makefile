@@ -24,8 +24,7 @@ test: book
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs --doctest-modules --nbval-lax tests course_lib notebooks
 
 lab: .venv/ready
-	$(BIN)/pip install --quiet --constraint requirements.txt --editable '.[lab]'
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/python book/lab.py
 
 bench: .venv/ready
 	$(BIN)/python tests/bench.py
@@ -33,7 +32,7 @@ bench: .venv/ready
 # requirements.txt from pyproject.toml: exact, for every platform, without addresses.
 lock: .venv/ready
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra book --extra test --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra book --extra test --extra lab --universal --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.txt
 
 .venv/ready: requirements.txt pyproject.toml

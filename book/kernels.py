@@ -36,9 +36,9 @@ def cores() -> int:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Return a kernel's environment: one thread, and this checkout's course_lib first."""
+    """Return a kernel's environment: one thread, no bars, and this checkout's course_lib first."""
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": path}
 
 
 class Room:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from course_lib import ensemble, files, seeds
 from course_lib.data import Split, check_counts, check_nonnegative

@@ -95,10 +95,12 @@ def test_every_exercise_has_a_stub_and_a_folded_solution_that_is_checked(lesson)
     assert not stubs
 
 
-def test_a_class_does_not_see_answers_and_solutions(lesson):
+def test_jupyterlab_folds_what_the_page_folds(lesson):
+    """So that a class sees no answer, no solution, and no claim before it has predicted."""
+    folded = {"gated", "hide-input", "remove-input", "hide-cell"}
     for cell in lesson.cells:
-        if {"remove-input", "hide-cell"} & set(cell.metadata.get("tags", [])):
-            assert cell.metadata.jupyter == {"source_hidden": True}, cell.id
+        kept = {"source_hidden": True} if folded & set(cell.metadata.get("tags", [])) else {}
+        assert cell.metadata.get("jupyter", {}) == kept, cell.id
 
 
 def test_committed_without_outputs(lesson):
