@@ -25,10 +25,11 @@ def setup() -> None:
     import torch
 
     from course_lib import models, training
-    from course_lib.teaching import plots
+    from course_lib.teaching import gates, plots
 
     torch.set_num_threads(1)
     plots.use_style()
+    gates.close_gated()
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
     # torch.func.hessian imports code of torch's own that torch warns about.
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
