@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.accept import Unreadable, plain_data, precision
-from course_lib.exercises.exercise import REFUSES, RUNS, UNCHANGED, Exercise, Property, show
+from course_lib.exercises.exercise import REFUSES, RUNS, UNCHANGED, Exercise, Property
+
+LONGEST_TEXT = 2000  # characters of any text that comes from the student's code
 
 
 @dataclass
@@ -39,7 +41,7 @@ def call(function: Callable, inputs: tuple) -> Call:
             made.returned = function(*copies)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (even exit())
             made.error = error
     try:
         made.returned = plain_data(made.returned, precision(inputs))
@@ -76,15 +78,23 @@ def unmet(prop: Property, made: Call, must_raise: bool) -> str | None:
         try:
             return prop.demand(made.returned, *made.inputs)
         except Exception as error:  # noqa: BLE001 (a returned function or object may raise anything)
-            return f"an answer that can be examined; here that raised {_in_words(error)}"
+            return f"an answer that can be examined; here that raised {in_words(error)}"
 
 
-def _in_words(error: BaseException) -> str:
-    """The error's type and message; a message that raises is left out."""
+def in_words(error: BaseException) -> str:
+    """The error's type and message as plain text; a message that raises is left out."""
     try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001
+        return plain(f"{type(error).__name__}: {error}")
+    except Exception:  # noqa: BLE001 (the error's own __str__)
         return type(error).__name__
+
+
+def plain(text: str) -> str:
+    """Text from the student's code, without control characters and at most 2 kB long."""
+    cut = text[:LONGEST_TEXT] + (" … (cut)" if len(text) > LONGEST_TEXT else "")
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in cut
+    )
 
 
 def first_unmet(exercise: Exercise, made: Call) -> str | None:

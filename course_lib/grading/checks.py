@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from course_lib.exercises.calls import Call, call, same, unmet
+from course_lib.exercises.calls import Call, call, in_words, plain, same, unmet
 from course_lib.exercises.exercise import RUNS, Exercise, Property, show
 
 CLOSING = "Public checks only; grading uses other inputs."
-LONGEST_TEXT = 2000  # characters of any text that comes from the student's code
 
 
 class CheckFailed(AssertionError):
@@ -148,18 +147,10 @@ def _facts(exercise: Exercise, made: Call, demand: str) -> tuple[tuple[str, str]
 
 def _error_in_words(error: BaseException) -> str:
     """The error, and the last line of the student's own code in its traceback."""
-    words = f"{type(error).__name__}: {error}"
+    words = in_words(error)
     frames = traceback.extract_tb(error.__traceback__)[1:]  # the first frame is `_call`
     own = [frame for frame in frames if frame.filename == frames[0].filename]
     return f"{words}\nin line {own[-1].lineno} of your code: {own[-1].line}" if own else words
-
-
-def plain(text: str) -> str:
-    """Text from the student's code, without control characters and at most 2 kB long."""
-    cut = text[:LONGEST_TEXT] + (" … (cut)" if len(text) > LONGEST_TEXT else "")
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in cut
-    )
 
 
 @contextlib.contextmanager

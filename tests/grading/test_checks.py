@@ -10,8 +10,10 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 
 from course_lib.exercises import EXERCISES
+from course_lib.exercises.calls import LONGEST_TEXT, plain
+from course_lib.exercises.exercise import show
 from course_lib.grading import check
-from course_lib.grading.checks import CLOSING, LONGEST_TEXT, CheckFailed, plain, show
+from course_lib.grading.checks import CLOSING, CheckFailed
 
 from .answers.criteria import mask_by_python
 from .answers.prune_rate import densities_in_rounds
