@@ -2,7 +2,7 @@
 
 Modules import only what stands above them in this list:
 
-- ``seeds``, ``data``, ``models``, ``layers``, ``parametrized``, ``ensemble``, ``files``: the ground floor
+- ``seeds``, ``extras``, ``data``, ``models``, ``layers``, ``parametrized``, ``ensemble``, ``files``: the ground floor
 - ``training`` and ``measure``: the training loop, and what a network costs
 - ``pruning`` and ``compression``: the methods
 - ``experiments``: several treatments of the same seeds, compared

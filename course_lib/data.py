@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib import seeds
+from course_lib.extras import lessons
 
 # The faces whose licences (Bitstream Vera, STIX) lie beside the font files in matplotlib.
 FACES = (
@@ -198,8 +199,9 @@ def _vary_stroke(x: Tensor, amount: Tensor) -> Tensor:
 @lru_cache(maxsize=1)
 def _templates() -> Tensor:
     """Every digit in every face: (faces, 10, 1, 40, 40), ink 1 on paper 0."""
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
+    with lessons():
+        import matplotlib
+        from PIL import Image, ImageDraw, ImageFont
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     pictures = []
@@ -215,8 +217,9 @@ def _templates() -> Tensor:
 def _digits() -> tuple[Split, Split]:
     """The 1,797 handwritten 8×8 digits of scikit-learn: 1,200 to train and 597 to test, each with
     the same shares of the classes."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    with lessons():
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
     x, y = load_digits(return_X_y=True)
     parts = train_test_split(x / 16, y, test_size=597, stratify=y, random_state=seeds.shifted(0))
@@ -238,7 +241,8 @@ def _torchvision(
             f"holds torchvision's {TORCHVISION[name]} (with a network, data.download({name!r}, root=...) "
             "fetches it there). Without either, name='glyphs' and name='digits' need no files."
         )
-    from torchvision import datasets  # slow to import, so only when it is wanted
+    with lessons():
+        from torchvision import datasets  # slow to import, so only when it is wanted
 
     try:
         found = getattr(datasets, TORCHVISION[name])(root, train=train, download=download)

@@ -5,7 +5,14 @@ import inspect
 import textwrap
 from collections.abc import Callable
 
-from IPython.display import Markdown
+from course_lib.extras import lessons
+
+with lessons():  # each module of this package needs some of them
+    import anywidget  # noqa: F401
+    import matplotlib  # noqa: F401
+    import PIL  # noqa: F401
+    import scipy  # noqa: F401
+    from IPython.display import Markdown
 
 from course_lib.teaching.bill import bill, table
 from course_lib.teaching.recorded import recorded, recorded_values

@@ -1,7 +1,6 @@
 """Recorded runs: what took longer than a lesson, shown beside the lesson's own short run."""
 
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,10 @@ from IPython.display import Markdown
 
 from course_lib.teaching.bill import table
 
-FOLDER = Path(__file__).resolve().parents[2] / "book/reproductions"
+_HERE = Path(__file__).resolve().parent
+# The installed package carries a copy; in a checkout the files lie beside the scripts that wrote them.
+FOLDERS = (_HERE / "runs", _HERE.parents[1] / "book/reproductions")
+FOLDER = next(folder for folder in FOLDERS if folder.is_dir())
 
 
 def recorded(name: str, quantities: Sequence[str] | None = None) -> Markdown:
@@ -19,8 +21,7 @@ def recorded(name: str, quantities: Sequence[str] | None = None) -> Markdown:
 
     Our numbers are mean ± standard deviation over the seeds. A unit that all rows share stands in the
     header, and there is no column for a paper where none of the rows has its number. The command
-    that repeats the run stands under the table. The library installed without the book has no
-    recorded runs; it says so.
+    that repeats the run stands under the table.
 
     Args:
         name: the script's name without ending.
@@ -29,8 +30,6 @@ def recorded(name: str, quantities: Sequence[str] | None = None) -> Markdown:
     Raises:
         ValueError: a run that is not recorded, or a row that it does not have.
     """
-    if not FOLDER.is_dir():
-        return Markdown(f"The run `{name}` is recorded in the book, on the page *Reproductions*.")
     run = _read(name)
     chosen = _rows(run, quantities)
     units = {row["unit"] for row in chosen}
@@ -50,9 +49,6 @@ def recorded(name: str, quantities: Sequence[str] | None = None) -> Markdown:
 def recorded_values(name: str, quantity: str) -> list[float]:
     """One row of a recorded run: a value per seed, for a figure or a claim.
 
-    The library installed without the book has no recorded runs: two values that are NaN, which a
-    figure leaves out.
-
     Args:
         name: the script's name without ending.
         quantity: the row.
@@ -60,8 +56,6 @@ def recorded_values(name: str, quantity: str) -> list[float]:
     Raises:
         ValueError: a run that is not recorded, or a row that it does not have.
     """
-    if not FOLDER.is_dir():
-        return [math.nan, math.nan]
     return _rows(_read(name), [quantity])[0]["ours"]
 
 

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import math
 
 import pytest
 
@@ -48,12 +47,6 @@ def test_what_is_not_recorded_is_refused_by_name(folder):
         recorded_values("lecun", "dense")
     with pytest.raises(ValueError, match=r"quantities must be among .*got \['sparse'\]"):
         recorded_values("lecun1990", "sparse")
-
-
-def test_the_library_alone_says_where_the_run_stands(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "FOLDER", tmp_path / "none")
-    assert "page *Reproductions*" in recorded("lecun1990").data
-    assert all(map(math.isnan, recorded_values("lecun1990", "dense")))
 
 
 def test_a_run_of_the_repository_is_found():
