@@ -1,6 +1,7 @@
 """The exercises that ``grading.check`` knows. A lesson and its module have the same name.
 
-Each is an ``Exercise``: its cases, and its properties from the returned type to the finest point.
+Each is an ``Exercise``: its cases, and its properties from the returned type to the finest point. The puzzles on
+the pages are made from the same functions.
 """
 
 from course_lib.exercises import (
@@ -35,3 +36,4 @@ LESSONS = (
     distillation,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}
+PUZZLES = [puzzle for lesson in LESSONS for puzzle in getattr(lesson, "PUZZLES", ())]

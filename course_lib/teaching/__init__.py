@@ -1,8 +1,5 @@
 """What a lesson page needs besides the methods: figures, widgets, claims, quizzes, source code."""
 
-import ast
-import inspect
-import textwrap
 from collections.abc import Callable
 
 from course_lib.extras import lessons
@@ -14,10 +11,23 @@ with lessons():  # each module of this package needs some of them
     import scipy  # noqa: F401
     from IPython.display import Markdown
 
+from course_lib.exercises.exercise import code_of
+from course_lib.teaching.beside import beside
 from course_lib.teaching.bill import bill, table
+from course_lib.teaching.puzzles import order_lines, wrong_line
 from course_lib.teaching.recorded import recorded, recorded_values
 
-__all__ = ["bill", "recorded", "recorded_values", "setup", "source", "table"]
+__all__ = [
+    "beside",
+    "bill",
+    "order_lines",
+    "recorded",
+    "recorded_values",
+    "setup",
+    "source",
+    "table",
+    "wrong_line",
+]
 
 
 def setup() -> None:
@@ -54,10 +64,4 @@ def source(function: Callable) -> Markdown:
         ```python
         def stack(...
     """
-    code = textwrap.dedent(inspect.getsource(function))
-    nodes = ast.walk(ast.parse(code))
-    first, *rest = next(n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)).body
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and rest:
-        lines = code.splitlines(keepends=True)
-        code = "".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
-    return Markdown(f"```python\n{code.rstrip()}\n```")
+    return Markdown(f"```python\n{code_of(function)}\n```")

@@ -67,7 +67,11 @@ def quiz(*questions: Question) -> HTML:
         if not isinstance(question, Question):
             raise TypeError(f"questions must be Questions, got {question!r}")
     groups = [_question(question, number) for number, question in enumerate(questions, start=1)]
-    return HTML(page.html('<div class="course-quiz">\n' + "\n".join(groups) + "\n</div>"))
+    return HTML(
+        page.html(
+            '<div class="course-quiz" data-course="answers">\n' + "\n".join(groups) + "\n</div>"
+        )
+    )
 
 
 def predict(text: str, options: Sequence[str], *, unlocks: str = "the experiment") -> HTML:

@@ -33,12 +33,13 @@ def scrub(
     """A widget that shows one of many frames, chosen along one or more axes.
 
     Without JavaScript, the page shows the first frame and a list of the sentences of all frames. A
-    screen reader reads the sentence of the frame that is shown.
+    screen reader hears what the sentence of the new frame says that the one before did not.
 
     Args:
         name: a name that is unique on its page, made of ``a-z``, ``0-9`` and ``-``.
         title: one line that says what is varied.
-        axes: axis -> its values, at least two. Numbers make a slider, anything else a choice.
+        axes: axis -> its values, at least two. Numbers make a slider, which grows to the right
+            whatever their order is here; anything else makes a choice.
         frame: a function that is called once with each combination, ``frame(**{axis: value})``. It
             returns HTML and one sentence that says the same without the picture.
         start: axis -> the value shown first. For an axis that is not named, it is the first value.
@@ -59,15 +60,17 @@ def scrub(
     """
     start, show = start or {}, show or {}
     _check(name, title, axes, start, show)
+    begin = {axis: start.get(axis, values[0]) for axis, values in axes.items()}
+    axes = {axis: sorted(values) if _is_scale(values) else values for axis, values in axes.items()}
     frames, sentences = _frames(axes, frame)
-    first = {axis: list(values).index(start.get(axis, values[0])) for axis, values in axes.items()}
+    first = {axis: list(values).index(begin[axis]) for axis, values in axes.items()}
     shown = {axis: [show.get(axis, _written)(v) for v in values] for axis, values in axes.items()}
     position = 0
     for axis, values in axes.items():
         position = position * len(values) + first[axis]
     controls = [
         _slider(axis, shown[axis], first[axis])
-        if all(isinstance(value, Real) for value in values)
+        if _is_scale(values)
         else _choice(f"{name}-{number}", axis, shown[axis], first[axis])
         for number, (axis, values) in enumerate(axes.items())
     ]
@@ -80,7 +83,8 @@ def scrub(
             f"<p><strong>{html.escape(title)}</strong></p>\n" + "\n".join(controls) + "\n"
             f'<div class="frame" tabindex="0" role="group" aria-label="{html.escape(title)}">'
             f"{frames[position]}</div>\n"
-            f'<p role="status">{html.escape(sentences[position])}</p>\n'
+            f'<p class="sentence">{html.escape(sentences[position])}</p>\n'
+            '<p class="heard" role="status"></p>\n'
             f"<details><summary>All of it in words</summary><ul>{listed}</ul></details>\n"
             + page.data({"sizes": sizes, "shown": list(shown.values()), "frames": others})
             + "\n</div>"
@@ -118,6 +122,10 @@ def _check(name: str, title: str, axes: Mapping, start: Mapping, show: Mapping) 
     for axis, value in start.items():
         if value not in axes[axis]:
             raise ValueError(f"start[{axis!r}] must be one of {list(axes[axis])}, got {value!r}")
+
+
+def _is_scale(values: Sequence) -> bool:
+    return all(isinstance(value, Real) for value in values)
 
 
 def _written(value: object) -> str:

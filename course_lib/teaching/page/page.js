@@ -8,6 +8,99 @@ var coursePage = (() => {
   // JupyterLab would take the arrow keys.
   const keepKeys = (el) => el.addEventListener("keydown", (event) => event.stopPropagation());
 
+  // --- What the reader has done, kept on their own machine ----------------------------------------
+  // One entry for each page of the book: {answers: {id: choice}, solved: {id: true}, steps, done}.
+  // A notebook keeps nothing: its next class starts anew.
+
+  const PREFIX = "pruning course ";
+  const inBook = "content_root" in document.documentElement.dataset;
+  const pageName = () => location.pathname.split("/").pop().replace(/\.html$/, "");
+  const unsaved = {}; // where the browser refuses storage: as long as the page is open
+
+  function progress(name = pageName()) {
+    const blank = { answers: {}, solved: {}, steps: 0, done: false };
+    if (!inBook) return blank;
+    try {
+      const saved = localStorage.getItem(PREFIX + name) ?? unsaved[name] ?? "{}";
+      return { ...blank, ...JSON.parse(saved) };
+    } catch {
+      return { ...blank, ...JSON.parse(unsaved[name] ?? "{}") };
+    }
+  }
+
+  function save(change) {
+    if (!inBook) return;
+    const ids = [...document.querySelectorAll("[data-step]")].map((el) => el.dataset.step);
+    const now = { ...progress(), steps: ids.length };
+    change(now);
+    for (const part of [now.answers, now.solved]) { // questions that the page no longer asks go
+      Object.keys(part).filter((id) => !ids.includes(id)).forEach((id) => delete part[id]);
+    }
+    unsaved[pageName()] = JSON.stringify(now);
+    try {
+      localStorage.setItem(PREFIX + pageName(), unsaved[pageName()]);
+    } catch {
+      // a private window, or no room: what is unsaved lives as long as the page
+    }
+    document.dispatchEvent(new Event("course-progress"));
+  }
+
+  /** Make `el` one of the page's steps, and return what the reader answered there before. */
+  function step(el, id) {
+    el.dataset.step = id;
+    return progress().answers[id];
+  }
+
+  const answer = (id, choice, right) => save(({ answers, solved }) => {
+    answers[id] = choice;
+    if (right) solved[id] = true;
+  });
+
+  /** At the end of a lesson: how much of it is done, and a box to say that all of it is. */
+  function endOfLesson(article) {
+    const box = make("input", { type: "checkbox" });
+    const said = make("span", { role: "status" });
+    const home = `${document.documentElement.dataset.content_root}book/intro.html#course-map`;
+    const draw = () => {
+      const { solved, steps, done } = progress();
+      box.checked = done;
+      const answered = steps
+        ? ` ${Object.keys(solved).length} of its ${steps} questions and puzzles are solved.` : "";
+      said.textContent = `${done ? "This lesson is done." : "This lesson is not marked as done."}${answered} `;
+    };
+    box.addEventListener("change", () => save((now) => { now.done = box.checked; }));
+    document.addEventListener("course-progress", draw);
+    article.append(make("div", { class: "course-done" },
+      make("label", {}, box, make("span", {}, "I have done this lesson")),
+      make("p", {}, said, make("a", { href: home }, "See the map of all lessons"))));
+    draw();
+  }
+
+  /** On a lesson's page: one switch for the code that is not folded anyway. */
+  function codeSwitch(strip) {
+    const key = `${PREFIX}code`;
+    const root = document.documentElement;
+    const button = make("button", { type: "button", class: "course-code-switch" });
+    const set = (hidden) => {
+      root.toggleAttribute("data-code-hidden", hidden);
+      button.textContent = hidden ? "show the code" : "hide the code";
+    };
+    try {
+      set(localStorage.getItem(key) === "hidden");
+    } catch {
+      set(false);
+    }
+    button.addEventListener("click", () => {
+      set(!root.hasAttribute("data-code-hidden"));
+      try {
+        localStorage.setItem(key, root.hasAttribute("data-code-hidden") ? "hidden" : "shown");
+      } catch {
+        // then it holds for this page
+      }
+    });
+    strip.append(make("li", {}, button));
+  }
+
   // --- Predict, then look -----------------------------------------------------------------------
 
   // The disclosures that a prediction opens: those of the book's gated cells after it, up to the
@@ -37,36 +130,150 @@ var coursePage = (() => {
     }
   }
 
-  // A private window or a file:// page may refuse storage; then the choice lives as long as the page.
-  function remembered(key, value) {
-    try {
-      if (value !== undefined) sessionStorage.setItem(key, value);
-      return sessionStorage.getItem(key);
-    } catch {
-      return null;
-    }
-  }
-
   function predict(form) {
-    const key = `predicted ${location.pathname} ${form.id}`;
     keepKeys(form);
     if (!gatesOf(form).length) {
       form.querySelector("[role=status]").textContent = "Choose before you read on.";
     }
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("change", (event) => {
-      remembered(key, event.target.value);
+      answer(form.id, event.target.value, true); // a prediction cannot be wrong
       unlock(form, event.target);
     });
-    const before = remembered(key);
-    const option = before !== null && form.querySelector(`input[value="${CSS.escape(before)}"]`);
+    const before = step(form, form.id);
+    const option = before && form.querySelector(`input[value="${CSS.escape(before)}"]`);
     if (option) {
       option.checked = true;
       unlock(form, option);
     }
   }
 
+  // --- Questions whose options are disclosures: the quiz, and the wrong line ----------------------
+
+  function answers(root) {
+    keepKeys(root);
+    for (const group of root.querySelectorAll("[role=group]")) {
+      const id = group.getAttribute("aria-labelledby");
+      const options = [...group.querySelectorAll("details")];
+      const before = options[step(group, id)];
+      if (before) before.open = true;
+      options.forEach((option, i) => option.querySelector("summary").addEventListener("click",
+        () => option.open || answer(id, i, Boolean(option.querySelector(".right")))));
+    }
+  }
+
+  // --- Order the lines ----------------------------------------------------------------------------
+
+  function order(root) {
+    const { answer: right, mistakes } = dataOf(root);
+    const kept = root.querySelector("ol.kept");
+    const out = make("ol", { class: "out", role: "list", "aria-label": "Lines taken out" });
+    const status = make("p", { role: "status" });
+    const lines = [...kept.children];
+    const numbers = (list) => [...list.children].map((line) => Number(line.dataset.line));
+    const code = (line) => line.querySelector("code").textContent;
+
+    function place(line, list, next, button) {
+      list.insertBefore(line, next);
+      const [n, all] = [[...list.children].indexOf(line) + 1, list.children.length];
+      status.textContent = list === out ? "Taken out." : `Now line ${n} of ${all}.`;
+      button?.focus(); // moving an element takes its focus away
+      answer(root.id, [numbers(kept), numbers(out)], false);
+    }
+
+    function tools(line) {
+      const button = (kind, sign, words, act) => {
+        const made = make("button", { type: "button", class: kind, "aria-label": `${words}: ${code(line)}` }, sign);
+        made.addEventListener("click", () => act(made));
+        return made;
+      };
+      const handle = make("span", { class: "handle", "aria-hidden": "true" }, "⠿");
+      drag(line, handle, [kept, out], place);
+      line.append(handle,
+        button("up", "↑", "Move up", (own) =>
+          place(line, kept, line.previousElementSibling ?? line.nextElementSibling, own)),
+        button("down", "↓", "Move down", (own) =>
+          place(line, kept, line.nextElementSibling?.nextElementSibling ?? null, own)),
+        button("take", "take out", "Take out", () =>
+          place(line, out, null, line.querySelector(".put"))),
+        button("put", "put back", "Put back", () =>
+          place(line, kept, null, line.querySelector(".take"))));
+    }
+
+    function check() {
+      const now = numbers(kept);
+      const at = now.findIndex((line, i) => line !== right[i]);
+      const words = at < 0 ? "" : `Line ${at + 1}, ${code(kept.children[at])},`;
+      const before = at > 0 ? `The lines before line ${at + 1} are right. ` : "";
+      if (at < 0 && now.length === right.length) {
+        status.textContent = "Right: this is the function.";
+        answer(root.id, [now, numbers(out)], true);
+      } else if (at < 0) {
+        status.textContent = "These lines are right so far, but the function is not complete. Put a line back.";
+      } else if (mistakes[now[at]]) {
+        status.innerHTML = `${before}Line ${at + 1} holds a mistake: ${mistakes[now[at]]}`;
+      } else {
+        status.textContent = `${before}${words} comes too early: another line has to stand before it.`;
+      }
+    }
+
+    function arrange([inside, outside]) {
+      kept.append(...inside.map((n) => lines[n]));
+      out.append(...outside.map((n) => lines[n]));
+    }
+
+    const button = (words, act) => {
+      const made = make("button", { type: "button" }, words);
+      made.addEventListener("click", act);
+      return made;
+    };
+    keepKeys(root);
+    kept.setAttribute("aria-label", "Lines of the function");
+    lines.forEach(tools);
+    kept.after(make("p", { class: "note" }, "Taken out:"), out,
+      make("p", { class: "actions" }, button("Check the order", check), button("Start again", () => {
+        arrange([lines.map((_, n) => n), []]);
+        status.textContent = "All lines stand as they did at first.";
+      })), status);
+    const before = step(root, root.id);
+    const valid = Array.isArray(before) && before.flat().sort((a, b) => a - b).join() === Object.keys(lines).join();
+    if (valid) arrange(before);
+  }
+
+  /** Let `line` follow the finger or the mouse that holds its handle, within and between lists. */
+  function drag(line, handle, lists, place) {
+    const middle = (el) => el.getBoundingClientRect().top + el.offsetHeight / 2;
+    const move = (event) => {
+      const [kept, out] = lists;
+      const list = event.clientY > out.getBoundingClientRect().top ? out : kept;
+      const next = [...list.children].find((other) => other !== line && middle(other) > event.clientY) ?? null;
+      if (line.parentElement !== list || line.nextElementSibling !== next) place(line, list, next);
+    };
+    handle.addEventListener("pointerdown", (event) => {
+      event.preventDefault();
+      line.classList.add("dragged");
+      const stop = () => {
+        removeEventListener("pointermove", move);
+        line.classList.remove("dragged");
+      };
+      addEventListener("pointermove", move);
+      addEventListener("pointerup", stop, { once: true });
+      addEventListener("pointercancel", stop, { once: true });
+    });
+  }
+
   // --- Scrub ------------------------------------------------------------------------------------
+
+  /** What a sentence says that the one before it did not: its first new parts, for a screen reader. */
+  function whatChanged(before, now) {
+    const parts = (sentence) => sentence.replace(/\.$/, "").split(/[,;:.] /);
+    const [old, fresh] = [parts(before), []];
+    for (const part of parts(now).filter((one) => !old.includes(one))) {
+      if (fresh.length > 1 && [...fresh, part].join(" ").split(" ").length > 14) break;
+      fresh.push(part);
+    }
+    return fresh.join(", ");
+  }
 
   function scrub(root) {
     const { sizes, shown, frames } = dataOf(root);
@@ -83,7 +290,9 @@ var coursePage = (() => {
         axis.querySelector("input").setAttribute("aria-valuetext", text);
       });
       picture.innerHTML = frames[n];
-      root.querySelector("[role=status]").textContent = sentences[n].textContent;
+      const [sentence, news] = [root.querySelector(".sentence"), root.querySelector("[role=status]")];
+      news.textContent = whatChanged(sentence.textContent, sentences[n].textContent);
+      sentence.textContent = sentences[n].textContent;
       root.dataset.frame = n;
     };
     for (const axis of axes) {
@@ -254,7 +463,8 @@ var coursePage = (() => {
       sparsity: slider("Sparsity", { id: `${id}-s`, max: data.cuts.length - 1, step: 1 }),
       threshold: slider("Threshold on |w|", { id: `${id}-t`, step: "any" }),
       layers: survivors(data.layers.map((l) => l.name), `${id}-layer`),
-      output: make("output", { "aria-live": "polite" }),
+      output: make("output", { "aria-live": "off" }),
+      status: make("p", { class: "heard", role: "status" }), // a screen reader hears this, no more
       curves: chart(),
       legend: make("p", { class: "legend" }),
       histogram: chart(),
@@ -273,6 +483,7 @@ var coursePage = (() => {
       make("p", { class: "title" }, data.title),
       ...(parts.scope.inputs.length > 1 ? [parts.scope.box] : []),
       parts.output,
+      parts.status,
       make("div", { class: "panels" },
         panel(parts.sparsity.box, parts.curves, curveNote, parts.legend),
         panel(parts.threshold.box, parts.histogram, parts.histogramNote),
@@ -371,6 +582,7 @@ var coursePage = (() => {
     showControls(parts, data, scope, at, position, cut);
     showSurvivors(parts.layers.rows, data, cut);
     showOutput(parts.output, data, scope, at, position, cut);
+    parts.status.textContent = `${cut.removed}: ${data.metric} ${cut.accuracy[scope][0]}`;
     showCurves(parts, data, scope, position, cut);
     showHistogram(parts, data, scope, at, cut);
     showMask(parts, data.layers[at], data.scopes[scope].gone[at], position);
@@ -505,7 +717,7 @@ var coursePage = (() => {
 
   // --- Bring to life what is not yet alive ------------------------------------------------------
 
-  const INSTRUMENTS = { explorer, predict, scrub };
+  const INSTRUMENTS = { answers, explorer, order, predict, scrub };
   for (const el of document.querySelectorAll("[data-course]:not([data-alive])")) {
     el.dataset.alive = "";
     try {
@@ -513,6 +725,11 @@ var coursePage = (() => {
     } catch (error) {
       console.error(error); // what stands there without a script stays
     }
+  }
+  const strip = inBook && document.querySelector("ul.course-strip");
+  if (strip && !document.querySelector(".course-done")) {
+    codeSwitch(strip);
+    endOfLesson(strip.closest("article") ?? document.body);
   }
   return { render };
 })();
