@@ -1,25 +1,35 @@
 """The exercises of the lesson Motivation."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from course_lib.exercises.common import hunt, kind
-from course_lib.exercises.exercise import REFUSES, Exercise, Property
+import torch
+
+from course_lib.exercises.common import kind, pick, smallest_input
+from course_lib.exercises.exercise import REFUSES, Exercise, Lines, Property, WrongLine
 
 SECTION = "lesson Motivation, section “Definition → code”"
 DRAM, MULTIPLY, ADD = 640e-12, 3.7e-12, 0.9e-12  # joules; reading is for 32 bits
 
 
-def _energy_cases() -> Iterator[tuple[float, float, float]]:
-    yield 1_000_000, 2_000_000, 32
-    yield 0, 1_000, 32
-    yield 1_000, 0, 32
-    for weights, macs, bits in ((1000, 0, 16), (1000, 0, 8), (320, 0, 1), (25_100, 25_100, 4)):
-        yield weights, macs, bits
-    yield 10**9, 10**9, 32
-    yield 60e6, 720e6, 8
-    for weights, macs, bits in ((-1, 0, 32), (0, -1, 32), (10, 10, 0), (10, 10, -8)):
-        yield weights, macs, bits
+def _energy_cases() -> Iterator[tuple[int, int, int, int]]:
+    yield 1_000_000, 2_000_000, 32, 1
+    yield from ((0, 1_000, 32, 1), (0, 1_000, 8, 64), (0, 7, 3, 2), (0, 0, 32, 1))  # no weights
+    yield from ((1_000, 0, 32, 1), (1, 2, 32, 1), (25_100, 3, 32, 1))  # words, one image
+    yield from ((1_000, 0, 16, 1), (320, 0, 1, 1), (32, 5, 64, 1), (64, 0, 3, 1))  # full words
+    yield from ((1, 0, 1, 1), (3, 0, 8, 1), (11, 0, 3, 1), (33, 0, 1, 1), (7, 7, 5, 1))  # part full
+    yield from ((9, 0, 7, 1), (17, 1, 2, 1), (1, 0, 33, 1))
+    yield from ((1_000, 1_000, 32, 64), (64, 0, 1, 4), (7, 0, 32, 64), (3, 1, 8, 2), (5, 2, 5, 3))
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        yield tuple(pick(n, generator) for n in (50, 50, 40, 20))
+    yield from ((10**9, 10**9, 32, 1), (671 * 10**9, 37 * 10**9, 4, 100))
+    yield from ((-1, 0, 32, 1), (0, -1, 32, 1), (10, 10, 0, 1), (10, 10, 32, 0))  # no such pass
+    yield from ((10, 10, -8, 1), (10, 10, 32, -1), (-4, 3, -8, 2), (4, -3, 8, -2), (0, 0, 0, 0))
+
+
+def _no_pass(weights: int, macs: int, bits: int, images: int) -> bool:
+    return min(weights, macs) < 0 or min(bits, images) < 1
 
 
 def _no_number(returned: object, *_: object) -> str | None:
@@ -28,166 +38,191 @@ def _no_number(returned: object, *_: object) -> str | None:
     return None if math.isfinite(returned) else "a finite number"
 
 
-def _off(returned: float, expected: float) -> str | None:
+def _joules(weights: int, macs: int, bits: int, images: int) -> float:
+    words = -(-weights * bits // 32)
+    return words * DRAM / images + macs * (MULTIPLY + ADD)
+
+
+def _off(returned: float, *inputs: int) -> str | None:
+    expected = _joules(*inputs)
     close = math.isclose(returned, expected, rel_tol=1e-6, abs_tol=1e-20)
     return None if close else f"{expected:.6g}"
-
-
-def _joules(weights: float, macs: float, bits: float) -> float:
-    return weights * bits / 32 * DRAM + macs * (MULTIPLY + ADD)
 
 
 NUMBER = Property(
     "returns a finite number",
     _no_number,
-    "Let every path through your function end in a return of an int or a float.",
+    "Let every path through your function end in a return of one number.",
 )
 
 JOULES = Exercise(
     name="joules",
-    signature="joules(weights, macs, bits)",
+    signature="joules(weights, macs, bits, images)",
     section=SECTION,
     cases=_energy_cases,
-    refuses=lambda weights, macs, bits: weights < 0 or macs < 0 or bits <= 0,
+    refuses=_no_pass,
+    expected=_joules,
     properties=(
         NUMBER,
         Property(
-            "counts a multiplication and an addition for each multiply–accumulate",
-            lambda returned, weights, macs, bits: (
-                _off(returned, _joules(weights, macs, bits)) if weights == 0 else None
-            ),
+            "counts a multiplication and an addition for each multiply–accumulate of an image",
+            lambda returned, *inputs: _off(returned, *inputs) if inputs[0] == 0 else None,
             "One multiply–accumulate is one float multiplication and one float addition: two lines "
-            "of the table. A picojoule is 1e-12 joules.",
+            "of the table. Each image needs all of them, in 32-bit floats. A picojoule is 1e-12 J.",
         ),
         Property(
             "reads each 32-bit weight once from DRAM",
-            lambda returned, weights, macs, bits: (
-                _off(returned, _joules(weights, macs, bits)) if bits == 32 else None
+            lambda returned, *inputs: (
+                _off(returned, *inputs) if inputs[2] == 32 and inputs[3] == 1 else None
             ),
             "Reading and arithmetic add up. Reading costs per weight, arithmetic per "
             "multiply–accumulate: the two counts need not be equal.",
         ),
         Property(
-            "lets narrower weights cost less to read, and as much to multiply",
-            lambda returned, *inputs: _off(returned, _joules(*inputs)),
-            "The table's price of a memory access is for 32 bits; a weight of 8 bits is a quarter of "
-            "one. The arithmetic stays in 32-bit floats here.",
+            "reads packed weights in whole words of 32 bits",
+            lambda returned, *inputs: _off(returned, *inputs) if inputs[3] == 1 else None,
+            "How many bits do all weights have together, and how many words hold them? A weight may "
+            "lie across two words, and the last word is read whole.",
+        ),
+        Property(
+            "shares the reading among the images, and nothing else",
+            _off,
+            "The words are read once for all images, so each image pays its share of the reading. "
+            "The arithmetic of one image is its own.",
         ),
         REFUSES,
     ),
 )
 
 
-def buggy_file_bytes(parameters: int, bits: int) -> int:
-    """a function that drops the last byte when it is not full"""
-    return parameters * bits // 8
+def buggy_file_bytes(sizes: tuple[int, ...], bits: int) -> int:
+    """Bytes of a file of layers with `sizes` weights of `bits` bits, without gaps: wrong."""
+    total = 0
+    for count in sizes:
+        total += math.ceil(count * bits / 8)
+    return total
 
 
-def weak_bytes_test(fn: Callable[[int, int], int]) -> bool:
-    """The test that every wrong size of the bug hunt passes."""
-    return fn(1000, 32) == 4000 and fn(64, 8) == 64
+def _file_cases() -> Iterator[tuple[tuple[int, ...], int]]:
+    yield (50, 10), 32
+    yield from (
+        ((3,), 3),
+        ((1,), 1),
+        ((9,), 1),
+        ((5,), 4),
+        ((8,), 1),
+        ((7,), 5),
+        ((), 4),
+        ((0,), 3),
+    )
+    yield from (((1, 1), 4), ((3, 5), 4), ((1, 1, 1), 1), ((4, 4), 1), ((8, 9), 1), ((0, 3), 4))
+    yield from (((1, 0, 1), 2), ((1,) * 8, 1), ((1,) * 9, 1), ((5, 5), 5), ((2, 2, 2, 2), 3))
+    yield from (((9, 1), 9), ((1, 1), 12), ((1, 9), 1), ((5, 3, 2), 7))
+    generator = torch.Generator().manual_seed(2)
+    for layers in (1, 2, 3, 4, 5) * 6:
+        yield tuple(pick(12, generator) for _ in range(layers)), pick(16, generator)
+    yield (19_601, 5_001, 501), 4
+    yield (1_000_003, 10_007), 3
 
 
-def _bytes_by_ceil(parameters, bits):
-    """a correct function that rounds up"""
-    return math.ceil(parameters * bits / 8)
+def _illegal_file(sizes: tuple[int, ...], bits: int) -> str | None:
+    """None for layers that the statement allows, else what it allows."""
+    if all(type(n) is int and n >= 0 for n in sizes) and type(bits) is int and bits >= 1:
+        return None
+    return "a tuple of whole numbers from 0 on, and a whole number of bits from 1 on"
 
 
-def _bytes_by_remainder(parameters, bits):
-    """a correct function that adds a byte for a remainder"""
-    full, rest = divmod(parameters * bits, 8)
-    return full + (rest > 0)
+def _no_count(returned: object, *_: object) -> str | None:
+    is_number = isinstance(returned, int | float) and not isinstance(returned, bool)
+    if is_number and returned == returned // 1:
+        return None
+    return f"a whole number, got {returned!r}" if is_number else f"a number, got {kind(returned)}"
 
 
-def _bytes_by_integers(parameters, bits):
-    """a correct function that rounds up with integers alone"""
-    return (parameters * bits + 7) // 8
+def _file_bytes(sizes: tuple[int, ...], bits: int) -> int:
+    return -(-sum(sizes) * bits // 8)
 
 
-def _bytes_each_rounded(parameters, bits):
-    """a function that rounds each parameter up to whole bytes"""
-    return parameters * math.ceil(bits / 8)
+def _other_bytes(returned: float, sizes: tuple[int, ...], bits: int) -> str | None:
+    expected = _file_bytes(sizes, bits)
+    return None if returned == expected else f"{expected} bytes, for {sum(sizes) * bits} bits"
 
 
-def _bytes_plus_one(parameters, bits):
-    """a function that adds a byte when there is a remainder of a whole weight, not of a byte"""
-    return parameters * bits // 8 + (parameters * bits % 32 > 0)
-
-
-def _bytes_nearest(parameters, bits):
-    """a function that rounds to the nearest byte"""
-    return math.floor(parameters * bits / 8 + 0.5)
-
-
-def _bytes_at_least_one(parameters, bits):
-    """a function that gives every parameter eight bits at least"""
-    return math.ceil(parameters * max(bits, 8) / 8)
-
-
-KILLS_WRONG_SIZES = hunt(
-    name="kills_wrong_sizes",
-    signature="is_file_bytes(fn)",
+MENDED_FILE_BYTES = Exercise(
+    name="mended_file_bytes",
+    signature="mended_file_bytes(sizes, bits)",
     section=SECTION,
-    right=(_bytes_by_ceil, _bytes_by_remainder, _bytes_by_integers),
-    alarm="A false alarm. Work out your expected values again: bits in all, divided by eight, "
-    "rounded up to a whole byte.",
-    wrong={
-        buggy_file_bytes: "Three weights of three bits are nine bits. How many bytes hold them?",
-        _bytes_each_rounded: "Weights of 4 bits are packed two to a byte; weights of 1 bit eight to one.",
-        _bytes_plus_one: "Try a number of bits that fills bytes, but not words of four bytes.",
-        _bytes_at_least_one: "Eight weights of one bit are one byte, not eight.",
-        _bytes_nearest: "Try a remainder of one bit, and one of seven.",
-    },
-)
-
-
-def _mlp_bytes(k: int) -> int:
-    """float32 bytes of 196 → 2k → k → 10, biases included."""
-    return 4 * (196 * 2 * k + 2 * k + 2 * k * k + k + 10 * k + 10)
-
-
-def _width_cases() -> Iterator[tuple[int]]:
-    yield (100_000,)
-    for k in (1, 2, 7, 50, 51, 400):
-        for off in (-1, 0, 1):
-            yield (_mlp_bytes(k) + off,)
-    yield from ((0,), (40,), (10**7,))
-
-
-WIDEST = Exercise(
-    name="widest",
-    signature="widest(budget)",
-    section=SECTION,
-    cases=_width_cases,
-    refuses=lambda budget: budget < _mlp_bytes(1),
+    cases=_file_cases,
+    legal=_illegal_file,
+    expected=_file_bytes,
     properties=(
         Property(
-            "returns a whole number from 1 on",
-            lambda k, _: (
-                None if type(k) is int and k >= 1 else f"an int from 1 on, got {k!r} ({kind(k)})"
-            ),
-            "Units are whole: int(...) or //.",
+            "returns a whole number",
+            _no_count,
+            "A file has no part of a byte: the last one is stored whole.",
         ),
         Property(
-            "stays within the budget",
-            lambda k, budget: (
-                None
-                if _mlp_bytes(k) <= budget
-                else f"a network of at most {budget:,} bytes; this one takes {_mlp_bytes(k):,}"
+            "fills up the last byte of a single layer, and takes no bytes for no weights",
+            lambda returned, sizes, bits: (
+                _other_bytes(returned, sizes, bits) if len(sizes) < 2 else None
             ),
-            "Four bytes a parameter, and each layer has biases too: 2k + k + 10 of them.",
+            "Count the bits, divide by eight, and round up. One bit takes a byte, eight bits take "
+            "the same byte.",
         ),
         Property(
-            "uses the budget up",
-            lambda k, budget: (
-                None
-                if _mlp_bytes(k + 1) > budget
-                else f"k = {k + 1} at least, which takes {_mlp_bytes(k + 1):,} of {budget:,} bytes"
-            ),
-            "Count upwards and stop one too late, or solve the quadratic and check its neighbour.",
+            "lets the next layer begin where the last one ends",
+            _other_bytes,
+            "Without gaps, a byte may hold the end of one layer and the beginning of the next. How "
+            "often is there something to round?",
         ),
-        REFUSES,
     ),
 )
 
-EXERCISES = (JOULES, KILLS_WRONG_SIZES, WIDEST)
+SMALLEST_FILE = smallest_input(
+    name="smallest_file",
+    signature="smallest()",
+    section=SECTION,
+    wrong=buggy_file_bytes,
+    judged_by=MENDED_FILE_BYTES,
+    at_most=2,
+    hint="With one layer, only the end of the file is rounded, and that is right. What happens at "
+    "the border between two layers, and with how many bits does a layer end inside a byte?",
+)
+
+
+def _joules_to_order(weights, macs, bits, images):
+    if min(weights, macs) < 0 or min(bits, images) < 1:
+        raise ValueError("there is no such pass")
+    reading = math.ceil(weights * bits / 32) * 640e-12 / images
+    return reading + macs * (3.7e-12 + 0.9e-12)
+
+
+PUZZLES = (
+    Lines(
+        name="joules",
+        function=_joules_to_order,
+        distractors={
+            "reading = weights * bits / 32 * 640e-12 / images": "the last word is read whole, even "
+            "if weights fill only a part of it.",
+            "reading = math.ceil(weights * bits / 32 / images) * 640e-12": "the words are read "
+            "once. Their energy is shared, and a share need not be whole.",
+            "return reading + macs * 3.7e-12": "a multiply–accumulate is a multiplication and an "
+            "addition.",
+            "return reading + macs * (3.7e-12 + 0.9e-12) / images": "each image needs all the "
+            "arithmetic. Only the reading is shared.",
+        },
+    ),
+    WrongLine(
+        name="mended_file_bytes",
+        function=buggy_file_bytes,
+        wrong="total += math.ceil(count * bits / 8)",
+        why="every layer is rounded up, so every layer but the last may leave a gap. Add up the bits, "
+        "and round once at the end.",
+        others={
+            "total = 0": "a file without layers takes 0 bytes.",
+            "for count in sizes:": "every layer has to be counted.",
+            "return total": "right if `total` counts the bytes of the whole file.",
+        },
+    ),
+)
+EXERCISES = (JOULES, SMALLEST_FILE, MENDED_FILE_BYTES)
