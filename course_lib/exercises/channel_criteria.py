@@ -1,57 +1,73 @@
 """The exercises of the lesson All criteria in one bake-off."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind, pick
-from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property, show
-
-Score = Callable[[Tensor, Tensor], Tensor]  # activation, gradient (batch, channels, h, w) -> (c,)
+from course_lib.exercises.common import draw, kind, smallest_input
+from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
 
 _SECTION = "lesson All criteria in one bake-off, section “Definition → code”"
+TOLERANCE = 1e-5
+RICH = 12  # entries from which on an answer that equals a known mistake hardly does so by chance
+
+
+def _far(returned: Tensor, wanted: Tensor) -> bool:
+    """Whether an entry differs by more than the tolerance, which the lesson states."""
+    return not torch.allclose(returned.double(), wanted.double(), rtol=1e-5, atol=TOLERANCE)
+
+
+def _not_one_per_channel(returned: object, channels: int) -> str | None:
+    wanted = f"a tensor of finite floating-point numbers, of shape ({channels},)"
+    if not isinstance(returned, Tensor):
+        return f"{wanted}, got {kind(returned)}"
+    if returned.shape != (channels,) or not returned.is_floating_point():
+        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+    return None if returned.isfinite().all() else f"{wanted}, got {show(returned)}"
+
+
+# ---- A · the fraction of entries that are not zero
+
+
+def active_fraction(activation: Tensor) -> Tensor:
+    """(batch, channels, …) -> (channels,): the fraction of entries that are not zero."""
+    active = (activation != 0).float()
+    active = active.transpose(0, 1)
+    active = active.flatten(1)
+    return active.mean(1)
 
 
 def _active_cases() -> Iterator[tuple[Tensor]]:
     yield (torch.tensor([[0.0, 1.0], [0.0, 0.0]]),)
     yield (torch.tensor([[2.0], [0.0], [0.5]]),)
     yield (torch.tensor([[-0.25, 0.0]]),)
+    yield (torch.tensor([[1.0, -1.0, 0.0]]),)
+    yield (torch.tensor([[1e-12, 1.0], [0.0, -1e-12]]),)
     yield (torch.zeros(1, 2, 1, 1),)
     generator = torch.Generator().manual_seed(5)
     for shape in ((2, 3), (4, 2), (1, 2, 3), (2, 1, 2, 2), (3, 2, 1, 2), (2, 3, 2, 2)) * 3:
         yield (draw(shape, generator).relu(),)
-    yield (draw((2, 2, 3, 3), generator),)
+    for shape in ((3, 2), (2, 2, 5), (2, 3, 3, 1), (2, 2, 2, 1, 3)):
+        yield (draw(shape, generator),)
+    yield (draw((2, 3, 2, 2), generator).relu().double(),)
+    yield (draw((2, 2, 3, 3), generator).relu(),)
     yield (torch.randn(8, 16, 7, 7, generator=generator).relu(),)
 
 
-def _active(activation: Tensor) -> Tensor:
-    return (activation != 0).float().transpose(0, 1).flatten(1).mean(1)
-
-
-def _not_one_a_channel(returned: object, channels: int) -> str | None:
-    wanted = f"a tensor of shape ({channels},), one number per channel"
-    if type(returned) is not Tensor:
-        return f"{wanted}, got {kind(returned)}"
-    if returned.shape != (channels,) or not returned.is_floating_point():
-        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
-    return None
-
-
 def _high_for_zeros(returned: Tensor, activation: Tensor) -> str | None:
-    wanted = _active(activation)
-    if torch.allclose(returned, wanted, atol=1e-5) or not torch.allclose(
-        returned, 1 - wanted, atol=1e-5
-    ):
+    wanted = active_fraction(activation)
+    if not _far(returned, wanted) or _far(returned, 1 - wanted):
         return None
-    return f"{show(wanted)}: a channel of zeros scores 0, here it scores 1"
+    mixed_up = not _far((1 - wanted).sort()[0], wanted.sort()[0])
+    if mixed_up or activation.numel() < RICH:
+        return None  # another mistake would look the same
+    return f"{show(wanted)}, the fractions that are not zero; these are the fractions that are"
 
 
 def _wrong_fraction(returned: Tensor, activation: Tensor) -> str | None:
-    wanted = _active(activation)
-    if torch.allclose(returned, wanted, atol=1e-5):
-        return None
-    return f"the fractions {show(wanted)} of entries that are not zero"
+    wanted = active_fraction(activation)
+    return f"the fractions {show(wanted)}" if _far(returned, wanted) else None
 
 
 ACTIVE_FRACTION = Exercise(
@@ -59,12 +75,13 @@ ACTIVE_FRACTION = Exercise(
     signature="active_fraction(activation)",
     section=_SECTION,
     cases=_active_cases,
+    expected=active_fraction,
     properties=(
         Property(
             "returns a float tensor with one number per channel",
-            lambda returned, activation: _not_one_a_channel(returned, activation.shape[1]),
-            "Axis 0 is the examples, axis 1 the channels, whatever follows are places. Only axis 1 "
-            "is left at the end. A comparison gives bool: .float() makes numbers of it.",
+            lambda returned, activation: _not_one_per_channel(returned, activation.shape[1]),
+            "Axis 0 is the images, axis 1 the channels, and whatever follows are places. Only axis "
+            "1 is left at the end. A comparison gives bool: .float() makes numbers of it.",
         ),
         Property(
             "is higher for channels to keep",
@@ -73,192 +90,156 @@ ACTIVE_FRACTION = Exercise(
             "higher means keep.",
         ),
         Property(
-            "counts the entries that are not zero, over all examples and places",
+            "counts the entries that are not zero, over all images and places",
             _wrong_fraction,
-            "Compare with 0 first (a negative number is not zero), then take one mean over the "
-            "examples and places together.",
+            "Compare with 0 first (a negative number is not zero, nor is a tiny one). Then take one "
+            "mean over images and places together. Move the channels to the front before you "
+            "flatten or reshape: a reshape alone mixes images and channels.",
         ),
         UNCHANGED,
     ),
 )
 
 
+# ---- B · Taylor, with the sum over the batch on the wrong side of the absolute value
+
+
 def buggy_taylor(activation: Tensor, gradient: Tensor) -> Tensor:
-    """a function that adds up the batch first and takes the absolute value at the end"""
-    return (activation * gradient).mean(dim=(0, 2, 3)).abs()
+    """(channels,): Taylor scores of maps (batch, channels, height, width)."""
+    slope = activation * gradient
+    slope = slope.mean((2, 3))
+    slope = slope.mean(0)
+    return slope.abs()
 
 
-def weak_taylor_test(score: Score) -> bool:
-    """The test that every wrong score of the bug hunt passes."""
-    activation = torch.tensor([1.0, 2.0, 0.5]).view(1, 3, 1, 1)
-    gradient = torch.tensor([1.0, 3.0, 0.5]).view(1, 3, 1, 1)
-    return score(activation, gradient).argsort().tolist() == [2, 0, 1]
+def right_taylor(activation: Tensor, gradient: Tensor) -> Tensor:
+    """The same with the absolute value in its place: the right answer to the bug hunt."""
+    slope = (activation * gradient).mean((2, 3))
+    return slope.abs().mean(0)
 
 
-def _taylor_by_mean(activation, gradient):
-    """a correct function that takes means over axes"""
-    return (activation * gradient).mean(dim=(2, 3)).abs().mean(0)
+def _illegal_maps(activation: Tensor, gradient: Tensor) -> str | None:
+    """None for two maps that the statement allows, else what it allows."""
+    if activation.dim() == 4 and activation.shape == gradient.shape and activation.numel():
+        both = torch.cat([activation, gradient])
+        if both.is_floating_point() and both.isfinite().all():
+            return None
+    return "two tensors of finite floats, both of one shape (batch, channels, height, width)"
 
 
-def _taylor_by_einsum(activation, gradient):
-    """a correct function that uses einsum"""
-    batch, _, height, width = activation.shape
-    slope = torch.einsum("bchw,bchw->bc", activation, gradient)
-    return slope.abs().sum(0) / (batch * height * width)
+def _maps() -> Iterator[tuple[Tensor, Tensor]]:
+    def maps(shape, activation, gradient):
+        return torch.tensor(activation).view(shape), torch.tensor(gradient).view(shape)
+
+    yield maps((1, 2, 1, 1), [1.0, 2.0], [3.0, 0.5])
+    yield maps((1, 1, 1, 1), [2.0], [-3.0])
+    yield maps((2, 1, 1, 1), [1.0, 1.0], [1.0, -3.0])
+    yield maps((1, 1, 1, 2), [1.0, 1.0], [1.0, -3.0])
+    yield maps((1, 2, 2, 1), [1.0, 1.0, 2.0, 0.0], [1.0, -1.0, 1.0, 5.0])
+    yield maps((2, 1, 1, 2), [1.0, 3.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0])
+    generator = torch.Generator().manual_seed(3)
+    for shape in ((1, 3, 1, 1), (3, 1, 1, 1), (3, 2, 1, 2), (2, 3, 2, 1), (3, 2, 2, 3)) * 3:
+        yield draw(shape, generator), draw(shape, generator)
+    yield draw((3, 2, 2, 2), generator).double(), draw((3, 2, 2, 2), generator).double()
+    yield 40 * draw((4, 3, 2, 2), generator), 40 * draw((4, 3, 2, 2), generator)
+    yield tuple(torch.randn(2, 6, 5, 4, 3, generator=generator).unbind(0))
 
 
-def _taylor_one_by_one(activation, gradient):
-    """a correct function that goes through the examples"""
-    pairs = zip(activation, gradient, strict=True)
-    return torch.stack([(a * g).flatten(1).mean(1).abs() for a, g in pairs]).mean(0)
-
-
-def _taylor_of_each_place(activation, gradient):
-    """a function that takes the absolute value at every place of the map"""
-    return (activation * gradient).abs().mean(dim=(0, 2, 3))
-
-
-def _taylor_signed(activation, gradient):
-    """a function that takes no absolute value at all"""
-    return (activation * gradient).mean(dim=(0, 2, 3))
-
-
-def _taylor_by_gradient(activation, gradient):
-    """a function that looks at the gradient alone"""
-    return gradient.mean(dim=(2, 3)).abs().mean(0)
-
-
-def _taylor_of_means(activation, gradient):
-    """a function that multiplies the mean activation by the mean gradient"""
-    return (activation.mean(dim=(2, 3)) * gradient.mean(dim=(2, 3))).abs().mean(0)
-
-
-def _taylor_of_the_first(activation, gradient):
-    """a function that looks at the first example only"""
-    return (activation[0] * gradient[0]).mean(dim=(1, 2)).abs()
-
-
-def _taylor_in_place(activation, gradient):
-    """a function that multiplies the activations it was given in place"""
-    return activation.mul_(gradient).mean(dim=(2, 3)).abs().mean(0)
-
-
-KILLS_WRONG_TAYLORS = hunt(
-    name="kills_wrong_taylors",
-    signature="is_taylor(score)",
-    section=_SECTION,
-    right=(_taylor_by_mean, _taylor_by_einsum, _taylor_one_by_one),
-    alarm="A false alarm. Equation 8: the mean over the places of activation × gradient, its "
-    "absolute value for each example, then the mean over the examples. Compare with a tolerance.",
-    wrong={
-        buggy_taylor: "Try two examples whose slopes are opposite: each alone says that the "
-        "channel matters.",
-        _taylor_of_each_place: "Try a map of two places that cancel within one example.",
-        _taylor_signed: "Try a channel whose slope is negative: removing it changes the loss, too.",
-        _taylor_by_gradient: "Try a channel that is zero but has a large gradient.",
-        _taylor_of_means: "Try a map on which activation and gradient are not constant.",
-        _taylor_of_the_first: "Try more than one example.",
-        _taylor_in_place: "Compare the activations after the call with a copy from before it.",
-    },
-)
-
-
-Channels = tuple[tuple[float, ...], tuple[int, ...], int]  # scores, costs, budget
-
-
-def _prune_cases() -> Iterator[Channels]:
-    yield from (
-        ((0.5, 0.25, 1.0), (2, 2, 2), 4),
-        ((1.0, 2.0), (3, 5), 8),
-        ((1.0, 2.0), (3, 5), 5),
-        ((1.0, 1.0), (3, 3), 3),
-        ((1.0, 2.0), (3, 5), 4),
-        ((2.0,), (3,), 2),
-        ((2.0,), (3,), 3),
-        ((0.5, 0.75, 1.0), (1, 6, 2), 7),
-        ((0.5, 0.75, 1.0), (1, 6, 2), 8),
-        ((0.5, 0.5, 0.5, 1.0), (2, 1, 3, 4), 7),
-    )
-    generator = torch.Generator().manual_seed(11)
-    for n in (2, 3, 4, 5, 6) * 6:
-        scores = tuple(draw((n,), generator).abs().tolist())
-        costs = tuple(torch.randint(1, 9, (n,), generator=generator).tolist())
-        budget = pick(sum(costs), generator)
-        if scores.count(max(scores)) == 1:  # else the tie rule decides whether anything fits
-            yield scores, costs, budget
-    yield tuple(torch.rand(100, generator=generator).tolist()), (1000,) * 100, 33_333
-
-
-def _order(scores: tuple[float, ...]) -> list[int]:
-    """Channels in the order of removal: the lowest score first, of equal ones the later."""
-    return sorted(range(len(scores)), key=lambda i: (scores[i], -i))
-
-
-def _nothing_fits(scores: tuple[float, ...], costs: tuple[int, ...], budget: int) -> bool:
-    return costs[_order(scores)[-1]] > budget
-
-
-def _not_a_set(dead: object, scores: tuple[float, ...], *_: object) -> str | None:
-    wanted = f"a set of whole numbers from 0 to {len(scores) - 1}"
-    if type(dead) is not set:
-        return f"{wanted}, got {kind(dead)}"
-    wrong = [i for i in dead if type(i) is not int or not 0 <= i < len(scores)]
-    return f"{wanted}, it holds {wrong[0]!r}" if wrong else None
-
-
-def _costs_too_much(dead: set, scores, costs, budget) -> str | None:
-    left = sum(c for i, c in enumerate(costs) if i not in dead)
-    return None if left <= budget else f"at most {budget} multiplications left, not {left}"
-
-
-def _out_of_order(dead: set, scores, costs, budget) -> str | None:
-    first = _order(scores)[: len(dead)]
-    return None if dead == set(first) else f"the {len(dead)} lowest scores gone: {sorted(first)}"
-
-
-def _more_than_needed(dead: set, scores, costs, budget) -> str | None:
-    if not dead:
+def _cancels(returned: Tensor, activation: Tensor, gradient: Tensor) -> str | None:
+    wanted = right_taylor(activation, gradient)
+    if not _far(returned, wanted) or _far(returned, buggy_taylor(activation, gradient)):
         return None
-    spared = _order(scores)[len(dead) - 1]
-    left = sum(c for i, c in enumerate(costs) if i not in dead or i == spared)
-    return (
-        f"as few channels gone as possible: {left} fit with channel {spared}, too"
-        if left <= budget
-        else None
+    if activation.numel() < RICH or ((activation * gradient).mean((0, 2, 3)) >= 0).all():
+        return None  # another mistake would look the same
+    return f"{show(wanted)}: each image counts, whichever sign it has; here they cancel"
+
+
+def _of_each_place(returned: Tensor, activation: Tensor, gradient: Tensor) -> str | None:
+    wanted, places = (
+        right_taylor(activation, gradient),
+        (activation * gradient).abs().mean((0, 2, 3)),
     )
+    if not _far(returned, wanted) or _far(returned, places) or activation.numel() < RICH:
+        return None
+    return f"{show(wanted)}: within one image the places add up first; here each counts by itself"
 
 
-PRUNE_TO = Exercise(
-    name="prune_to",
-    signature="prune_to(scores, costs, budget)",
-    section="lesson All criteria in one bake-off, section “What did it save?”",
-    cases=_prune_cases,
-    refuses=_nothing_fits,
+def _wrong_taylor(returned: Tensor, activation: Tensor, gradient: Tensor) -> str | None:
+    wanted = right_taylor(activation, gradient)
+    return show(wanted) if _far(returned, wanted) else None
+
+
+MENDED_TAYLOR = Exercise(
+    name="mended_taylor",
+    signature="mended_taylor(activation, gradient)",
+    section=_SECTION,
+    cases=_maps,
+    legal=_illegal_maps,
+    expected=right_taylor,
     properties=(
         Property(
-            "returns a set of channel numbers",
-            _not_a_set,
-            "Start with dead = set() and dead.add(i). Channels are numbered from 0; a tensor's "
-            "entry becomes a number by int(...).",
+            "returns a float tensor with one number per channel",
+            lambda returned, activation, _: _not_one_per_channel(returned, activation.shape[1]),
+            "Two means are left to take: one over the places (axes 2 and 3), one over the images "
+            "(axis 0).",
         ),
         Property(
-            "leaves no more multiplications than the budget",
-            _costs_too_much,
-            "Add up the costs of the channels that stay, and go on while that is above the budget.",
+            "does not let opposite images cancel",
+            _cancels,
+            "Removing the channel changes the loss of each image. Which mean has to come after the "
+            "absolute value?",
         ),
         Property(
-            "removes the lowest scores, the later one of equals first",
-            _out_of_order,
-            "Costs say when to stop, scores say who goes. "
-            "sorted(..., key=lambda i: (scores[i], -i)) puts the later of equals first.",
+            "adds up the places of one image, with their signs",
+            _of_each_place,
+            "In the formula of S the mean over the map stands inside the absolute value.",
         ),
         Property(
-            "removes no more channels than needed",
-            _more_than_needed,
-            "Ask before each removal whether what is left fits already; exactly the budget fits.",
+            "is S, averaged over the images",
+            _wrong_taylor,
+            "Activation times gradient, the mean over the places, the absolute value, the mean over "
+            "the images; in this order, and neither a sum nor a norm in place of a mean.",
         ),
-        REFUSES,
+        UNCHANGED,
     ),
 )
 
-EXERCISES = (ACTIVE_FRACTION, KILLS_WRONG_TAYLORS, PRUNE_TO)
+SMALLEST_TAYLOR = smallest_input(
+    name="smallest_taylor",
+    signature="smallest()",
+    section=_SECTION,
+    wrong=buggy_taylor,
+    judged_by=MENDED_TAYLOR,
+    at_most=4,
+    hint="One channel and one place are enough, so the mean over the places does nothing. How many "
+    "images do you need until it matters when the absolute value is taken?",
+)
+
+PUZZLES = (
+    Lines(
+        name="active_fraction",
+        function=active_fraction,
+        distractors={
+            "active = (activation > 0).float()": "a negative number is not zero either.",
+            "active = active.reshape(active.shape[1], -1)": "a reshape keeps the order of the "
+            "entries, so a row would mix several channels.",
+            "return 1 - active.mean(1)": "that is APoZ, which is high for what may go.",
+            "return active.sum(1)": "a count grows with the batch and the map; a fraction does not.",
+        },
+    ),
+    WrongLine(
+        name="mended_taylor",
+        function=buggy_taylor,
+        wrong="slope = slope.mean(0)",
+        why="images with opposite signs cancel here. The absolute value has to be taken before the "
+        "mean over the images, because each image alone says that the channel matters.",
+        others={
+            "slope = activation * gradient": "this is the product of the formula, place by place.",
+            "slope = slope.mean((2, 3))": "the mean over the places belongs inside the absolute "
+            "value, so it may stand here.",
+            "return slope.abs()": "an absolute value is needed. What must not have been averaged "
+            "before it?",
+        },
+    ),
+)
+EXERCISES = (ACTIVE_FRACTION, SMALLEST_TAYLOR, MENDED_TAYLOR)

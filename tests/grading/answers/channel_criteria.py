@@ -1,10 +1,9 @@
 """Answers to the exercises of lesson All criteria in one bake-off."""
 
+import numpy as np
 import torch
 
-from course_lib.exercises.channel_criteria import buggy_taylor, weak_taylor_test
-
-from .common import judge_says_no, judge_says_yes
+from course_lib.exercises.channel_criteria import active_fraction, buggy_taylor, right_taylor
 
 # active_fraction
 
@@ -25,6 +24,42 @@ def active_by_counting(activation):
 def active_by_count_nonzero(activation):
     flat = activation.movedim(1, 0).reshape(activation.shape[1], -1)
     return flat.count_nonzero(dim=1) / flat.shape[1]
+
+
+def active_in_numpy(activation):
+    a = np.asarray(activation)
+    return (np.moveaxis(a, 1, 0).reshape(a.shape[1], -1) != 0).mean(axis=1)
+
+
+def active_in_double(activation):
+    return (activation != 0).double().transpose(0, 1).flatten(1).mean(1)
+
+
+def active_by_unbind(activation):
+    return torch.stack([(a != 0).float().mean() for a in activation.unbind(1)])
+
+
+def active_by_apoz(activation):
+    zeros = (activation == 0).transpose(0, 1).flatten(1)
+    return 1 - zeros.float().mean(1)
+
+
+def active_image_by_image(activation):
+    total = torch.zeros(activation.shape[1])
+    for image in activation:
+        total += image.bool().float().reshape(len(image), -1).mean(1)
+    return total / len(activation)
+
+
+def active_by_sign(activation):
+    return torch.nn.Parameter(activation.sign().abs().float().transpose(0, 1).flatten(1).mean(1))
+
+
+def active_by_einsum(activation):
+    on = (activation != 0).to(torch.float64).flatten(2) if activation.dim() > 2 else None
+    if on is None:
+        return (activation != 0).to(torch.float64).mean(0)
+    return torch.einsum("bcp->c", on) / (on.shape[0] * on.shape[2])
 
 
 def active_list(activation):
@@ -64,123 +99,306 @@ def active_in_place(activation):
     return activation.movedim(1, 0).flatten(1).mean(1)
 
 
-# kills_wrong_taylors
+def active_mixed(activation):
+    return (activation != 0).float().reshape(activation.shape[1], -1).mean(1)
 
 
-def judge_taylor(score):
-    """Equation 8 on random maps, written as a loop."""
-    generator = torch.Generator().manual_seed(1)
-    for shape in ((1, 2, 1, 1), (2, 3, 1, 1), (3, 2, 2, 3), (5, 4, 3, 3)):
-        a, g = (torch.randn(shape, generator=generator) for _ in range(2))
-        before = a.clone(), g.clone()
-        expected = torch.zeros(shape[1])
-        for example in range(shape[0]):
-            expected += (a[example] * g[example]).mean(dim=(1, 2)).abs() / shape[0]
-        if not torch.allclose(score(a, g), expected, atol=1e-5):
-            return False
-        if not all(torch.equal(x, old) for x, old in zip((a, g), before, strict=True)):
-            return False
-    return True
+def active_above_a_little(activation):
+    return active_by_mean(torch.where(activation.abs() > 1e-8, activation, 0))
 
 
-def judge_taylor_by_hand(score):
-    """A few cases whose answer is known."""
-
-    def asked(activation, gradient, shape):
-        return score(torch.tensor(activation).view(shape), torch.tensor(gradient).view(shape))
-
-    opposite = asked([1.0, 1.0], [1.0, -3.0], (2, 1, 1, 1))
-    cancels = asked([1.0, 1.0, 2.0, 0.0], [1.0, -1.0, 1.0, 5.0], (1, 2, 1, 2))
-    a = torch.full((1, 1, 1, 1), 2.0)
-    score(a, torch.full((1, 1, 1, 1), 3.0))
-    return opposite.tolist() == [2.0] and cancels.tolist() == [0.0, 1.0] and a.item() == 2.0
+def active_normalised(activation):
+    found = active_by_mean(activation)
+    return found / found.sum().clamp(min=1e-9)
 
 
-def judge_taylor_of_one_example(score):
-    generator = torch.Generator().manual_seed(1)
-    a, g = (torch.randn(1, 3, 2, 2, generator=generator) for _ in range(2))
-    before = a.clone()
-    same = torch.allclose(score(a, g), (a * g).mean(dim=(2, 3)).abs()[0], atol=1e-5)
-    return same and torch.equal(a, before)
+def active_summed(activation):
+    return (activation != 0).float().movedim(1, 0).flatten(1).sum(1)
 
 
-def judge_taylor_values_only(score):
-    generator = torch.Generator().manual_seed(2)
-    a, g = (torch.randn(4, 3, 2, 2, generator=generator) for _ in range(2))
-    expected = (a * g).mean(dim=(2, 3)).abs().mean(0)
-    return torch.allclose(score(a, g), expected, atol=1e-5)
+def active_in_percent(activation):
+    return 100 * active_by_mean(activation)
 
 
-# prune_to
+def active_ranks(activation):
+    return active_by_mean(activation).argsort().argsort().float()
 
 
-def prune_by_loop(scores, costs, budget):
-    order = sorted(range(len(scores)), key=lambda i: (scores[i], -i))
-    dead, left = set(), sum(costs)
-    for i in order:
-        if left <= budget:
-            return dead
-        dead.add(i)
-        left -= costs[i]
-    raise ValueError(f"not one channel fits into {budget}")
+def active_of_the_first(activation):
+    return active_by_mean(activation[:1])
 
 
-def prune_by_minimum(scores, costs, budget):
-    alive = dict(enumerate(scores))
-    while sum(costs[i] for i in alive) > budget:
-        if len(alive) == 1:
-            raise ValueError("a layer needs a channel")
-        del alive[min(alive, key=lambda i: (alive[i], -i))]
-    return set(range(len(scores))) - set(alive)
+def active_by_relative_mean(activation):
+    return active_by_mean(torch.where(activation > activation.mean(), activation, 0))
 
 
-def prune_list(scores, costs, budget):
-    return sorted(prune_by_loop(scores, costs, budget))
+def active_of_maps_only(activation):
+    return (activation != 0).float().mean((0, 2, 3))
 
 
-def prune_from_one(scores, costs, budget):
-    return {i + 1 for i in prune_by_loop(scores, costs, budget)}
+def active_up_to_four_axes(activation):
+    return (activation != 0).float().sum(0).reshape(activation.shape[1], -1)[:, :4].mean(1)
 
 
-def prune_returns_the_living(scores, costs, budget):
-    return set(range(len(scores))) - prune_by_loop(scores, costs, budget)
+def active_rounded(activation):
+    return (100 * active_by_mean(activation)).round() / 100
 
 
-def prune_one_too_few(scores, costs, budget):
-    dead = prune_by_loop(scores, costs, budget)
-    order = sorted(dead, key=lambda i: (scores[i], -i))
-    return set(order[:-1])
+def active_keeps_axes(activation):
+    found = active_by_mean(activation)
+    return found.reshape(1, -1)
 
 
-def prune_the_dearest(scores, costs, budget):
-    prune_by_loop(scores, costs, budget)
-    return prune_by_loop([-c for c in costs], costs, budget)
+def active_one_number(activation):
+    return (activation != 0).float().mean()
 
 
-def prune_the_earlier(scores, costs, budget):
-    prune_by_loop(scores, costs, budget)
-    return {len(scores) - 1 - i for i in prune_by_loop(scores[::-1], costs[::-1], budget)}
+def active_nothing(activation):
+    return active_by_mean(activation) if activation.any() else None
 
 
-def prune_strictly_below(scores, costs, budget):
-    dead = prune_by_loop(scores, costs, budget)
-    try:
-        return prune_by_loop(scores, costs, budget - 1)
-    except ValueError:
-        return dead
+def active_median(activation):
+    return (activation != 0).float().movedim(1, 0).flatten(1).median(1).values
 
 
-def prune_everything(scores, costs, budget):
-    try:
-        return prune_by_loop(scores, costs, budget)
-    except ValueError:
-        return set(range(len(scores)))
+def active_per_image_any(activation):
+    return (
+        (activation != 0).flatten(2).any(2).float().mean(0)
+        if activation.dim() > 2
+        else (active_by_mean(activation))
+    )
+
+
+def active_nonnegative_counts_less(activation):
+    return (activation != 0).float().movedim(1, 0).flatten(1).sum(1) / (
+        max(1, activation[:, 0].numel() - 1)
+    )
+
+
+# smallest_taylor
+
+
+def taylor_opposite_images():
+    maps = torch.tensor([1.0, 1.0]).view(2, 1, 1, 1)
+    return maps, maps * torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
+
+
+def taylor_in_numpy():
+    return np.array([2.0, -1.0]).reshape(2, 1, 1, 1), np.ones((2, 1, 1, 1))
+
+
+def taylor_as_list():
+    return [torch.tensor([[[[3.0]]], [[[0.5]]]]), torch.tensor([[[[1.0]]], [[[-4.0]]]])]
+
+
+def taylor_one_image():
+    return torch.ones(1, 2, 1, 1), torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)
+
+
+def taylor_same_signs():
+    return torch.ones(2, 1, 1, 1), torch.ones(2, 1, 1, 1)
+
+
+def taylor_too_large():
+    return torch.ones(2, 2, 1, 1), torch.tensor([1.0, 1.0, -1.0, -1.0]).view(2, 2, 1, 1)
+
+
+def taylor_flat():
+    return torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0])
+
+
+def taylor_of_two_shapes():
+    return torch.ones(1, 1, 1, 1), torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
+
+
+def taylor_only_one_input():
+    return torch.ones(2, 1, 1, 1)
+
+
+def taylor_empty():
+    return torch.zeros(0, 1, 1, 1), torch.zeros(0, 1, 1, 1)
+
+
+def taylor_not_finite():
+    return torch.full((2, 1, 1, 1), float("nan")), torch.ones(2, 1, 1, 1)
+
+
+def taylor_whole_numbers():
+    return torch.ones(2, 1, 1, 1).long(), torch.tensor([1, -1]).view(2, 1, 1, 1)
+
+
+# mended_taylor
+
+
+def mended_in_two_lines(activation, gradient):
+    slope = (activation * gradient).mean(dim=(2, 3))
+    return slope.abs().mean(dim=0)
+
+
+def mended_by_einsum(activation, gradient):
+    batch, _, height, width = activation.shape
+    slope = torch.einsum("bchw,bchw->bc", activation, gradient)
+    return slope.abs().sum(0) / (batch * height * width)
+
+
+def mended_image_by_image(activation, gradient):
+    pairs = zip(activation, gradient, strict=True)
+    return torch.stack([(a * g).flatten(1).mean(1).abs() for a, g in pairs]).mean(0)
+
+
+def mended_in_numpy(activation, gradient):
+    product = np.asarray(activation, dtype=np.float64) * np.asarray(gradient)
+    return np.abs(product.mean(axis=(2, 3))).mean(axis=0)
+
+
+def mended_in_python(activation, gradient):
+    a, g = activation.flatten(2).tolist(), gradient.flatten(2).tolist()
+    found = []
+    for c in range(len(a[0])):
+        slopes = [
+            sum(x * y for x, y in zip(m[c], n[c], strict=True)) / len(m[c])
+            for m, n in zip(a, g, strict=True)
+        ]
+        found.append(sum(map(abs, slopes)) / len(slopes))
+    return torch.tensor(found)
+
+
+def mended_by_norm(activation, gradient):
+    slope = (activation * gradient).flatten(2).mean(2)
+    return torch.linalg.vector_norm(slope, ord=1, dim=0) / len(slope)
+
+
+def mended_by_matmul(activation, gradient):
+    a, g = activation.flatten(2).unsqueeze(2), gradient.flatten(2).unsqueeze(3)
+    return (a @ g).flatten(1).abs().mean(0) / a.shape[-1]
+
+
+def mended_by_where(activation, gradient):
+    s = (activation * gradient).mean((-1, -2))
+    return torch.where(s < 0, -s, s).mean(0)
+
+
+def mended_of_each_place(activation, gradient):
+    return (activation * gradient).abs().mean(dim=(0, 2, 3))
+
+
+def mended_signed(activation, gradient):
+    return (activation * gradient).mean(dim=(0, 2, 3))
+
+
+def mended_by_gradient(activation, gradient):
+    return gradient.mean(dim=(2, 3)).abs().mean(0)
+
+
+def mended_of_means(activation, gradient):
+    return (activation.mean(dim=(2, 3)) * gradient.mean(dim=(2, 3))).abs().mean(0)
+
+
+def mended_of_the_first(activation, gradient):
+    return (activation[0] * gradient[0]).mean(dim=(1, 2)).abs()
+
+
+def mended_in_place(activation, gradient):
+    return activation.mul_(gradient).mean(dim=(2, 3)).abs().mean(0)
+
+
+def mended_normalised(activation, gradient):
+    found = mended_in_two_lines(activation, gradient)
+    return found / found.norm().clamp(min=1e-12)
+
+
+def mended_summed(activation, gradient):
+    return (activation * gradient).sum((2, 3)).abs().mean(0)
+
+
+def mended_summed_over_images(activation, gradient):
+    return (activation * gradient).mean((2, 3)).abs().sum(0)
+
+
+def mended_squared(activation, gradient):
+    return (activation * gradient).mean((2, 3)).square().mean(0)
+
+
+def mended_root(activation, gradient):
+    return (activation * gradient).mean((2, 3)).square().mean(0).sqrt()
+
+
+def mended_largest(activation, gradient):
+    return (activation * gradient).mean((2, 3)).abs().amax(0)
+
+
+def mended_median(activation, gradient):
+    return (activation * gradient).mean((2, 3)).abs().median(0).values
+
+
+def mended_per_image(activation, gradient):
+    return (activation * gradient).mean((2, 3)).abs()
+
+
+def mended_one_number(activation, gradient):
+    return (activation * gradient).mean((2, 3)).abs().mean()
+
+
+def mended_of_magnitudes(activation, gradient):
+    return (activation.abs() * gradient).mean((2, 3)).abs().mean(0)
+
+
+def mended_of_active(activation, gradient):
+    return ((activation != 0) * gradient).mean((2, 3)).abs().mean(0)
+
+
+def mended_rank(activation, gradient):
+    return mended_in_two_lines(activation, gradient).argsort().argsort().float()
+
+
+def mended_rows_only(activation, gradient):
+    return (activation * gradient).mean(2).abs().mean((0, 2))
+
+
+def mended_half(activation, gradient):
+    return mended_in_two_lines(activation, gradient) / 2
+
+
+def mended_list(activation, gradient):
+    return mended_in_two_lines(activation, gradient).tolist()
+
+
+def mended_gradient_in_place(activation, gradient):
+    gradient *= activation
+    return gradient.mean((2, 3)).abs().mean(0)
 
 
 RIGHT = {
-    "active_fraction": [active_by_mean, active_by_counting, active_by_count_nonzero],
-    "kills_wrong_taylors": [judge_taylor, judge_taylor_by_hand],
-    "prune_to": [prune_by_loop, prune_by_minimum],
+    "active_fraction": [
+        active_fraction,
+        active_by_mean,
+        active_by_counting,
+        active_by_count_nonzero,
+        active_in_numpy,
+        active_in_double,
+        active_by_unbind,
+        active_by_apoz,
+        active_image_by_image,
+        active_by_sign,
+        active_by_einsum,
+    ],
+    "smallest_taylor": [
+        taylor_opposite_images,
+        taylor_in_numpy,
+        taylor_as_list,
+        taylor_whole_numbers,
+    ],
+    "mended_taylor": [
+        right_taylor,
+        mended_in_two_lines,
+        mended_by_einsum,
+        mended_image_by_image,
+        mended_in_numpy,
+        mended_in_python,
+        mended_by_norm,
+        mended_by_matmul,
+        mended_by_where,
+    ],
 }
 
 
@@ -190,30 +408,64 @@ WRONG = {
         (active_of_each_place, "one number per channel"),
         (active_of_examples, "one number per channel"),
         (active_counts, "one number per channel"),
+        (active_keeps_axes, "one number per channel"),
+        (active_one_number, "one number per channel"),
+        (active_nothing, "one number per channel"),
         (active_as_apoz, "higher for channels to keep"),
         (active_positive, "entries that are not zero"),
         (active_mean_value, "entries that are not zero"),
         (active_anywhere, "entries that are not zero"),
+        (active_mixed, "entries that are not zero"),
+        (active_above_a_little, "entries that are not zero"),
+        (active_normalised, "entries that are not zero"),
+        (active_summed, "entries that are not zero"),
+        (active_in_percent, "entries that are not zero"),
+        (active_ranks, "entries that are not zero"),
+        (active_of_the_first, "entries that are not zero"),
+        (active_by_relative_mean, "entries that are not zero"),
+        (active_up_to_four_axes, "entries that are not zero"),
+        (active_rounded, "entries that are not zero"),
+        (active_median, "entries that are not zero"),
+        (active_per_image_any, "entries that are not zero"),
+        (active_nonnegative_counts_less, "entries that are not zero"),
+        (active_of_maps_only, "runs on every input"),
         (active_in_place, "leaves its input"),
     ],
-    "kills_wrong_taylors": [
-        (judge_says_no, "accepts a correct function that takes means"),
-        (judge_says_yes, "adds up the batch first"),
-        (weak_taylor_test, "adds up the batch first"),
-        (judge_taylor_of_one_example, "adds up the batch first"),
-        (judge_taylor_values_only, "multiplies the activations it was given in place"),
+    "smallest_taylor": [
+        (taylor_only_one_input, "inputs that the exercise allows"),
+        (taylor_flat, "inputs that the exercise allows"),
+        (taylor_of_two_shapes, "inputs that the exercise allows"),
+        (taylor_empty, "inputs that the exercise allows"),
+        (taylor_not_finite, "inputs that the exercise allows"),
+        (taylor_too_large, "at most 4 entries"),
+        (taylor_one_image, "makes buggy_taylor go wrong"),
+        (taylor_same_signs, "makes buggy_taylor go wrong"),
     ],
-    "prune_to": [
-        (prune_list, "set of channel numbers"),
-        (prune_from_one, "set of channel numbers"),
-        (prune_returns_the_living, "no more multiplications"),
-        (prune_one_too_few, "no more multiplications"),
-        (prune_the_dearest, "lowest scores"),
-        (prune_the_earlier, "lowest scores"),
-        (prune_strictly_below, "no more channels than needed"),
-        (prune_everything, "raises a ValueError"),
+    "mended_taylor": [
+        (mended_per_image, "one number per channel"),
+        (mended_one_number, "one number per channel"),
+        (mended_list, "one number per channel"),
+        (buggy_taylor, "opposite images cancel"),
+        (mended_of_each_place, "adds up the places"),
+        (mended_signed, "averaged over the images"),
+        (mended_by_gradient, "averaged over the images"),
+        (mended_of_means, "averaged over the images"),
+        (mended_of_the_first, "averaged over the images"),
+        (mended_normalised, "averaged over the images"),
+        (mended_summed, "averaged over the images"),
+        (mended_summed_over_images, "averaged over the images"),
+        (mended_squared, "averaged over the images"),
+        (mended_root, "averaged over the images"),
+        (mended_largest, "averaged over the images"),
+        (mended_median, "averaged over the images"),
+        (mended_of_magnitudes, "averaged over the images"),
+        (mended_of_active, "averaged over the images"),
+        (mended_rank, "averaged over the images"),
+        (mended_rows_only, "adds up the places"),
+        (mended_half, "averaged over the images"),
+        (mended_in_place, "leaves its input"),
+        (mended_gradient_in_place, "leaves its input"),
     ],
 }
 
-# Exercise -> a weak test, what it lets through, a judge that tells right from wrong.
-HUNTS = {"kills_wrong_taylors": (weak_taylor_test, buggy_taylor, judge_taylor)}
+HUNTS = {}
