@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from course_lib import seeds
+from course_lib.extras import lessons
 from course_lib.layers import at_least_float32, check_finite, copied, fitting, weighted
 from course_lib.pruning.channels import ChannelGraph, check_graph, check_scores, watching_reads
 from course_lib.pruning.criteria import Loss
