@@ -33,7 +33,7 @@ def test_frames_are_in_the_order_of_the_axes_and_the_start_is_shown():
     assert data["shown"] == [["0.5", "0.8", "0.9", "0.95"], AXES["method"]]
     assert shown.select_one(".scrub")["data-frame"] == "4"
     assert shown.select_one(".frame").get_text() == "set 0.9"
-    assert shown.select_one("[role=status]").get_text() == "SET at 0.9."
+    assert shown.select_one(".sentence").get_text() == "SET at 0.9."
     sentences = [li.get_text() for li in shown("li")]
     assert sentences == [frame(s, m)[1] for s in AXES["sparsity"] for m in AXES["method"]]
     assert made().data == made().data
@@ -136,8 +136,39 @@ def test_dragging_shows_the_frame_and_says_its_sentence(page):
     assert page.locator(".frame").inner_text() == "set 0.9"
     assert page.locator("label b").inner_text() == "90%"
     assert slider.get_attribute("aria-valuetext") == "90%"
-    assert page.get_by_role("status").inner_text() == "SET at 0.9."
+    assert page.locator(".sentence").inner_text() == "SET at 0.9."
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_screen_reader_hears_only_what_is_new(page):
+    def stage(bits, layer):
+        return (
+            "<b></b>",
+            f"{bits} bits, {layer}: accuracy {90 + bits} %; {1000 * bits:,} bytes on "
+            + ("a disk that holds the weights of this layer, of all other layers and some more."),
+        )
+
+    axes = {"bits": [8, 4, 2], "layer": ["fc1", "fc2"]}
+    page.set_content(f"<main>{scrub('bits', 'Bits', axes, stage).data}</main>")
+    heard, said = page.get_by_role("status"), page.locator(".sentence")
+    assert heard.inner_text() == ""
+    page.get_by_role("slider").press("ArrowLeft")
+    assert heard.inner_text() == "4 bits, accuracy 94 %"
+    assert said.inner_text().startswith("4 bits, fc1: accuracy 94 %; 4,000 bytes on a disk")
+    page.get_by_label("fc2").check()
+    assert heard.inner_text() == "fc2"
+
+
+def test_a_slider_grows_to_the_right_and_starts_where_it_was_told(page):
+    def stage(bits):
+        return "<b></b>", f"{bits} bits."
+
+    page.set_content(f"<main>{scrub('bits', 'Bits', {'bits': [32, 8, 2]}, stage).data}</main>")
+    slider = page.get_by_role("slider")
+    assert [slider.input_value(), slider.get_attribute("aria-valuetext")] == ["2", "32"]
+    assert page.locator(".sentence").inner_text() == "32 bits."
+    slider.press("Home")
+    assert page.locator(".sentence").inner_text() == "2 bits."
 
 
 def test_every_frame_is_reached_by_key(page):
@@ -149,7 +180,7 @@ def test_every_frame_is_reached_by_key(page):
         page.keyboard.press("Home")
         for sparsity in AXES["sparsity"]:
             assert page.locator(".frame").inner_html() == frame(sparsity, method)[0]
-            assert page.get_by_role("status").inner_text() == frame(sparsity, method)[1]
+            assert page.locator(".sentence").inner_text() == frame(sparsity, method)[1]
             page.keyboard.press("ArrowRight")
 
 
@@ -166,9 +197,9 @@ def test_pictures_are_scrubbed_step_by_step(page):
     for step in (*names, "Prune", "Train"):  # and back to the one that stood there at first
         page.get_by_label(step, exact=True).check()
         assert page.locator(".frame").inner_html() == stage(step)[0]
-        assert page.get_by_role("status").inner_text() == stage(step)[1]
+        assert page.locator(".sentence").inner_text() == stage(step)[1]
     page.get_by_label("Train", exact=True).press("ArrowRight")
-    assert page.get_by_role("status").inner_text() == "Prune: 2 lines."
+    assert page.locator(".sentence").inner_text() == "Prune: 2 lines."
 
 
 def test_two_on_a_page_do_not_meddle(page):

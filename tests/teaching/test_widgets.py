@@ -552,6 +552,13 @@ def test_interpolated_accuracy_is_marked(show):
     )
 
 
+def test_a_screen_reader_hears_the_cut_and_its_accuracy_only(show):
+    page = show(widget(start=0.7))
+    assert page.locator("output").get_attribute("aria-live") == "off"
+    page.locator("input[type=range]").first.press("End")
+    assert page.locator("[role=status]").inner_text() == "100 % removed: accuracy 10.0 %"
+
+
 def test_an_empty_layer_is_called_collapsed_in_words(show):
     page = show(widget(start=0.995))
     empty = [i for i, kept in enumerate(shown(page)["kept"]) if kept == 0]
