@@ -88,22 +88,31 @@ def _array(value: np.ndarray, floats: torch.dtype) -> Any:
     if value.ndim == 0:
         return value.item()
     try:
-        return _tensor(torch.from_numpy(np.array(value)), floats)  # a copy, in native order
+        return _tensor(
+            torch.from_numpy(value.astype(value.dtype.newbyteorder("="))), floats
+        )  # a copy, in native order
     except TypeError:
         raise Unreadable(f"an array of numbers or bools, got an array of {value.dtype}") from None
 
 
 def _tensor(value: Tensor, floats: torch.dtype) -> Any:
     with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
-        bare = Tensor.as_subclass(value, Tensor)
-        if bare.layout != torch.strided or bare.device.type != "cpu" or bare.is_quantized:
-            where = "quantized" if bare.is_quantized else f"{bare.layout} on {bare.device}"
-            raise Unreadable(f"an ordinary tensor, dense and on the CPU; got {where}")
-        if bare.numel() > MOST_ENTRIES:
-            raise Unreadable(f"an answer of a sensible size; got {show(bare)}")
-        if bare.ndim == 0:
-            return bare.item()
-        if bare.is_floating_point():
-            return bare.detach().to(floats, copy=True)
-        whole = bare.dtype != torch.bool and not bare.is_complex()
-        return bare.detach().to(torch.int64 if whole else bare.dtype, copy=True)
+        try:
+            return _ordinary(value, floats)
+        except (RuntimeError, NotImplementedError, AttributeError):
+            raise Unreadable("an ordinary tensor, dense and on the CPU") from None
+
+
+def _ordinary(value: Tensor, floats: torch.dtype) -> Any:
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+        where = "quantized" if value.is_quantized else f"{value.layout} on {value.device}"
+        raise Unreadable(f"an ordinary tensor, dense and on the CPU; got {where}")
+    if value.numel() > MOST_ENTRIES:
+        raise Unreadable(f"an answer of a sensible size; got {show(value)}")
+    bare = Tensor.as_subclass(value, Tensor).detach()
+    if bare.ndim == 0:
+        return bare.item()
+    if bare.is_floating_point():
+        return bare.to(floats, copy=True)
+    whole = bare.dtype != torch.bool and not bare.is_complex()
+    return bare.to(torch.int64 if whole else bare.dtype, copy=True)

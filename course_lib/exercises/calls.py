@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.accept import Unreadable, plain_data, precision
-from course_lib.exercises.exercise import REFUSES, RUNS, UNCHANGED, Exercise, Property
+from course_lib.exercises.exercise import (
+    REFUSES,
+    RUNS,
+    UNCHANGED,
+    Exercise,
+    OutOfTime,
+    Property,
+)
 
 LONGEST_TEXT = 2000  # characters of any text that comes from the student's code
 
@@ -22,7 +29,8 @@ class Call:
 
     inputs: tuple
     after: tuple  #: the inputs as the call left them
-    returned: Any = None  #: as plain data (``accept.plain_data``)
+    returned: Any = None
+    plain: Any = None  #: what was returned as plain data (``accept.plain_data``)
     error: BaseException | None = None
     printed: str = ""
     unreadable: str | None = None  #: what an answer must be that cannot become plain data
@@ -32,19 +40,19 @@ def call(function: Callable, inputs: tuple) -> Call:
     """Call ``function`` on copies of ``inputs``; what it raises or prints is kept, not shown.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, and nothing else. Even ``exit()`` is kept.
+        KeyboardInterrupt, OutOfTime: and nothing else. Even ``exit()`` is kept.
     """
     copies = copy.deepcopy(inputs)
     made = Call(inputs, copies)
     with captured(made):
         try:
             made.returned = function(*copies)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OutOfTime):
             raise
         except BaseException as error:  # noqa: BLE001 (even exit())
             made.error = error
     try:
-        made.returned = plain_data(made.returned, precision(inputs))
+        made.plain = plain_data(made.returned, precision(inputs))
     except Unreadable as error:
         made.unreadable = str(error)
     return made
@@ -76,8 +84,10 @@ def unmet(prop: Property, made: Call, must_raise: bool) -> str | None:
         return made.unreadable
     with captured(made):  # a property may call a function that was returned
         try:
-            return prop.demand(made.returned, *made.inputs)
-        except Exception as error:  # noqa: BLE001 (a returned function or object may raise anything)
+            return prop.demand(made.plain, *made.inputs)
+        except (KeyboardInterrupt, OutOfTime):
+            raise
+        except BaseException as error:  # noqa: BLE001 (a returned function may raise anything)
             return f"an answer that can be examined; here that raised {in_words(error)}"
 
 
@@ -85,8 +95,10 @@ def in_words(error: BaseException) -> str:
     """The error's type and message as plain text; a message that raises is left out."""
     try:
         return plain(f"{type(error).__name__}: {error}")
-    except Exception:  # noqa: BLE001 (the error's own __str__)
-        return type(error).__name__
+    except (KeyboardInterrupt, OutOfTime):
+        raise
+    except BaseException:  # noqa: BLE001 (the error's own __str__)
+        return "an error that cannot be shown"
 
 
 def plain(text: str) -> str:

@@ -115,8 +115,8 @@ def hunt(
     """A bug hunt: an exercise whose answer is a test of other functions.
 
     The test must answer True for every function of ``right``; ``alarm`` is the hint if it does not.
-    It must answer False for every function of ``wrong``, which maps each to its hint. The docstrings
-    of these functions describe them.
+    It must answer False for every function of ``wrong``, which maps each to its hint, or call it
+    with an input on which it raises an error. The docstrings of these functions describe them.
     """
     candidates = (
         *(Candidate(function, True, function.__doc__ or "", alarm) for function in right),
@@ -125,10 +125,12 @@ def hunt(
     answers = Property(
         "answers True or False",
         lambda returned, _: (
-            None if type(returned) is bool else f"True or False, got {kind(returned)}"
+            None
+            if type(returned) in (bool, int) and returned in (0, 1)
+            else f"True or False, got {kind(returned)}"
         ),
-        "Let every path through your function end in a return. A tensor or array with one "
-        "entry becomes True or False by bool(...).",
+        "Let every path through your function end in a return. Several entries become one True or "
+        "False by all(...) or any(...).",
     )
     return Exercise(
         name=name,
@@ -144,7 +146,7 @@ def _judged(candidate: Candidate) -> Property:
     """The property that the answer is True for this candidate if it is right, else False."""
 
     def demand(returned: object, tested: Callable) -> str | None:
-        if tested is not candidate.function or returned is candidate.right:
+        if tested is not candidate.function or returned == candidate.right:
             return None
         verb = "refuses" if candidate.right else "accepts"
         return f"{candidate.right}: your test {verb} {candidate.says}"

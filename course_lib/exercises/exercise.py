@@ -14,6 +14,10 @@ from torch import Tensor
 LONGEST_TENSOR = 24  # entries; a larger tensor is described, not printed
 
 
+class OutOfTime(BaseException):
+    """An answer took too long. It is no Exception, so that ``except Exception`` lets it through."""
+
+
 @dataclass(frozen=True)
 class Property:
     """One thing a right answer does.
@@ -141,12 +145,35 @@ def code_of(function: Callable) -> str:
     return "\n".join(lines).rstrip()
 
 
-# Three properties that are not about the returned value: the check runner knows them.
+# Properties that are not about the returned value: the check runner knows them.
 RUNS = Property(
     "runs on every input",
     lambda *_: None,
     "Call your function in a cell of its own, with the input above or one like it: there you see "
     "the whole traceback.",
+)
+ANSWERS = Property(
+    "has an answer wherever there is one",
+    lambda *_: None,
+    "Your function raises a ValueError although an answer exists. Work it out by hand for the input "
+    "above, and see which of your conditions it does not meet.",
+)
+IN_TIME = Property(
+    "comes to an end",
+    lambda *_: None,
+    "Is there a loop that never ends on the input above, or work that grows much faster than the "
+    "input? Follow by hand what must happen for the loop to stop.",
+)
+IN_MEMORY = Property(
+    "takes little memory",
+    lambda *_: None,
+    "Look for a list that grows in a loop without end, or for a table of all pairs of entries.",
+)
+LEGAL = Property(
+    "calls the functions only with inputs that the statement allows",
+    lambda *_: None,
+    "The function is right and raised an error, so it was called with something that no such "
+    "function has to accept. Reread what the statement says about the inputs.",
 )
 REFUSES = Property(
     "raises a ValueError where there is no answer",
@@ -171,13 +198,27 @@ def show(value: Any) -> str:
         >>> show(torch.zeros(100, 100))
         '<torch.float32 tensor of shape (100, 100)>'
     """
-    if isinstance(value, Tensor):
-        plain_data = value.layout is torch.strided and value.device.type == "cpu"
-        if plain_data and value.numel() <= LONGEST_TENSOR:
+    try:
+        return _shown(value)
+    except (KeyboardInterrupt, OutOfTime):
+        raise
+    except BaseException:  # noqa: BLE001 (a value with a __doc__, __repr__ or length of its own)
+        return "<a value that cannot be shown>"
+
+
+def _shown(value: Any) -> str:
+    kind = type(value)
+    if issubclass(kind, Tensor):
+        ordinary = value.layout is torch.strided and value.device.type == "cpu"
+        if ordinary and value.numel() <= LONGEST_TENSOR:
             return f"torch.tensor({value.tolist()})"
         return f"<{value.dtype} tensor of shape {tuple(value.shape)}>"
-    if type(value) is dict:
+    if kind is dict and len(value) <= LONGEST_TENSOR:
         return "{" + ", ".join(f"{show(key)}: {show(item)}" for key, item in value.items()) + "}"
+    if kind in (tuple, list) and any(issubclass(type(item), Tensor) for item in value[:6]):
+        ends = "()" if kind is tuple else "[]"
+        more = ", …" if len(value) > 6 else "," if len(value) == 1 and kind is tuple else ""
+        return ends[0] + ", ".join(map(show, value[:6])) + more + ends[1]
     if callable(value) and value.__doc__:
         return f"<{value.__doc__}>"
     return reprlib.repr(value)

@@ -13,8 +13,10 @@ def check(name: str, function: Callable) -> Result:
     """Try ``function``, an answer to the exercise ``name``, on inputs from tiny to large.
 
     The result shows which properties hold. For the first one that does not, it shows an input on
-    which it fails. The function runs in the reader's own kernel and can do whatever the reader can;
-    interrupt it by hand if it never returns.
+    which it fails. The function runs in the reader's own kernel and can do whatever the reader can.
+    Settings and functions of PyTorch and NumPy that it changes are put back and named. It is
+    interrupted after 20 seconds, and by Ctrl-C at any time; on Windows and outside the main thread
+    there is no such limit. On Linux, a request for gigabytes of memory is an error.
 
     Raises:
         ValueError: an unknown name.

@@ -4,19 +4,32 @@ Small inputs come first, so the counterexample that is shown is a small one. An 
 (``exercises.exercise``).
 """
 
-import contextlib
 import html
-import random
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import torch
-
+from course_lib.exercises import calls
+from course_lib.exercises.accept import plain_data, precision
 from course_lib.exercises.calls import Call, call, in_words, plain, same, unmet
-from course_lib.exercises.exercise import RUNS, Exercise, Property, show
+from course_lib.exercises.exercise import (
+    ANSWERS,
+    IN_MEMORY,
+    IN_TIME,
+    LEGAL,
+    REFUSES,
+    RUNS,
+    Candidate,
+    Exercise,
+    OutOfTime,
+    Property,
+    show,
+)
+from course_lib.grading.session import memory_limit, standard_session, time_limit
 
+SECONDS = 20  # that an answer may take for all inputs together
+_MACHINE = {__file__, calls.__file__}
 CLOSING = "Public checks only; grading uses other inputs."
 
 
@@ -32,6 +45,7 @@ class Result:
     """What a check found, printed as plain text and, in a notebook, as HTML.
 
     ``broken`` is the first property that fails, and ``facts`` is the counterexample: (label, text).
+    ``notes`` say what the answer did to the session.
     """
 
     exercise: Exercise
@@ -40,6 +54,7 @@ class Result:
     broken: Property | None = None
     facts: tuple[tuple[str, str], ...] = ()
     stub: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -51,11 +66,13 @@ class Result:
         if self.stub:
             return f"{name}: nothing to check yet"
         if self.passed:
-            return f"{name}: passed, every property holds on all {self.inputs_tried} inputs"
+            tried = "its input" if self.inputs_tried == 1 else f"all {self.inputs_tried} inputs"
+            return f"{name}: passed, every property holds on {tried}"
         total = len(self.exercise.properties) + 1
         return f"{name}: not yet, {len(self.holds)} of {total} properties hold so far"
 
     def _advice(self) -> list[tuple[str, str]]:
+        notes = [("Note", note) for note in self.notes]
         if self.stub:
             return [
                 ("Next", f"fill in the body of {self.exercise.signature} and run this cell again."),
@@ -63,8 +80,8 @@ class Result:
                 ("Reread", self.exercise.section),
             ]
         if self.broken is None:
-            return []
-        return [("Hint", self.broken.hint), ("Reread", self.exercise.section)]
+            return notes
+        return [("Hint", self.broken.hint), ("Reread", self.exercise.section), *notes]
 
     def __str__(self) -> str:
         lines = [self._headline()]
@@ -102,25 +119,129 @@ class Result:
         )
 
 
-def run(exercise: Exercise, function: Callable) -> Result:
+@dataclass
+class _Progress:
+    """How far a check has come."""
+
+    holds: tuple[Property, ...]  # on the inputs tried so far, or up to the one that is broken
+    inputs: tuple = ()
+    tried: int = 0
+    stub: bool = False
+    broken: Property | None = None
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+def run(exercise: Exercise, function: Callable, *, seconds: float = SECONDS) -> Result:
     """Call ``function`` on every case and report the first of the properties that fails."""
-    properties = (RUNS, *exercise.properties)
-    broken, facts, tried = None, (), 0
-    with _own_random_numbers():
-        for inputs in exercise.cases():
-            made = call(function, inputs)
-            tried += 1
-            if tried == 1 and _is_stub(made):
-                return Result(exercise, tried, stub=True)
-            for index, prop in enumerate(properties):
-                if demand := unmet(prop, made, exercise.refuses(*inputs)):
-                    # Later cases can now only matter for the properties before this one.
-                    properties, broken = properties[:index], prop
-                    facts = _facts(exercise, made, demand)
-                    break
-            if not properties:
+    done, changed = _Progress((RUNS, *exercise.properties)), dict[str, None]()
+    with standard_session() as tidy:
+        unusual = tidy()
+
+        def tidied(answer: Callable) -> Callable:
+            """``answer``, and after each call the session as it was before."""
+
+            def called(*inputs: Any, **named: Any) -> Any:
+                try:
+                    return answer(*inputs, **named)
+                finally:
+                    changed.update(dict.fromkeys(tidy()))
+
+            return called
+
+        try:
+            with memory_limit(), time_limit(seconds) as limited:
+                _try_all(exercise, function, tidied, done)
+        except OutOfTime:
+            done.broken, done.holds = IN_TIME, ()
+            late = f"all answers within {seconds:g} seconds; this is input {done.tried}"
+            done.facts = (("Input", _typed(exercise, done.inputs)), ("Expected", late))
+            limited = True
+    return Result(
+        exercise,
+        done.tried,
+        done.holds,
+        done.broken,
+        done.facts,
+        done.stub,
+        notes=_notes(unusual, list(changed), limited),
+    )
+
+
+def _try_all(exercise: Exercise, function: Callable, tidied: Callable, done: _Progress) -> None:
+    """Call ``function`` on the cases as long as a property can still fail; ``done`` is filled in."""
+    for inputs in exercise.cases():
+        done.inputs = inputs
+        done.tried += 1
+        made = call(tidied(function), inputs)
+        if done.tried == 1 and _is_stub(made):
+            done.stub = True
+            return
+        if callable(made.plain) and not issubclass(type(made.plain), type):
+            # The answer is a function itself, and a property will call it.
+            made.plain = _gives_plain_data(tidied(made.plain))
+        if exercise.candidates:
+            _settle_crash(exercise, made)
+        must_raise = exercise.refuses(*inputs)
+        for index, prop in enumerate(done.holds):
+            if demand := unmet(prop, made, must_raise):
+                # Later cases can now only matter for the properties before this one.
+                done.broken, demand = _diagnosis(exercise, prop, made, demand)
+                done.holds, done.facts = done.holds[:index], _facts(exercise, made, demand)
                 break
-    return Result(exercise, tried, properties, broken, facts)
+        if not done.holds:
+            return
+
+
+def _gives_plain_data(function: Callable) -> Callable:
+    return lambda *inputs, **named: plain_data(function(*inputs, **named), precision(inputs))
+
+
+def _settle_crash(exercise: Exercise, made: Call) -> None:
+    """A wrong function that crashes in the reader's test has been found out: the test refuses it."""
+    candidate = _crashed(exercise, made.error)
+    if candidate and not candidate.right:
+        made.error, made.returned, made.plain = None, False, False
+
+
+def _crashed(exercise: Exercise, error: BaseException | None) -> Candidate | None:
+    """The candidate whose code raised ``error``, or None if it came from somewhere else."""
+    frames = traceback.walk_tb(error.__traceback__) if error else ()
+    codes = {frame.f_code for frame, _ in frames}
+    return next((c for c in exercise.candidates if c.function.__code__ in codes), None)
+
+
+def _diagnosis(exercise: Exercise, prop: Property, made: Call, demand: str) -> tuple[Property, str]:
+    """The property to name and what to ask for: an error has more than one possible cause."""
+    error = made.error
+    if prop is not RUNS:
+        return prop, demand
+    if isinstance(error, MemoryError) or "can't allocate memory" in in_words(error):
+        return IN_MEMORY, "an answer that fits into the memory"
+    if _crashed(exercise, error):
+        return LEGAL, "your test to call this function only with inputs that the statement allows"
+    if isinstance(error, ValueError) and REFUSES in exercise.properties:
+        told = f": {show(exercise.expected(*made.inputs))}" if exercise.expected else ""
+        return ANSWERS, f"an answer, because there is one here{told}"
+    return RUNS, demand
+
+
+def _notes(unusual: list[str], changed: list[str], limited: bool) -> tuple[str, ...]:
+    """What the reader should know about the session."""
+    found = [
+        (unusual, "Not as usual in this session: {}. The check used the usual."),
+        (changed, "Your function changed {}. The check put it back after each call."),
+    ]
+    notes = [says.format(_listed(names)) for names, says in found if names]
+    if not limited:
+        notes.append("Here nothing stops a function that never ends: interrupt it by hand.")
+    return tuple(notes)
+
+
+def _listed(names: list[str]) -> str:
+    """The names in words; of many, the first."""
+    more = [f"{len(names) - 6} more"] if len(names) > 6 else []
+    *first, last = [*names[:6], *more]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _is_stub(made: Call) -> bool:
@@ -132,7 +253,7 @@ def _is_stub(made: Call) -> bool:
 
 def _facts(exercise: Exercise, made: Call, demand: str) -> tuple[tuple[str, str], ...]:
     """The counterexample as (label, text) pairs; ``plain`` cleans text from the student's code."""
-    facts = [("Input", f"{exercise.function}({', '.join(map(show, made.inputs))})")]
+    facts = [("Input", _typed(exercise, made.inputs))]
     if made.error is None:
         facts.append(("Returned", plain(show(made.returned))))
     else:
@@ -145,25 +266,14 @@ def _facts(exercise: Exercise, made: Call, demand: str) -> tuple[tuple[str, str]
     return tuple(facts)
 
 
+def _typed(exercise: Exercise, inputs: tuple) -> str:
+    """The call as one would type it."""
+    return f"{exercise.function}({', '.join(map(show, inputs))})"
+
+
 def _error_in_words(error: BaseException) -> str:
     """The error, and the last line of the student's own code in its traceback."""
     words = in_words(error)
-    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first frame is `_call`
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in _MACHINE]
     own = [frame for frame in frames if frame.filename == frames[0].filename]
     return f"{words}\nin line {own[-1].lineno} of your code: {own[-1].line}" if own else words
-
-
-@contextlib.contextmanager
-def _own_random_numbers() -> Iterator[None]:
-    """Within the block, the same random numbers in every check; the reader's generators keep
-    their state."""
-    python, numpy_ = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_)

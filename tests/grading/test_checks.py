@@ -1,5 +1,6 @@
 """The runner: what it says, what it survives, and what it leaves alone."""
 
+import dataclasses
 import random
 import statistics
 import sys
@@ -11,9 +12,10 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from course_lib.exercises import EXERCISES
 from course_lib.exercises.calls import LONGEST_TEXT, plain
-from course_lib.exercises.exercise import show
+from course_lib.exercises.common import hunt
+from course_lib.exercises.exercise import REFUSES, Exercise, Property, show
 from course_lib.grading import check
-from course_lib.grading.checks import CLOSING, CheckFailed
+from course_lib.grading.checks import CLOSING, CheckFailed, run
 
 from .answers.criteria import mask_by_python
 from .answers.prune_rate import densities_in_rounds
@@ -67,15 +69,13 @@ def test_counterexample_in_words():
 
 def test_wrong_type_is_named():
     text = str(check("magnitude_mask", lambda w, s: mask_by_python(w, s).tolist()))
-    assert "Expected:  a torch.bool tensor of shape (2,), got list" in text
-    text = str(check("magnitude_mask", lambda w, s: mask_by_python(w, s).numpy()))
-    assert "got numpy.ndarray" in text
+    assert "Expected:  a torch.bool tensor of shape (2,), got tuple or list" in text
     text = str(check("magnitude_mask", lambda w, s: mask_by_python(w, s).to("meta")))
-    assert "dense and on cpu; got torch.strided on meta" in text
+    assert "dense and on the CPU; got torch.strided on meta" in text
     text = str(check("magnitude_mask", lambda w, s: mask_by_python(w, s).to_sparse()))
-    assert "dense and on cpu; got torch.sparse_coo on cpu" in text
-    text = str(check("kills_wrong_masks", lambda fn: np.bool_(True)))
-    assert "True or False, got numpy.bool" in text
+    assert "dense and on the CPU; got torch.sparse_coo on cpu" in text
+    text = str(check("kills_wrong_masks", lambda fn: 0.0))
+    assert "True or False, got float" in text
 
 
 def test_upside_down_mask_is_told_so():
@@ -305,3 +305,179 @@ def test_a_notebook_shows_the_message_without_a_traceback(monkeypatch, capsys):
     assert "FAILS: gives all layers that are not full one ε" in out + err
     assert "Traceback" not in out + err
     assert "checks.py" not in out + err
+
+
+def test_a_wrong_candidate_that_crashes_is_refused_by_the_test_that_called_it():
+    seen = []
+
+    def judge(fn):
+        seen.append(fn)
+        return mask_by_python(torch.ones(1), 0.0).all() and fn(torch.ones(3), 0.0).shape == (3,)
+
+    def crashes(weight, sparsity):
+        """a function that cannot divide"""
+        return 1 / 0
+
+    exercise = hunt(
+        name="h",
+        signature="h(fn)",
+        section="",
+        right=(mask_by_python,),
+        alarm="Alarm.",
+        wrong={crashes: "It crashes."},
+    )
+    assert run(exercise, judge).passed
+    assert seen == [mask_by_python, crashes]
+
+
+def test_a_right_candidate_that_crashes_was_called_with_an_illegal_input():
+    result = check("kills_wrong_masks", lambda fn: fn("no weight", 0.5).all())
+    assert result.broken.says.startswith("calls the functions only with inputs")
+    assert "only with inputs that the statement allows" in dict(result.facts)["Expected"]
+
+
+def test_the_tests_own_crash_is_its_own():
+    result = check("kills_wrong_masks", lambda fn: 1 / 0)
+    assert result.broken.says == "runs on every input"
+
+
+TIMID = Exercise(
+    name="half",
+    signature="half(x)",
+    section="",
+    cases=lambda: iter([(2.0,), (0.0,), (-1.0,)]),
+    properties=(Property("halves", lambda y, x: None if y == x / 2 else "half", "!"), REFUSES),
+    refuses=lambda x: x < 0,
+    expected=lambda x: x / 2,
+)
+
+
+def test_a_timid_value_error_is_told_what_is_expected():
+    def half(x):
+        if x <= 0:
+            raise ValueError("no answer")
+        return x / 2
+
+    result = run(TIMID, half)
+    assert result.broken.says == "has an answer wherever there is one"
+    assert dict(result.facts)["Input"] == "half(0.0)"
+    assert dict(result.facts)["Expected"] == "an answer, because there is one here: 0.0"
+    crash = run(TIMID, lambda x: 1 / 0 if x == 0 else x / 2)
+    assert crash.broken.says == "runs on every input"
+
+
+class Hostile:
+    """Nothing can be asked of it."""
+
+    __class__ = property(lambda self: 1 / 0)
+
+    def __getattribute__(self, name):
+        raise SystemExit
+
+    def __eq__(self, other):
+        raise SystemExit
+
+    __hash__ = None
+
+    def __repr__(self):
+        raise KeyError
+
+
+def silent(message):
+    raise message
+
+
+class Mute(ValueError):
+    def __str__(self):
+        raise SystemExit
+
+
+ENDLESS = []
+ENDLESS += [ENDLESS, ENDLESS, ENDLESS]
+
+
+# pytest would ask these values for their class, so it gets their names.
+HOSTILE = {
+    "object": Hostile(),
+    "class": Hostile,
+    "nested": [Hostile(), {"a": Hostile()}],
+    "endless": ENDLESS,
+    "long int": 10**5000,
+    "large int": 10**30,
+    "nan": float("nan"),
+    "huge": torch.zeros(1).expand(10**12),
+    "sparse": torch.ones(2).to_sparse(),
+    "meta": torch.ones(2, device="meta"),
+    "half": torch.ones(2).half(),
+    "text": np.array(["a"]),
+    "objects": np.array([object()]),
+    "generator": (value for value in [1]),
+    "raises": lambda *_: silent(Mute()),
+    "exits": lambda *_: sys.exit(),
+    "module": torch.nn.Linear(1, 1),
+}
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("name", ["magnitude_mask", "sparsity_for", "kills_wrong_masks"])
+def test_no_value_that_is_returned_or_raised_makes_the_check_raise(name, value):
+    result = check(name, lambda *_: HOSTILE[value])
+    assert not result.passed
+    assert result._repr_html_()
+    assert not check(name, lambda *_: silent(Mute())).passed
+
+
+def test_a_returned_function_that_raises_anything_is_answered():
+    """A property that calls what was returned; exercises like this give functions back."""
+    calls = Property("doubles", lambda f, x: None if f(x) == 2 * x else "twice", "!")
+    exercise = dataclasses.replace(TIMID, properties=(calls,))
+    for error in (AttributeError, RecursionError, SystemExit, Mute):
+        text = str(run(exercise, lambda x, error=error: lambda v: silent(error())))
+        assert "an answer that can be examined" in text
+    assert run(exercise, lambda x: lambda v: np.float64(2 * v)).passed
+
+    def speaks(x):
+        return lambda v: print("from within", file=sys.stderr)
+
+    assert "Printed:   from within" in str(run(exercise, speaks))
+
+
+def test_an_endless_answer_is_interrupted_with_its_input():
+    def endless(weight, sparsity):
+        while len(weight) == 1:
+            pass
+        return mask_by_python(weight, sparsity)
+
+    result = run(EXERCISES["magnitude_mask"], endless, seconds=0.3)
+    assert result.broken.says == "comes to an end"
+    assert dict(result.facts)["Input"] == "magnitude_mask(torch.tensor([5.0]), 1.0)"
+    assert "within 0.3 seconds; this is input 2" in dict(result.facts)["Expected"]
+
+
+def test_what_an_answer_changes_is_put_back_and_named():
+    def careless(weight, sparsity):
+        torch.equal = lambda *_: True
+        torch.set_default_dtype(torch.float64)
+        return mask_by_python(weight, sparsity)
+
+    equal = torch.equal
+    result = check("magnitude_mask", careless)
+    assert result.passed
+    assert "Note: Your function changed the default dtype and torch.equal." in str(result)
+    assert "the default dtype and torch.equal" in result._repr_html_()
+    assert torch.equal is equal
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_a_session_that_is_unusual_before_the_check_does_not_matter_and_stays(monkeypatch):
+    monkeypatch.setattr(torch, "equal", lambda *_: False)
+    mine = torch.equal
+    torch.set_default_dtype(torch.float64)
+    try:
+        result = check("magnitude_mask", mask_by_python)
+        assert result.passed
+        assert "Not as usual in this session: the default dtype and torch.equal." in str(result)
+        assert torch.equal is mine
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)

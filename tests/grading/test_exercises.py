@@ -107,7 +107,7 @@ SPARSITIES = st.floats(0, 1)
 
 def verdict(mask, weight, sparsity):
     """Whether the properties of the exercise, on this one input, accept `mask`."""
-    call = Call((weight, sparsity), (weight, sparsity), returned=mask)
+    call = Call((weight, sparsity), (weight, sparsity), plain=mask)
     return all(unmet(prop, call, False) is None for prop in EXERCISES["magnitude_mask"].properties)
 
 

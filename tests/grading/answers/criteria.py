@@ -213,8 +213,8 @@ def budget_density(shape, budget):
 
 
 RIGHT = {
-    "magnitude_mask": [mask_by_topk, mask_by_python, mask_by_numpy],
-    "kills_wrong_masks": [judge_by_oracle, judge_by_counting],
+    "magnitude_mask": [mask_by_topk, mask_by_python, mask_by_numpy, mask_array],
+    "kills_wrong_masks": [judge_by_oracle, judge_by_counting, judge_by_tensor],
     "sparsity_for": [budget_by_division, budget_by_bisection],
 }
 
@@ -222,7 +222,6 @@ RIGHT = {
 WRONG = {
     "magnitude_mask": [
         (mask_list, "torch.bool tensor"),
-        (mask_array, "torch.bool tensor"),
         (mask_float, "torch.bool tensor"),
         (mask_flat, "torch.bool tensor"),
         (mask_upside_down, "exactly round"),
@@ -236,7 +235,6 @@ WRONG = {
         (mask_kthvalue, "runs on every input"),
     ],
     "kills_wrong_masks": [
-        (judge_by_tensor, "True or False"),
         (judge_says_no, "accepts a correct function that sorts"),
         (judge_demands_later, "accepts a correct function that sorts"),
         (judge_says_yes, "removes all weights tied with it"),
