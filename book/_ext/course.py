@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
+import portable
 import replication
 from docutils import nodes
 from jupyter_cache import get_cache
@@ -346,6 +347,7 @@ def table_row(items: tuple) -> nodes.row:
 
 def setup(app: Sphinx) -> dict:
     """Register everything above with Sphinx."""
+    portable.setup(app)
     app.connect("builder-inited", copy_mathjax)
     app.connect("builder-inited", copy_front_end)
     app.connect("html-page-context", drop_thebe, priority=900)
