@@ -255,7 +255,8 @@ def test_the_page_and_the_file_agree(replicate, tree):
         page = (tree / "book/_build/html/book/claims.html").read_text(encoding="utf-8")
         table = page[page.index("<tbody>") : page.index("</tbody>")]
         entries = [e.partition("</td>")[0] for e in table.split("<td>")[1:]]
-        return [e.replace("<p>", "").replace("</p>", "").strip() for e in entries]
+        plain = [e.replace("<p>", "").replace("</p>", "").strip() for e in entries]
+        return [e.replace("\N{NO-BREAK SPACE}", " ") for e in plain]
 
     write_notebook(tree, "a", EXPERIMENT, CLAIM.replace("by=0.5", "by=0.5, mark='exploratory'"))
     odd = ["Odd is better (exploratory)", "+1.10 ± 0.28 points", "greater by 0.5 points", "5"]
