@@ -1,15 +1,26 @@
 """The exercises of the lesson Quantization."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind, pick
-from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property
+from course_lib.exercises.common import draw, hunt, kind, pick, smallest_input
+from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
 
 _SECTION = "lesson Quantization, section “Definition → code”"
+
+
+# ---- A · whole numbers and a step for each row
+
+
+def round_rows(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """(out, in) -> whole numbers (out, in) and the step of each row's grid (out,)."""
+    largest = weight.abs().amax(1)
+    largest[largest == 0] = 2 ** (bits - 1) - 1
+    steps = largest / (2 ** (bits - 1) - 1)
+    numbers = (weight / steps[:, None]).round()
+    return numbers.to(torch.int8), steps
 
 
 def _rows_cases() -> Iterator[tuple[Tensor, int]]:
@@ -19,63 +30,62 @@ def _rows_cases() -> Iterator[tuple[Tensor, int]]:
         ([[3.0, 1.4, -0.2]], 3),
         ([[3.0, -1.4], [0.3, 0.14]], 3),
         ([[-7.0, 3.2], [0.07, 0.02]], 4),
+        ([[0.5], [-2.0], [0.25]], 3),
         ([[0.0, 0.0], [1.0, -0.4]], 2),
         ([[-2.0]], 8),
+        ([[0.0]], 5),
+        ([[1e-6, -4e-7], [3e4, 1e4]], 5),
     ):
         yield torch.tensor(weight), bits
     generator = torch.Generator().manual_seed(5)
     for _ in range(30):
         shape = (pick(4, generator), pick(6, generator))
-        yield draw(shape, generator) + 0.01, pick((2, 3, 4, 8), generator)
+        yield draw(shape, generator) + 0.01, pick((2, 3, 4, 5, 6, 7, 8), generator)
+    yield (draw((3, 4), generator) + 0.01).double(), 6
     yield torch.randn(30, 50, generator=generator) * torch.logspace(-2, 1, 30).unsqueeze(1), 4
 
 
-def _steps(weight: Tensor, bits: int) -> Tensor:
-    """The step of each row's grid, (rows, 1)."""
-    return weight.abs().amax(1, keepdim=True).double() / (2 ** (bits - 1) - 1)
-
-
-def _no_weight(returned: object, weight: Tensor, bits: int) -> str | None:
-    wanted = f"a floating-point tensor of shape {tuple(weight.shape)}"
-    if type(returned) is not Tensor:
-        return f"{wanted}, got {kind(returned)}"
-    if returned.shape != weight.shape or not returned.is_floating_point():
-        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
-    return None if returned.isfinite().all() else f"{wanted}, all of it finite"
-
-
-def _largest_moved(returned: Tensor, weight: Tensor, bits: int) -> str | None:
-    for row, found in zip(weight.double(), returned.detach().double(), strict=True):
-        top = row.abs().argmax()
-        if not math.isclose(row[top], found[top], rel_tol=1e-5, abs_tol=1e-12):
-            return f"{row[top]:g}, the largest of its row, where it was; it became {found[top]:g}"
-    return None
-
-
-def _off_grid(returned: Tensor, weight: Tensor, bits: int) -> str | None:
-    for row, found, step in zip(
-        weight, returned.detach().double(), _steps(weight, bits), strict=True
-    ):
-        places = found / step if step > 0 else found
-        if not torch.allclose(places, places.round(), atol=1e-3):
-            worst = found[(places - places.round()).abs().argmax()]
-            return (
-                f"whole multiples of {step.item():.4g} in the row {row.tolist()[:6]}, which is its "
-                f"largest magnitude / {2 ** (bits - 1) - 1}; {worst:.4g} is none"
-            )
-    return None
-
-
-def _not_nearest(returned: Tensor, weight: Tensor, bits: int) -> str | None:
-    error = (returned.detach().double() - weight.double()).abs()
-    excess = error - _steps(weight, bits) / 2 * (1 + 1e-4)
-    if (excess <= 1e-9).all():
+def _illegal_weight(weight: Tensor, bits: int) -> str | None:
+    """None for a weight and bits that the statement allows, else what it allows."""
+    if weight.dim() == 2 and weight.numel() and weight.isfinite().all() and 2 <= bits <= 8:
         return None
-    k = int(excess.argmax())
-    return (
-        f"each weight at most half a step away; {weight.flatten()[k]:g} became "
-        f"{returned.flatten()[k]:g}"
-    )
+    return "a matrix of finite floats that is not empty, and 2 to 8 bits"
+
+
+def _no_pair(returned: object, weight: Tensor, bits: int) -> str | None:
+    wanted = f"(numbers, steps) of shapes {tuple(weight.shape)} and ({len(weight)},)"
+    pair = type(returned) is tuple and len(returned) == 2
+    if not pair or not all(isinstance(part, Tensor) for part in returned):
+        found = ", ".join(map(kind, returned)) if type(returned) is tuple else kind(returned)
+        return f"{wanted}, both of them tensors; got {found}"
+    numbers, steps = returned
+    if numbers.shape != weight.shape or steps.shape != weight.shape[:1]:
+        return f"{wanted}, got {tuple(numbers.shape)} and {tuple(steps.shape)}"
+    if numbers.dtype != torch.int64 or not steps.is_floating_point():  # any integers are int64 here
+        return f"{wanted}, integers and floats; got {numbers.dtype} and {steps.dtype}"
+    return None
+
+
+def _wrong_steps(returned: tuple[Tensor, Tensor], weight: Tensor, bits: int) -> str | None:
+    top = 2 ** (bits - 1) - 1
+    for row, step in zip(weight.double(), returned[1].tolist(), strict=True):
+        largest = row.abs().max().item()
+        wanted = largest / top if largest else 1.0
+        if not abs(step - wanted) <= 1e-5 * wanted:
+            says = f"the row's largest magnitude {largest:g} / {top}" if largest else "all are 0"
+            return f"the step {wanted:.6g} for the row {show(row[:6])} ({says}), not {step:.6g}"
+    return None
+
+
+def _not_nearest(returned: tuple[Tensor, Tensor], weight: Tensor, bits: int) -> str | None:
+    numbers, steps = returned
+    exact = weight.double() / steps.double()[:, None]
+    off = (numbers.double() - exact).abs()
+    if (off <= 0.5 + 1e-4).all():
+        return None
+    k = int(off.argmax())
+    w, q, x = (t.flatten()[k].item() for t in (weight, numbers, exact))
+    return f"the nearest whole number: {w:.6g} is {x:.3f} steps, so {round(x)}, not {q}"
 
 
 ROUND_ROWS = Exercise(
@@ -83,81 +93,93 @@ ROUND_ROWS = Exercise(
     signature="round_rows(weight, bits)",
     section=_SECTION,
     cases=_rows_cases,
+    legal=_illegal_weight,
+    expected=round_rows,
     properties=(
         Property(
-            "returns a tensor of finite numbers, of the weight's shape",
-            _no_weight,
-            "Come back from the whole numbers: times the step. A row of zeros has the step 0, and "
-            "0 / 0 is not a number.",
+            "returns whole numbers like the weight, and one step for each row",
+            _no_pair,
+            "Two tensors, numbers first. round() leaves floats; .to(torch.int8) makes integers of "
+            "them. The steps have one axis, without keepdim.",
         ),
         Property(
-            "leaves the largest weight of each row where it is",
-            _largest_moved,
-            "A grid for each row: its last point is the largest magnitude of that row, not of the "
-            "whole tensor. amax(dim=1, keepdim=True) gives one number per row.",
+            "takes the step from the largest magnitude of each row",
+            _wrong_steps,
+            "A symmetric grid of b bits has 2^(b-1) - 1 steps on each side of 0, and its last point "
+            "is the row's largest magnitude. In a row of zeros that magnitude is 0, and its step "
+            "is 1.",
         ),
         Property(
-            "puts every weight on its row's grid",
-            _off_grid,
-            "A signed grid of b bits that is symmetric about 0 has 2^(b-1) - 1 steps on each side.",
-        ),
-        Property(
-            "takes the nearest point of the grid",
+            "takes the nearest whole number",
             _not_nearest,
-            "Truncation (int, floor) goes to the next point in one direction, up to a whole step "
-            "away. torch.round goes to the nearest.",
+            "Truncation (int, floor, .to(torch.int8) alone) goes to the next number in one "
+            "direction, up to a whole step away. round() goes to the nearest. Does each row have "
+            "its own step?",
         ),
         UNCHANGED,
     ),
 )
 
 
+# ---- B · the best binary approximation
+
+
 def buggy_binarize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """a function that scales by the root mean square, which keeps the norm"""
-    signs = torch.where(weight >= 0, 1.0, -1.0)
-    return signs, weight.square().mean().sqrt()
+    signs = torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype)
+    scale = weight.square().mean().sqrt()
+    return signs, scale
 
 
 def weak_binary_test(fn: Callable[[Tensor], tuple[Tensor, Tensor]]) -> bool:
     """The test that every wrong function of the bug hunt passes."""
-    weight = torch.full((2, 3), 0.5)
+    weight = torch.ones(2, 3)
     signs, scale = fn(weight)
     return torch.equal(scale * signs, weight)
 
 
 def _binary_by_mean(weight):
     """a correct function that takes the mean magnitude"""
-    return torch.where(weight >= 0, 1.0, -1.0), weight.abs().mean()
+    return _signs(weight), weight.abs().mean()
+
+
+def _signs(weight):
+    return torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype)
 
 
 def _binary_by_product(weight):
     """a correct function that takes the inner product of weight and signs over their number"""
-    signs = 1.0 - 2.0 * (weight < 0).float()
+    signs = 1 - 2 * (weight < 0).to(weight.dtype)
     return signs, (weight * signs).sum() / signs.numel()
 
 
 def _binary_by_least_squares(weight):
     """a correct function that solves for the scale by least squares"""
-    signs = torch.where(weight < 0, -1.0, 1.0)
+    signs = _signs(weight)
     column = signs.reshape(-1, 1).double()
     scale = torch.linalg.lstsq(column, weight.reshape(-1, 1).double()).solution
-    return signs, scale.squeeze().float()
+    return signs, scale.squeeze().to(weight.dtype)
 
 
 def _binary_by_largest(weight):
     """a function that scales by the largest magnitude"""
-    return torch.where(weight >= 0, 1.0, -1.0), weight.abs().max()
+    return _signs(weight), weight.abs().max()
+
+
+def _binary_by_median(weight):
+    """a function that scales by the median magnitude"""
+    return _signs(weight), weight.abs().median()
 
 
 def _binary_by_signed_mean(weight):
     """a function that takes the mean before the magnitude"""
-    return torch.where(weight >= 0, 1.0, -1.0), weight.mean().abs()
+    return _signs(weight), weight.mean().abs()
 
 
 def _binary_of_others(weight):
     """a function that leaves zeros out of the mean"""
     size = weight.abs()
-    return torch.where(weight >= 0, 1.0, -1.0), size.sum() / max(1, int((size > 0).sum()))
+    return _signs(weight), size.sum() / max(1, int((size > 0).sum()))
 
 
 def _binary_with_zeros(weight):
@@ -165,10 +187,37 @@ def _binary_with_zeros(weight):
     return torch.sign(weight), weight.abs().mean()
 
 
+def _binary_normalised(weight):
+    """a function that divides the weight by its largest magnitude first"""
+    size = weight.abs()
+    return _signs(weight), (size / size.max().clamp(min=1e-30)).mean()
+
+
+def _binary_rounded(weight):
+    """a function that rounds the scale to two decimals"""
+    return _signs(weight), (100 * weight.abs().mean()).round() / 100
+
+
+def _binary_of_the_first_row(weight):
+    """a function that takes the scale from the first row of a matrix"""
+    first = weight[0] if weight.dim() > 1 else weight
+    return _signs(weight), first.abs().mean()
+
+
+def _binary_of_the_first_eight(weight):
+    """a function that takes the scale from the first eight weights"""
+    return _signs(weight), weight.flatten()[:8].abs().mean()
+
+
+def _binary_in_integers(weight):
+    """a function that returns the signs as integers, not in the dtype of the weight"""
+    return _signs(weight).long(), weight.abs().mean()
+
+
 def _binary_in_place(weight):
     """a function that also turns the weight it was given into its signs"""
     scale = weight.abs().mean()
-    signs = torch.where(weight >= 0, 1.0, -1.0)
+    signs = _signs(weight)
     weight.copy_(signs * scale)
     return signs, scale
 
@@ -179,88 +228,92 @@ KILLS_WRONG_BINARIES = hunt(
     section=_SECTION,
     right=(_binary_by_mean, _binary_by_product, _binary_by_least_squares),
     alarm="A false alarm. The best scale is unique, but a sum taken in another order differs in the "
-    "last digits: compare with torch.isclose. A weight that is 0 counts as positive.",
+    "last digits: compare with a tolerance, such as 1e-5 of the scale. A weight that is 0 counts as "
+    "positive.",
     wrong={
         buggy_binarize: "Where all magnitudes are equal, mean and root mean square are the same. "
         "Which of the two makes ‖W − αB‖ smallest? Try a weight such as [3, 1].",
         _binary_by_largest: "Try a weight whose magnitudes differ.",
+        _binary_by_median: "The median of [3, 1] is one of the two, and the mean is not.",
         _binary_by_signed_mean: "Try a weight with both signs.",
         _binary_of_others: "Try a weight with a zero in it: it costs α² whichever sign it gets.",
         _binary_with_zeros: "One bit holds two values. Which sign does a weight of 0 get?",
+        _binary_normalised: "Try a weight whose largest magnitude is not 1.",
+        _binary_rounded: "Compare the scale to five decimals, on a weight whose mean magnitude has "
+        "more than two.",
+        _binary_of_the_first_row: "Try a matrix whose rows differ.",
+        _binary_of_the_first_eight: "Try a weight with more than eight entries.",
+        _binary_in_integers: "torch.equal finds 1 and 1.0 equal. Compare the dtypes, too.",
         _binary_in_place: "A function has effects beside its result: compare the weight after the "
         "call with a copy from before it.",
     },
 )
 
-_LENET = ((300, 784), (100, 300), (10, 100))
+
+def _binary_cases() -> Iterator[tuple[Tensor]]:
+    yield (torch.tensor([3.0, -1.0]),)
+    yield (torch.tensor([1.0, 0.0]),)
+    yield (torch.tensor([[0.5, -2.0, 0.25], [1.0, 1.0, -0.5]]),)
 
 
-def storage(shapes: Sequence[tuple[int, ...]], bits: int) -> int:
-    """Bytes of a network of layers with weights of shapes (out, in, …).
-
-    Each layer stores its weights at ``bits`` bits per weight, in whole bytes, and a float32 scale
-    and a float32 bias per output.
-    """
-    return sum(-(-math.prod(s) * bits // 8) + 8 * s[0] for s in shapes)
+def _illegal_floats(weight: Tensor) -> str | None:
+    """None for a weight that the statement allows, else what it allows."""
+    fine = weight.is_floating_point() and weight.numel() > 0 and weight.isfinite().all()
+    return None if fine else "a tensor of finite floats with at least one entry"
 
 
-def _bits_cases() -> Iterator[tuple[tuple[tuple[int, ...], ...], int]]:
-    one = ((1, 8),)
-    for shapes, budget in ((one, 16), (one, 15), (one, 10), (one, 12), (((2, 4),), 25), (one, 9)):
-        yield shapes, budget
-    for shapes in (((3, 3),), ((3, 3), (5, 3)), ((4, 2, 3, 3), (10, 16)), ((7, 1),), _LENET):
-        for bits in (1, 2, 3, 4, 7, 8, 9, 16):
-            exact = storage(shapes, bits)
-            yield from ((shapes, exact), (shapes, exact - 1), (shapes, exact + 1))
-
-
-def _too_small(shapes: tuple, budget: int) -> bool:
-    return storage(shapes, 2) > budget
-
-
-def _no_bits(returned: object, shapes: tuple, budget: int) -> str | None:
-    if type(returned) is not int:
-        return f"an int, got {kind(returned)}"
-    return None if 2 <= returned <= 8 else f"2 to 8 bits, not {returned}"
-
-
-def _too_large(bits: int, shapes: tuple, budget: int) -> str | None:
-    needed = storage(shapes, bits)
-    return None if needed <= budget else f"at most {budget} bytes; {bits} bits need {needed}"
-
-
-def _too_narrow(bits: int, shapes: tuple, budget: int) -> str | None:
-    if bits == 8 or storage(shapes, bits + 1) > budget:
+def _not_best(returned: tuple[Tensor, float], weight: Tensor) -> str | None:
+    signs, scale = _binary_by_mean(weight)
+    best = abs(float(returned[1]) - scale.item()) <= 1e-5 * scale.item()
+    if best and torch.equal(returned[0].double(), signs.double()):
         return None
-    return f"more than {bits} bits: {bits + 1} need {storage(shapes, bits + 1)} bytes, which fit"
+    return f"the signs {show(signs)} and the scale {scale.item():.6g}"
 
 
-WIDEST_BITS = Exercise(
-    name="widest_bits",
-    signature="widest_bits(shapes, budget)",
-    section="lesson Quantization, section “What did it save?”",
-    cases=_bits_cases,
-    refuses=_too_small,
-    properties=(
-        Property(
-            "returns a whole number from 2 to 8",
-            _no_bits,
-            "More than 8 bits are not offered here, however large the budget. A division makes a "
-            "float: use //.",
-        ),
-        Property(
-            "stays within the budget",
-            _too_large,
-            "Count everything: the weights' bits, rounded up to whole bytes in each layer, and for "
-            "each output (the first number of a shape) 4 bytes of scale and 4 of bias.",
-        ),
-        Property(
-            "takes as many bits as fit",
-            _too_narrow,
-            "Try 8, 7, 6, … and return the first that fits. A budget is met if it is used up exactly.",
-        ),
-        REFUSES,
-    ),
+_BEST_BINARY = Exercise(  # what `smallest_binary` is judged by; no reader has to write it
+    name="best_binary",
+    signature="best_binary(weight)",
+    section=_SECTION,
+    cases=_binary_cases,
+    legal=_illegal_floats,
+    properties=(Property("minimizes ‖W − αB‖", _not_best, ""), UNCHANGED),
 )
 
-EXERCISES = (ROUND_ROWS, KILLS_WRONG_BINARIES, WIDEST_BITS)
+SMALLEST_BINARY = smallest_input(
+    name="smallest_binary",
+    signature="smallest()",
+    section=_SECTION,
+    wrong=buggy_binarize,
+    judged_by=_BEST_BINARY,
+    at_most=2,
+    hint="One weight is reached exactly, by either scale. When do the mean magnitude and the root "
+    "mean square of two weights differ?",
+)
+
+PUZZLES = (
+    Lines(
+        name="round_rows",
+        function=round_rows,
+        distractors={
+            "largest = weight.abs().amax(0)": "that is the largest of each column.",
+            "steps = largest / 2 ** (bits - 1)": "the positive side has one point fewer than that, "
+            "and the largest weight would fall beyond it.",
+            "numbers = (weight / steps).round()": "a row of steps divides the columns; [:, None] "
+            "makes a column of them, which divides the rows.",
+            "numbers = (weight / steps[:, None]).floor()": "floor goes down, up to a whole step "
+            "away. The nearest number is asked for.",
+        },
+    ),
+    WrongLine(
+        name="kills_wrong_binaries",
+        function=buggy_binarize,
+        wrong="scale = weight.square().mean().sqrt()",
+        why="this scale keeps the norm of W. The distance ‖W − αB‖ is smallest for the mean "
+        "magnitude, which is lower unless all magnitudes are equal.",
+        others={
+            "signs = torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype)": "these are the best "
+            "signs, and 0 counts as positive. They also have the dtype of the weight.",
+        },
+    ),
+)
+EXERCISES = (ROUND_ROWS, SMALLEST_BINARY, KILLS_WRONG_BINARIES)
