@@ -36,9 +36,10 @@ def cores() -> int:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Return a kernel's environment: one thread, no bars, and this checkout's course_lib first."""
+    """Return a kernel's environment: it is the book's, with one thread, no bars, this course_lib."""
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": path}
+    own = {"COURSE_BOOK": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": path}
+    return os.environ | own
 
 
 class Room:

@@ -4,6 +4,7 @@ Lab serves the whole repository, so that drawings beside the notebooks are found
 of the lessons in reading order. It asks nothing of the network.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,13 @@ import nbformat
 from build import ROOT, toc_notebooks
 
 LIST = "book/_build/lessons.md"
+SETTINGS = "book/_build/lab"
+OVERRIDES = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
+    "@jupyterlab/docmanager-extension:plugin": {
+        "defaultViewers": {"markdown": "Markdown Preview"}  # the list, as a page with links
+    },
+}
 HOW = (
     "*Run → Run All Cells* runs a lesson from top to bottom, in about a minute. "
     "What would give an answer away stays closed until you have predicted."
@@ -40,13 +48,15 @@ def title(notebook) -> str:
 
 
 def command(root: Path, *more: str) -> list[str]:
-    """Write the list of lessons and return the command that opens it in JupyterLab."""
-    (root / LIST).parent.mkdir(exist_ok=True)
+    """Write the list of lessons and Lab's settings, and return the command that opens the list."""
+    settings = root / SETTINGS
+    settings.mkdir(parents=True, exist_ok=True)
+    (settings / "overrides.json").write_text(json.dumps(OVERRIDES), encoding="utf-8")
     (root / LIST).write_text(lessons(root), encoding="utf-8")
     return [
         *(sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"),
-        f"--LabApp.default_url=/lab/tree/{LIST}?factory=Markdown%20Preview",
-        "--LabApp.news_url=None",
+        f"--LabApp.default_url=/lab/tree/{LIST}",
+        f"--LabApp.app_settings_dir={settings}",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         *more,
     ]

@@ -37,6 +37,7 @@ def setup() -> None:
     wants the second core. The first optimizer of a process imports modules for over a second, which
     a class should not have to watch.
     """
+    import logging
     import warnings
 
     import torch
@@ -47,6 +48,8 @@ def setup() -> None:
     torch.set_num_threads(1)
     plots.use_style()
     gates.close_gated()
+    # CUDA's files on a machine without a GPU are nothing that a class should be warned of.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
     # torch.func.hessian imports code of torch's own that torch warns about.
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")

@@ -168,3 +168,11 @@ def test_bad_input(networks, batch, more, words):
 def test_a_table_is_markdown():
     text = teaching.table(["", "a", "b"], [("x", 1, 2.5)]).data
     assert text == "|  | a | b |\n| :-- | --: | --: |\n| x | 1 | 2.5 |"
+
+
+def test_a_citation_is_a_role_in_the_book_and_words_elsewhere(monkeypatch):
+    rows = [("MobileNet", "{cite}`howard2017mobilenets`")]
+    monkeypatch.delenv("COURSE_BOOK", raising=False)
+    assert teaching.table(["network", "source"], rows).data.endswith("| MobileNet | Howard, 2017 |")
+    monkeypatch.setenv("COURSE_BOOK", "1")
+    assert teaching.table(["network", "source"], rows).data.endswith(f"| {' | '.join(rows[0])} |")
