@@ -1,40 +1,64 @@
 """The exercises of the lesson Approaches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind
-from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property
+from course_lib.exercises.common import draw, kind, smallest_input
+from course_lib.exercises.exercise import (
+    REFUSES,
+    UNCHANGED,
+    Exercise,
+    Lines,
+    Property,
+    WrongLine,
+    show,
+)
 
 SECTION = "lesson Approaches, section “Definition → code”"
+TOLERANCE = 1e-8  # of squared distances; the lesson states it
+
+
+def _low_rank_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    u, s, vt = torch.linalg.svd(weight, full_matrices=False)
+    return u[:, :rank] * s[:rank], vt[:rank]
 
 
 def _matrices() -> Iterator[tuple[Tensor, int]]:
     yield torch.tensor([[3.0, 0.0], [0.0, 1.0]]).double(), 1
     yield torch.tensor([[0.0, 2.0], [1.0, 0.0], [0.0, 0.0]]).double(), 1
+    yield torch.tensor([[1.0, 1.0], [0.0, 1.0]]).double(), 1
+    yield torch.tensor([[-2.0]]).double(), 1
+    yield torch.tensor([[2.0, 2.5], [2.0, 1.5]]).double(), 1  # its mean matters
     generator = torch.Generator().manual_seed(6)
     for shape, ranks in (
         ((3, 4), (1, 2, 3)),
         ((5, 2), (1, 2)),
         ((6, 6), (1, 3, 6)),
         ((1, 3), (1,)),
+        ((3, 1), (1,)),
     ):
         weight = draw(shape, generator).double()
         for rank in ranks:
             yield weight, rank
     yield torch.ones(4, 3).double(), 2  # of rank one: nothing is lost
-    for rank in (0, -1, 3):
-        yield torch.ones(2, 5).double(), rank
+    yield torch.zeros(2, 3).double(), 1
+    yield torch.eye(4).double(), 2  # all singular values are equal
+    for shape, rank in (((12, 9), 4), ((9, 12), 8), ((40, 30), 7)):
+        yield torch.randn(shape, generator=generator).double(), rank
+    for scale in (1e-3, 1e3):
+        yield scale * torch.randn(5, 7, generator=generator).double(), 2
+    for shape, rank in (((2, 5), 0), ((2, 5), -1), ((2, 5), 3), ((5, 2), 3), ((3, 3), 4)):
+        yield torch.ones(shape).double(), rank
 
 
 def _no_factors(returned: object, weight: Tensor, rank: int) -> str | None:
     n_out, n_in = weight.shape
-    wanted = f"two tensors of shapes ({n_out}, {rank}) and ({rank}, {n_in})"
+    wanted = f"a tuple of two float tensors of shapes ({n_out}, {rank}) and ({rank}, {n_in})"
     if not isinstance(returned, tuple) or len(returned) != 2:
         return f"{wanted}, got {kind(returned)}"
-    if not all(isinstance(f, Tensor) for f in returned):
+    if not all(isinstance(f, Tensor) and f.is_floating_point() for f in returned):
         return f"{wanted}, got {', '.join(kind(f) for f in returned)}"
     shapes = [tuple(f.shape) for f in returned]
     if shapes != [(n_out, rank), (rank, n_in)]:
@@ -44,32 +68,33 @@ def _no_factors(returned: object, weight: Tensor, rank: int) -> str | None:
 
 
 def _too_far(returned: tuple[Tensor, Tensor], weight: Tensor, rank: int) -> str | None:
-    left, right = (f.detach().double() for f in returned)
+    left, right = (f.double() for f in returned)
     error = float(((weight - left @ right) ** 2).sum())
     least = float((torch.linalg.svdvals(weight)[rank:] ** 2).sum())
-    if error <= least + 1e-6 * float((weight**2).sum()) + 1e-12:
+    if error <= least + TOLERANCE * float((weight**2).sum()):
         return None
     return f"a product whose squared distance is {least:.4g}, the least possible; here {error:.4g}"
 
 
-LOW_RANK = Exercise(
-    name="low_rank",
-    signature="low_rank(weight, rank)",
+LOW_RANK_FACTORS = Exercise(
+    name="low_rank_factors",
+    signature="low_rank_factors(weight, rank)",
     section=SECTION,
     cases=_matrices,
     refuses=lambda weight, rank: not 1 <= rank <= min(weight.shape),
+    expected=_low_rank_factors,
     properties=(
         Property(
             "returns a pair of factors of the right shapes",
             _no_factors,
-            "Left is (outputs, rank), right is (rank, inputs). torch.linalg.svd(weight, "
-            "full_matrices=False) gives U, S and Vᵀ; keep the first `rank` columns and rows.",
+            "The first is (outputs, rank), the second is (rank, inputs). torch.linalg.svd(weight, "
+            "full_matrices=False) gives U, S and Vᵀ; `rank` columns and as many rows are kept.",
         ),
         Property(
             "is as near to the weight as a product of that rank can be",
             _too_far,
             "The singular values belong into the product once: all of them left, all right, or a "
-            "square root on either side.",
+            "square root on either side. The largest ones are kept.",
         ),
         UNCHANGED,
         REFUSES,
@@ -77,109 +102,134 @@ LOW_RANK = Exercise(
 )
 
 
-def buggy_separable_cost(k: int, m: int, n: int, f: int) -> int:
-    """a function that lets the depthwise part run once an output channel"""
-    return k * k * n * f * f + m * n * f * f
+def buggy_full_kernel(depthwise: Tensor, pointwise: Tensor) -> Tensor:
+    """The full kernel (n, m, k, k) of a separable convolution: wrong."""
+    n, m = pointwise.shape[:2]
+    k = depthwise.shape[-1]
+    filters = depthwise.reshape(m, 1, k, k)
+    mix = pointwise.reshape(n, m, 1, 1)
+    return mix * filters
 
 
-def weak_cost_test(fn: Callable[[int, int, int, int], int]) -> bool:
-    """The test that every wrong cost of the bug hunt passes."""
-    return fn(3, 9, 9, 1) == 162
+def _full_kernel(depthwise: Tensor, pointwise: Tensor) -> Tensor:
+    return pointwise * depthwise.transpose(0, 1)
 
 
-def _cost_by_formula(k, m, n, f):
-    """a correct function that adds the two products"""
-    return k * k * m * f * f + m * n * f * f
+def _kernels() -> Iterator[tuple[Tensor, Tensor]]:
+    yield torch.tensor([2.0, 3.0]).reshape(2, 1, 1, 1), torch.eye(2).reshape(2, 2, 1, 1)
+    yield torch.tensor([[[[2.0]]]]), torch.tensor([[[[-3.0]]]])
+    generator = torch.Generator().manual_seed(7)
+    for n, m, k in (
+        *((2, 1, 1), (1, 2, 1), (2, 2, 1), (3, 2, 1), (2, 3, 1), (1, 1, 2), (2, 1, 2), (1, 2, 2)),
+        *((2, 2, 2), (3, 3, 2), (2, 2, 3), (4, 2, 3), (2, 4, 3), (3, 3, 3), (5, 3, 1), (5, 5, 5)),
+    ):
+        yield draw((m, 1, k, k), generator), draw((n, m, 1, 1), generator)
+    for n, m, k in ((4, 4, 3), (8, 3, 3), (3, 8, 3)):
+        filters = torch.randn(m, 1, k, k, generator=generator)
+        yield filters, torch.randn(n, m, 1, 1, generator=generator)
+    yield draw((3, 1, 3, 3), generator).double(), 100 * draw((3, 3, 1, 1), generator).double()
 
 
-def _cost_by_factor(k, m, n, f):
-    """a correct function that takes out the common factor"""
-    return m * f**2 * (k**2 + n)
+def _illegal_kernels(depthwise: Tensor, pointwise: Tensor) -> str | None:
+    """None for two kernels that the statement allows, else what it allows."""
+    k, m = depthwise.shape[-1], pointwise.shape[1]
+    fit = depthwise.shape == (m, 1, k, k) and pointwise.shape == (len(pointwise), m, 1, 1)
+    if fit and depthwise.numel() and pointwise.numel():
+        both = depthwise.is_floating_point() and pointwise.is_floating_point()
+        if both and depthwise.isfinite().all() and pointwise.isfinite().all():
+            return None
+    return "two tensors of finite floats, of shapes (m, 1, k, k) and (n, m, 1, 1)"
 
 
-def _cost_by_loop(k, m, n, f):
-    """a correct function that adds up position by position"""
-    return sum(m * (k * k) + sum(m for _ in range(n)) for _ in range(f * f))
+def _no_kernel(returned: object, depthwise: Tensor, pointwise: Tensor) -> str | None:
+    shape = (*pointwise.shape[:2], *depthwise.shape[2:])
+    wanted = f"a tensor of finite floats of shape {shape}"
+    if not isinstance(returned, Tensor):
+        return f"{wanted}, got {kind(returned)}"
+    if returned.shape != shape or not returned.is_floating_point():
+        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+    return None if returned.isfinite().all() else wanted
 
 
-def _cost_side_once(k, m, n, f):
-    """a function that multiplies by the output's side once, not by its area"""
-    return m * f * (k * k + n)
+def _other_kernel(returned: Tensor, depthwise: Tensor, pointwise: Tensor) -> str | None:
+    expected = _full_kernel(depthwise.double(), pointwise.double())
+    off = (returned.double() - expected).abs()
+    if (off <= 1e-6 * (1 + expected.abs())).all():
+        return None
+    o, i, y, x = (off == off.max()).nonzero()[0].tolist()
+    return f"{show(expected)}; entry [{o}, {i}, {y}, {x}] is {expected[o, i, y, x]:g}"
 
 
-def _cost_pointwise_once(k, m, n, f):
-    """a function that lets the 1×1 part run at one position only"""
-    return k * k * m * f * f + m * n
-
-
-def _cost_kernel_side(k, m, n, f):
-    """a function that takes three times the kernel's side for its area"""
-    return 3 * k * m * f * f + m * n * f * f
-
-
-def _cost_without_channels(k, m, n, f):
-    """a function in which the 1×1 part connects each channel to one only, and the rest is a square"""
-    return (k * k + m) * m * f * f
-
-
-KILLS_WRONG_COSTS = hunt(
-    name="kills_wrong_costs",
-    signature="is_separable_cost(fn)",
+MENDED_FULL_KERNEL = Exercise(
+    name="mended_full_kernel",
+    signature="mended_full_kernel(depthwise, pointwise)",
     section=SECTION,
-    right=(_cost_by_formula, _cost_by_factor, _cost_by_loop),
-    alarm="A false alarm. Work your expected value out again: a k×k filter on each of m channels, "
-    "then n sums over m channels, at each of f × f positions.",
-    wrong={
-        buggy_separable_cost: "There is one k×k filter for each input channel. Which test has m ≠ n?",
-        _cost_side_once: "An output of side 1 has area 1: try a larger one.",
-        _cost_pointwise_once: "An output of side 1 has one position: try a larger one.",
-        _cost_kernel_side: "Try a kernel that is not 3×3.",
-        _cost_without_channels: "Try as many input channels as you like, but not as many outputs.",
-    },
-)
-
-
-def _budgets() -> Iterator[tuple[int, int, float]]:
-    yield 100, 200, 0.5
-    yield from ((10, 10, 0.5), (10, 10, 0.2), (10, 10, 1.0), (64, 1568, 0.25), (4, 12, 0.75))
-    yield from ((300, 784, 0.1), (7, 3, 0.5), (1, 1, 1.0), (2, 2, 1.0), (2, 2, 0.9))
-    yield from ((1000, 1000, 0.001), (5, 50, 0.9))
-
-
-def _fits(rank: int, n_out: int, n_in: int, fraction: float) -> bool:
-    return rank * (n_out + n_in) <= fraction * n_out * n_in
-
-
-LARGEST_RANK = Exercise(
-    name="largest_rank",
-    signature="largest_rank(n_out, n_in, fraction)",
-    section=SECTION,
-    cases=_budgets,
-    refuses=lambda n_out, n_in, fraction: not _fits(1, n_out, n_in, fraction),
+    cases=_kernels,
+    legal=_illegal_kernels,
+    expected=_full_kernel,
     properties=(
         Property(
-            "returns a whole number from 1 on",
-            lambda r, *_: (
-                None if type(r) is int and r >= 1 else f"an int from 1 on, got {r!r} ({kind(r)})"
-            ),
-            "A rank is a whole number: // or int(...).",
+            "returns a float tensor of shape (n, m, k, k)",
+            _no_kernel,
+            "The full convolution has one k×k filter for each output channel o and each input "
+            "channel i.",
         ),
         Property(
-            "stays within the budget",
-            lambda r, *layer: (
-                None if _fits(r, *layer) else "fewer weights; rank r costs r (n_out + n_in)"
-            ),
-            "Two factors: (n_out, r) and (r, n_in). Round down, not to the nearest.",
+            "gives input channel i its own filter, times the weight with which output o mixes it",
+            _other_kernel,
+            "Entry [o, i, y, x] is pointwise[o, i] * depthwise[i, 0, y, x]: which of the four "
+            "axes of `depthwise` should count the input channels after the reshape?",
         ),
-        Property(
-            "uses the budget up",
-            lambda r, *layer: (
-                f"rank {r + 1} at least, which fits too" if _fits(r + 1, *layer) else None
-            ),
-            "Divide the budget by the weights of one rank.",
-        ),
-        REFUSES,
+        UNCHANGED,
     ),
 )
 
-EXERCISES = (LOW_RANK, KILLS_WRONG_COSTS, LARGEST_RANK)
+SMALLEST_KERNEL = smallest_input(
+    name="smallest_kernel",
+    signature="smallest()",
+    section=SECTION,
+    wrong=buggy_full_kernel,
+    judged_by=MENDED_FULL_KERNEL,
+    at_most=4,
+    hint="Filters of one entry are enough. How many input channels does it take until the place of "
+    "the filters' axis matters? Work the shape of the product out for one output channel.",
+)
+
+
+def _factors_to_order(weight, rank):
+    if rank < 1 or rank > min(weight.shape):
+        raise ValueError("there is no such rank")
+    u, s, vt = torch.linalg.svd(weight, full_matrices=False)
+    u, s, vt = u[:, :rank], s[:rank], vt[:rank]
+    return u * s, vt
+
+
+PUZZLES = (
+    Lines(
+        name="low_rank_factors",
+        function=_factors_to_order,
+        distractors={
+            "u, s, vt = u[:, -rank:], s[-rank:], vt[-rank:]": "the singular values come in falling "
+            "order, so this keeps the smallest.",
+            "u, s, vt = u[:rank], s[:rank], vt[:rank]": "U has a row per output and a column per "
+            "singular value. The columns are chosen.",
+            "return u, vt": "without the singular values the product has another size.",
+            "return u * s, s[:, None] * vt": "here each singular value enters the product twice.",
+        },
+    ),
+    WrongLine(
+        name="mended_full_kernel",
+        function=buggy_full_kernel,
+        wrong="filters = depthwise.reshape(m, 1, k, k)",
+        why="here the filters lie along the axis of the output channels. They belong to the input "
+        "channels, so the shape should be (1, m, k, k). With n = m no error shows it.",
+        others={
+            "n, m = pointwise.shape[:2]": "outputs come first in torch's kernels.",
+            "k = depthwise.shape[-1]": "the filters are square.",
+            "mix = pointwise.reshape(n, m, 1, 1)": "one weight for each output and input, for all "
+            "places of the filter.",
+            "return mix * filters": "the product is right, if the axes of both mean the same.",
+        },
+    ),
+)
+EXERCISES = (LOW_RANK_FACTORS, SMALLEST_KERNEL, MENDED_FULL_KERNEL)

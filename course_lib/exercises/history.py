@@ -1,12 +1,22 @@
 """The exercises of the lesson History."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind
-from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property, show
+from course_lib.exercises.common import draw, kind, pick, smallest_input
+from course_lib.exercises.exercise import (
+    REFUSES,
+    UNCHANGED,
+    Exercise,
+    Lines,
+    Property,
+    WrongLine,
+    show,
+)
+
+SECTION = "lesson History, section “Definition → code”"
 
 
 def _quadratics() -> Iterator[tuple[Tensor, Tensor]]:
@@ -24,7 +34,7 @@ def _quadratics() -> Iterator[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(2)
     for n in (2, 3, 4) * 6:
         yield _quadratic(n, generator)
-    yield _quadratic(60, generator)
+    yield _quadratic(40, generator)
 
 
 def _quadratic(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -34,211 +44,254 @@ def _quadratic(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return factor @ factor.T + 0.25 * torch.eye(n).double(), weights
 
 
-def _no_tensor(returned: object, hessian: Tensor, weights: Tensor) -> str | None:
-    wanted = f"a tensor of {len(weights)} floating-point numbers"
-    if not isinstance(returned, Tensor):
+# A: the whole of Optimal Brain Damage. Its saliencies are exact in these cases, ties included.
+
+
+def _obd_cut(hessian: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    if count < 0 or count > len(weights):
+        raise ValueError("there are not so many weights")
+    cost = hessian.diagonal() * weights**2 / 2
+    order = cost.argsort(descending=True, stable=True)
+    gone = order[len(weights) - count :]
+    return weights.index_fill(0, gone, 0), cost[gone].sum()
+
+
+def _cuts() -> Iterator[tuple[Tensor, Tensor, int]]:
+    generator = torch.Generator().manual_seed(5)
+    yield *next(_quadratics()), 1
+    for hessian, weights, count in (
+        ([1.0, 1.0], [0.5, -0.5], 1),  # equal saliencies
+        ([4.0, 1.0], [1.0, 2.0], 1),  # and of different weights
+        ([1.0, 1.0, 1.0], [1.0, -1.0, 1.0], 2),
+        ([0.25, 2.25, 2.0], [3.0, 1.0, 0.5], 2),
+        ([2.0, 8.0, 0.5], [1.0, 0.25, 3.0], 2),
+    ):
+        yield torch.tensor(hessian).double().diag(), torch.tensor(weights).double(), count
+    for hessian, weights in _quadratics():
+        n = len(weights)
+        for count in {0, 1, n, pick(n, generator)}:
+            yield hessian, weights, count
+    for count in (-1, 3, 100):
+        yield torch.eye(2).double(), torch.ones(2).double(), count
+
+
+def _no_pair(returned: object, _: Tensor, weights: Tensor, count: int) -> str | None:
+    wanted = f"a tuple of a tensor of {len(weights)} finite floats and a number"
+    if not isinstance(returned, tuple) or len(returned) != 2:
         return f"{wanted}, got {kind(returned)}"
-    if returned.shape != weights.shape or not returned.is_floating_point():
-        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
-    return None if returned.isfinite().all() else f"{wanted}, all of them finite"
+    after, rise = returned
+    if not isinstance(after, Tensor) or isinstance(rise, bool) or not isinstance(rise, int | float):
+        return f"{wanted}, got {kind(after)} and {kind(rise)}"
+    if after.shape != weights.shape or not after.is_floating_point():
+        return f"{wanted}, got {after.dtype} of shape {tuple(after.shape)}"
+    return None if after.isfinite().all() and abs(rise) < torch.inf else wanted
 
 
-def _differs(returned: Tensor, expected: Tensor) -> bool:
-    return not torch.allclose(returned.detach().double(), expected, rtol=1e-5, atol=1e-7)
+def _other_count(returned: tuple, _: Tensor, weights: Tensor, count: int) -> str | None:
+    zeros = int((returned[0] == 0).sum())
+    return None if zeros == count else f"{count} of {len(weights)} weights at 0, not {zeros}"
 
 
-def _wrong_obd(score: Tensor, hessian: Tensor, weights: Tensor) -> str | None:
-    expected = hessian.diagonal() * weights**2 / 2
-    return f"{show(expected)}" if _differs(score, expected) else None
+def _moved(returned: tuple, _: Tensor, weights: Tensor, __: int) -> str | None:
+    kept = returned[0] != 0
+    close = torch.allclose(returned[0][kept], weights[kept], rtol=1e-5, atol=0)
+    return None if close else f"the weights that stay as they were, {show(weights[kept])}"
 
 
-def _is_diagonal(hessian: Tensor) -> bool:
-    return torch.equal(hessian, hessian.diagonal().diag())
+def _costs(returned: tuple, hessian: Tensor, weights: Tensor) -> Tensor:
+    """The saliencies of the deleted weights, from the lowest."""
+    return (hessian.diagonal() * weights**2 / 2)[returned[0] == 0].sort()[0]
 
 
-_TENSOR = Property(
-    "returns a tensor with one number for each weight",
-    _no_tensor,
-    "The answer has the shape of the weights. A matrix's diagonal is hessian.diagonal().",
-)
-
-OBD_SALIENCY = Exercise(
-    name="obd_saliency",
-    signature="obd_saliency(hessian, weights)",
-    section="lesson History, section “Definition → code”",
-    cases=_quadratics,
-    properties=(
-        _TENSOR,
-        Property(
-            "is the change of the loss when the Hessian is diagonal",
-            lambda score, hessian, weights: (
-                _wrong_obd(score, hessian, weights) if _is_diagonal(hessian) else None
-            ),
-            "Write down the second-order term of the Taylor series for one weight that moves from w "
-            "to 0: a half, the second derivative, and the square of the step.",
-        ),
-        Property(
-            "looks at nothing but the diagonal of any other Hessian",
-            _wrong_obd,
-            "OBD leaves the mixed derivatives out, and leaves the other weights where they are. "
-            "Entry k of the answer needs hessian[k, k] and weights[k], nothing else.",
-        ),
-        UNCHANGED,
-    ),
-)
-
-
-def buggy_obs_saliency(hessian: Tensor, weights: Tensor) -> Tensor:
-    """a function that inverts the diagonal where it should take the diagonal of the inverse"""
-    inverse_diagonal = 1 / hessian.diagonal()
-    return weights**2 / (2 * inverse_diagonal)
-
-
-def weak_saliency_test(fn: Callable[[Tensor, Tensor], Tensor]) -> bool:
-    """The test that every wrong saliency of the bug hunt passes."""
-    weights = torch.tensor([3.0, 1.0, 2.0])
-    return int(fn(torch.eye(3), weights).argmin()) == 1
-
-
-def _saliency_by_inverse(hessian, weights):
-    """a correct function that inverts the Hessian"""
-    return weights**2 / (2 * torch.linalg.inv(hessian).diagonal())
-
-
-def _saliency_by_cholesky(hessian, weights):
-    """a correct function that inverts by Cholesky's factor"""
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    return weights.square() / inverse.diagonal() / 2
-
-
-def _saliency_by_elimination(hessian, weights):
-    """a correct function that eliminates the other weights, one weight at a time"""
-    found = []
-    for q in range(len(weights)):
-        rest = [k for k in range(len(weights)) if k != q]
-        block, row = hessian[rest][:, rest], hessian[q, rest]
-        curvature = hessian[q, q] - row @ torch.linalg.solve(block, row)
-        found.append(curvature * weights[q] ** 2 / 2)
-    return torch.stack(found)
-
-
-def _saliency_without_half(hessian, weights):
-    """a function that forgets the factor one half"""
-    return 2 * _saliency_by_inverse(hessian, weights)
-
-
-def _saliency_times_inverse(hessian, weights):
-    """a function that multiplies by the inverse's diagonal where it should divide"""
-    return weights**2 * torch.linalg.inv(hessian).diagonal() / 2
-
-
-def _saliency_signed(hessian, weights):
-    """a function that forgets to square the weight"""
-    return weights / (2 * torch.linalg.inv(hessian).diagonal())
-
-
-def _saliency_row_sums(hessian, weights):
-    """a function that takes the row sums of the inverse for its diagonal"""
-    return weights**2 / (2 * torch.linalg.inv(hessian).sum(1))
-
-
-def _saliency_in_place(hessian, weights):
-    """a function that also squares the weights in the tensor it was given"""
-    found = _saliency_by_inverse(hessian, weights)
-    weights.square_()
-    return found
-
-
-KILLS_WRONG_SALIENCIES = hunt(
-    name="kills_wrong_saliencies",
-    signature="is_obs_saliency(fn)",
-    section="lesson History, section “Definition → code”, Optimal Brain Surgeon",
-    right=(_saliency_by_inverse, _saliency_by_cholesky, _saliency_by_elimination),
-    alarm="A false alarm. Floating-point numbers are compared with a tolerance (torch.allclose), and "
-    "a Hessian at a minimum is symmetric and positive definite: is yours?",
-    wrong={
-        buggy_obs_saliency: "For which Hessians are the diagonal of the inverse and the inverse of "
-        "the diagonal the same? Try another.",
-        _saliency_without_half: "The order is right; are the numbers? Compare values with a case "
-        "that you work out by hand.",
-        _saliency_times_inverse: "Where the inverse's diagonal is 1 this cannot be seen.",
-        _saliency_signed: "Try a negative weight, and one that is not 1.",
-        _saliency_row_sums: "For a diagonal Hessian row sums and diagonal are the same.",
-        _saliency_in_place: "A function has effects beside its result: compare the weights after the "
-        "call with a copy from before it.",
-    },
-)
-
-
-def _deletion_cases() -> Iterator[tuple[Tensor, Tensor]]:
-    yield from _quadratics()
-    for hessian, weights in (([[0.0]], [1.0]), ([[1.0, 2.0], [2.0, 1.0]], [1.0, 2.0])):
-        yield torch.tensor(hessian).double(), torch.tensor(weights).double()
-
-
-def _no_minimum(hessian: Tensor, _: Tensor) -> bool:
-    return bool(torch.linalg.eigvalsh(hessian)[0] <= 1e-9)
-
-
-def _rise(weights: Tensor, hessian: Tensor, before: Tensor) -> float:
-    """What moving from the minimum at ``before`` to ``weights`` adds to a quadratic loss."""
-    step = weights.detach().double() - before
-    return (step @ hessian @ step / 2).item()
-
-
-def _not_one_zero(after: Tensor, hessian: Tensor, weights: Tensor) -> str | None:
-    zeros = int((after == 0).sum())
-    return None if zeros == 1 else f"exactly one weight at 0, not {zeros}"
-
-
-def _wrong_one(after: Tensor, hessian: Tensor, weights: Tensor) -> str | None:
-    cost = _saliency_by_inverse(hessian, weights)
-    q, best = int((after == 0).nonzero()[0, 0]), int(cost.argmin())
-    if cost[q] <= cost[best] * (1 + 1e-6):
+def _dear(returned: tuple, hessian: Tensor, weights: Tensor, count: int) -> str | None:
+    mine = _costs(returned, hessian, weights)
+    wanted = _costs(_obd_cut(hessian, weights, count), hessian, weights)
+    if torch.equal(mine, wanted):
         return None
-    return (
-        f"weight {best} deleted, which costs {cost[best]:.4g} once the others make up for it; "
-        f"weight {q} costs {cost[q]:.4g} at least"
-    )
+    return f"the weights with the saliencies {show(wanted)} deleted, not {show(mine)}"
 
 
-def _badly_moved(after: Tensor, hessian: Tensor, weights: Tensor) -> str | None:
-    q = int((after == 0).nonzero()[0, 0])
-    least = _saliency_by_inverse(hessian, weights)[q].item()
-    rise = _rise(after, hessian, weights)
-    if rise <= least * (1 + 1e-5) + 1e-12:
-        return None
-    return f"a loss that rises by {least:.4g} only; with these weights it rises by {rise:.4g}"
+def _later(returned: tuple, hessian: Tensor, weights: Tensor, count: int) -> str | None:
+    wanted = _obd_cut(hessian, weights, count)[0]
+    same = torch.equal(returned[0] == 0, wanted == 0)
+    return None if same else f"{show(wanted)}: of equal saliencies the earlier weight stays"
 
 
-DELETE_ONE = Exercise(
-    name="delete_one",
-    signature="delete_one(hessian, weights)",
-    section="lesson History, section “Definition → code”, Optimal Brain Surgeon",
-    cases=_deletion_cases,
-    refuses=_no_minimum,
+def _other_rise(returned: tuple, hessian: Tensor, weights: Tensor, count: int) -> str | None:
+    wanted = float(_obd_cut(hessian, weights, count)[1])
+    return None if abs(returned[1] - wanted) <= 1e-6 * (1 + wanted) else f"a rise of {wanted:.6g}"
+
+
+OBD_CUT = Exercise(
+    name="obd_cut",
+    signature="obd_cut(hessian, weights, count)",
+    section=SECTION,
+    cases=_cuts,
+    refuses=lambda _, weights, count: not 0 <= count <= len(weights),
+    expected=_obd_cut,
     properties=(
-        _TENSOR,
         Property(
-            "deletes exactly one weight",
-            _not_one_zero,
-            "Rounding leaves 1e-17 where you want 0: set the deleted weight to 0 at the end.",
+            "returns a pair of new weights and one number",
+            _no_pair,
+            "The first has the shape of the weights, the second is a sum.",
         ),
         Property(
-            "deletes the weight that costs least after the others have moved",
-            _wrong_one,
-            "Which saliency tells the cost if the other weights may move? It needs the inverse of "
-            "the whole Hessian.",
+            "deletes `count` weights",
+            _other_count,
+            "A threshold deletes all weights that are tied with it. Choose places, not values.",
         ),
         Property(
-            "moves the other weights so that the loss rises as little as possible",
-            _badly_moved,
-            "The step is a multiple of one column of the inverse Hessian. Which multiple brings "
-            "weight q exactly to 0?",
+            "leaves the other weights where they are",
+            _moved,
+            "The move is an idea of Optimal Brain Surgeon.",
+        ),
+        Property(
+            "deletes the weights of lowest saliency",
+            _dear,
+            "OBD's saliency has a half, an entry of the Hessian's diagonal, and the square of the "
+            "weight. The mixed derivatives are left out.",
+        ),
+        Property(
+            "keeps the earlier of equal saliencies",
+            _later,
+            "Ask for a sort that leaves equal entries in their order, and check from which end of "
+            "it you delete.",
+        ),
+        Property(
+            "predicts the sum of the deleted saliencies",
+            _other_rise,
+            "With a diagonal Hessian the costs of several deletions add up. Nothing else changes "
+            "the loss, because the other weights stay.",
         ),
         UNCHANGED,
         REFUSES,
     ),
 )
 
-EXERCISES = (OBD_SALIENCY, KILLS_WRONG_SALIENCIES, DELETE_ONE)
+
+# B: the inverse of the diagonal for the diagonal of the inverse
+
+
+def buggy_obs_saliency(hessian: Tensor, weights: Tensor) -> Tensor:
+    """Optimal Brain Surgeon's saliency of each weight: wrong."""
+    curvature = hessian.diagonal()
+    inverse = 1 / curvature
+    cost = weights**2 / (2 * inverse)
+    return cost
+
+
+def _obs_saliency(hessian: Tensor, weights: Tensor) -> Tensor:
+    return weights**2 / (2 * torch.linalg.inv(hessian).diagonal())
+
+
+def _saliency_cases() -> Iterator[tuple[Tensor, Tensor]]:
+    yield from _quadratics()
+    for hessian, weights in (
+        ([[2.0, 1.0], [1.0, 2.0]], [0.0, 3.0]),
+        ([[2.0, -1.0], [-1.0, 2.0]], [1.0, 1.0]),
+        ([[2e-3, 1e-3], [1e-3, 2e-3]], [5.0, -3.0]),
+        ([[1e3, 9e2], [9e2, 1e3]], [0.01, 0.02]),
+    ):
+        yield torch.tensor(hessian).double(), torch.tensor(weights).double()
+
+
+def _illegal_quadratic(hessian: Tensor, weights: Tensor) -> str | None:
+    """None for a Hessian and weights that the statement allows, else what it allows."""
+    n = weights.numel()
+    fits = n and weights.shape == (n,) and hessian.shape == (n, n)
+    if fits and hessian.isfinite().all() and weights.isfinite().all():
+        least = torch.linalg.eigvalsh(hessian.double())[0]
+        if torch.equal(hessian, hessian.T) and least > 1e-9:
+            return None
+    return "a symmetric, positive definite Hessian (n, n) and n weights"
+
+
+def _no_saliencies(returned: object, _: Tensor, weights: Tensor) -> str | None:
+    wanted = f"a tensor of {len(weights)} finite floats"
+    if not isinstance(returned, Tensor):
+        return f"{wanted}, got {kind(returned)}"
+    if returned.shape != weights.shape or not returned.is_floating_point():
+        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+    return None if returned.isfinite().all() else f"{wanted}, got {show(returned)}"
+
+
+def _other_saliencies(returned: Tensor, hessian: Tensor, weights: Tensor) -> str | None:
+    wanted = _obs_saliency(hessian.double(), weights.double())
+    if torch.allclose(returned.double(), wanted, rtol=1e-5, atol=1e-9):
+        return None
+    return show(wanted)
+
+
+MENDED_OBS_SALIENCY = Exercise(
+    name="mended_obs_saliency",
+    signature="mended_obs_saliency(hessian, weights)",
+    section=f"{SECTION}, Optimal Brain Surgeon",
+    cases=_saliency_cases,
+    legal=_illegal_quadratic,
+    expected=_obs_saliency,
+    properties=(
+        Property(
+            "returns a tensor with one number for each weight",
+            _no_saliencies,
+            "The answer has the shape of the weights. A matrix's diagonal is hessian.diagonal().",
+        ),
+        Property(
+            "is the rise of the loss when the Hessian is diagonal",
+            lambda returned, hessian, weights: (
+                _other_saliencies(returned, hessian, weights)
+                if torch.equal(hessian, hessian.diagonal().diag())
+                else None
+            ),
+            "Here OBS and OBD agree: a half, the second derivative, the square of the weight.",
+        ),
+        Property(
+            "is the rise that is left when the other weights move",
+            _other_saliencies,
+            "[H⁻¹]qq is an entry of the inverse. Invert the whole Hessian first, and take its "
+            "diagonal afterwards.",
+        ),
+        UNCHANGED,
+    ),
+)
+
+SMALLEST_HESSIAN = smallest_input(
+    name="smallest_hessian",
+    signature="smallest()",
+    section=f"{SECTION}, Optimal Brain Surgeon",
+    wrong=buggy_obs_saliency,
+    judged_by=MENDED_OBS_SALIENCY,
+    at_most=6,
+    hint="For which Hessians is the inverse of the diagonal also the diagonal of the inverse? Take "
+    "another one, as small as possible, and weights that are not 0.",
+)
+
+PUZZLES = (
+    Lines(
+        name="obd_cut",
+        function=_obd_cut,
+        distractors={
+            "cost = hessian.diagonal() * weights.abs() / 2": "the step enters the Taylor series "
+            "squared.",
+            "cost = weights * (hessian @ weights) / 2": "this also adds the mixed derivatives, which "
+            "OBD leaves out.",
+            "gone = order[:count]": "the order is descending, so these are the dearest.",
+            "return weights * (cost > cost[gone].max()), cost[gone].sum()": "this also deletes the "
+            "weights that are tied with the last one that goes.",
+        },
+    ),
+    WrongLine(
+        name="mended_obs_saliency",
+        function=buggy_obs_saliency,
+        wrong="inverse = 1 / curvature",
+        why="this inverts the entries of the diagonal. The formula has an entry of the inverse of "
+        "the whole matrix, which knows how the other weights can make up for this one.",
+        others={
+            "curvature = hessian.diagonal()": "a diagonal is needed, and the function takes one. But "
+            "what should have happened before?",
+            "cost = weights**2 / (2 * inverse)": "this is the formula, if `inverse` holds the right "
+            "numbers.",
+            "return cost": "one number for each weight.",
+        },
+    ),
+)
+EXERCISES = (OBD_CUT, SMALLEST_HESSIAN, MENDED_OBS_SALIENCY)

@@ -1,6 +1,6 @@
 """The exercises of the lesson Prune rate."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -10,36 +10,70 @@ from course_lib.exercises.common import (
     SPARSITIES,
     TIE_HINT,
     draw,
-    hunt,
     kind,
-    larger_gone,
-    later_kept,
     not_a_mask,
+    number,
     pick,
+    smallest_input,
     wrong_count,
 )
-from course_lib.exercises.exercise import UNCHANGED, Exercise, Property, show
+from course_lib.exercises.exercise import (
+    UNCHANGED,
+    Exercise,
+    Lines,
+    Property,
+    WrongLine,
+    show,
+)
+
+SECTION = "lesson Prune rate, section “Definition → code”"
+
+
+def _global_masks(scores: dict[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    raised = {name: s.flatten().clone() for name, s in scores.items()}
+    for s in raised.values():
+        s[s.argmax()] = torch.inf
+    flat = torch.cat(list(raised.values()))
+    order = flat.argsort(descending=True, stable=True)
+    kept = order[: len(flat) - round(sparsity * len(flat))]
+    keep = torch.zeros(len(flat), dtype=torch.bool).index_fill(0, kept, True)
+    parts = keep.split([s.numel() for s in scores.values()])
+    return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
+
+
+def _feasible(scores: dict[str, Tensor], sparsity: float) -> bool:
+    n = sum(s.numel() for s in scores.values())
+    return n - round(sparsity * n) >= len(scores)
 
 
 def _global_cases() -> Iterator[tuple[dict[str, Tensor], float]]:
     for scores, sparsity in (
-        ({"fc1": [1.0, 3.0], "fc2": [2.0]}, 0.5),
+        ({"fc1": [1.0, 3.0], "fc2": [2.0, 4.0]}, 0.5),
         ({"fc1": [1.0, 2.0], "fc2": [3.0, 4.0]}, 0.5),
+        ({"fc1": [1.0, 3.0], "fc2": [2.0]}, 0.3),
         ({"fc1": [1.0, 2.0, 3.0]}, 0.3),
-        ({"fc1": [1.0], "fc2": [1.0]}, 0.5),
-        ({"out": [1.0], "fc": [1.0]}, 0.5),
+        ({"fc1": [1.0, 1.0], "fc2": [1.0]}, 0.3),
+        ({"out": [1.0], "fc": [1.0, 1.0]}, 0.3),
         ({"fc1": [-3.0, 1.0], "fc2": [2.0]}, 0.3),
+        ({"fc1": [-2.0, -1.0], "fc2": [-3.0, 5.0, 4.0]}, 0.5),
         ({"fc1": [2.0, 1.0], "fc2": [3.0]}, 0.0),
-        ({"fc1": [2.0, 1.0], "fc2": [3.0]}, 1.0),
+        ({"fc1": [5.0, 6.0, 7.0], "fc2": [1.0], "fc3": [2.0, 0.5]}, 0.5),
         ({"fc1": [0.0, 0.0, 0.0], "fc2": [[0.0, 0.0]]}, 0.5),
+        ({"fc1": [1.0, 2.0, 3.0], "fc2": [[5.0, 4.0]]}, 0.5),  # round(2.5) is 2
         ({"conv": [[[[1.0, 0.5]]]], "fc": [[0.5, 0.25], [0.5, 2.0]]}, 0.5),
+        ({"fc1": [0.1, 0.2, 0.1], "fc2": [7.0, 8.0, 9.0]}, 2 / 3),
     ):
         yield {name: torch.tensor(score) for name, score in scores.items()}, sparsity
     generator = torch.Generator().manual_seed(1)
-    for layers in (1, 2, 3) * 12:
-        yield _random_layers(layers, generator), pick(SPARSITIES, generator)
-    shapes = {"fc1.weight": (100, 50), "fc2.weight": (50, 100), "head.weight": (10, 50)}
-    yield {k: torch.randn(shape, generator=generator) for k, shape in shapes.items()}, 0.9
+    for layers in (1, 2, 3) * 20:
+        case = _random_layers(layers, generator), pick(SPARSITIES, generator)
+        if _feasible(*case):
+            yield case
+    shapes = {"fc1.weight": (30, 20), "fc2.weight": (20, 30), "head.weight": (10, 20)}
+    for sparsity in (0.9, 0.7, 0.997):
+        scores = {k: torch.randn(shape, generator=generator) for k, shape in shapes.items()}
+        scores["fc2.weight"] /= 100  # the small weights of one layer
+        yield scores, sparsity
     yield {k: draw(shape, generator) for k, shape in shapes.items()}, 0.7
 
 
@@ -66,11 +100,36 @@ def _flat(tensors: dict[str, Tensor], order: dict[str, Tensor]) -> Tensor:
     return torch.cat([tensors[name].flatten() for name in order])
 
 
+def _best_gone(masks: dict[str, Tensor], scores: dict[str, Tensor], _: float) -> str | None:
+    for name, score in scores.items():
+        kept = score[masks[name]]
+        if not len(kept) or kept.max() < score.max():
+            return f"that {name} keeps its highest score, {score.max():g}"
+    return None
+
+
+def _other_scores(masks: dict[str, Tensor], scores: dict[str, Tensor], s: float) -> str | None:
+    kept = _flat(scores, scores)[_flat(masks, scores)].sort(descending=True)[0]
+    wanted = _flat(scores, scores)[_flat(_global_masks(scores, s), scores)]
+    if torch.equal(kept, wanted.sort(descending=True)[0]):
+        return None
+    return f"the scores {show(wanted)} kept, not {show(kept)}"
+
+
+def _other_places(masks: dict[str, Tensor], scores: dict[str, Tensor], s: float) -> str | None:
+    wanted = _global_masks(scores, s)
+    for name, keep in wanted.items():
+        if not torch.equal(keep, masks[name]):
+            return f"for {name} {show(keep)}, as the earlier of equal scores stays"
+    return None
+
+
 GLOBAL_MASKS = Exercise(
     name="global_masks",
     signature="global_masks(scores, sparsity)",
-    section="lesson Prune rate, section “Definition → code”",
+    section=SECTION,
     cases=_global_cases,
+    expected=_global_masks,
     properties=(
         Property(
             "returns a dict with a torch.bool mask for every score, of its shape",
@@ -84,19 +143,22 @@ GLOBAL_MASKS = Exercise(
             "n counts the entries of all layers together, and round is used once. " + COUNT_HINT,
         ),
         Property(
-            "removes the lowest scores, whatever layer they are in",
-            lambda masks, scores, sparsity: larger_gone(
-                _flat(scores, scores), _flat(masks, scores), "score"
-            ),
-            "All layers stand in one ranking, even if one of them loses every weight. A score is "
-            "taken as it is, with its sign; higher means keep.",
+            "keeps the highest score of each layer",
+            _best_gone,
+            "Reserve one place in each layer before you rank. A score is taken as it is, with its "
+            "sign; higher means keep.",
+        ),
+        Property(
+            "fills the other places by one ranking, whatever layer a score is in",
+            _other_scores,
+            "The reserved places count among those that are kept. All other scores stand in one "
+            "ranking, and no layer gets a share of its own.",
         ),
         Property(
             "keeps the earlier of equal scores, layer by layer, then row by row",
-            lambda masks, scores, sparsity: later_kept(
-                _flat(scores, scores), _flat(masks, scores), "score"
-            ),
-            "Layers count in the order of the dict, not of their names. " + TIE_HINT,
+            _other_places,
+            "Layers count in the order of the dict, not of their names, and the reserved place goes "
+            "to the first of a layer's highest scores. " + TIE_HINT,
         ),
         UNCHANGED,
     ),
@@ -104,195 +166,114 @@ GLOBAL_MASKS = Exercise(
 
 
 def buggy_total_sparsity(masks: dict[str, Tensor]) -> float:
-    """a function that takes the mean of the layers' sparsities, whatever their sizes"""
-    layers = [1 - keep.float().mean().item() for keep in masks.values()]
-    return sum(layers) / len(layers)
+    """The fraction removed of all weights: wrong."""
+    shares = []
+    for keep in masks.values():
+        shares.append(1 - keep.float().mean().item())
+    return sum(shares) / len(shares)
 
 
-def weak_sparsity_test(fn: Callable[[dict[str, Tensor]], float]) -> bool:
-    """The test that every wrong function of the bug hunt passes."""
-    half = torch.tensor([[True, False], [False, True]])
-    return fn({"fc1.weight": half, "fc2.weight": half}) == 0.5
+def _total_sparsity(masks: dict[str, Tensor]) -> float:
+    removed = sum(int((~keep).sum()) for keep in masks.values())
+    return removed / sum(keep.numel() for keep in masks.values())
 
 
-def _counts(masks: dict[str, Tensor]) -> list[tuple[int, int]]:
-    """(removed, all) of each layer."""
-    return [(int((keep == 0).sum()), keep.numel()) for keep in masks.values()]
-
-
-def _sparsity_by_counting(masks):
-    """a correct function that counts"""
-    removed, total = map(sum, zip(*_counts(masks), strict=True))
-    return removed / total
-
-
-def _sparsity_by_float32(masks):
-    """a correct function that averages in float32 (about seven digits)"""
-    return float((_flat(masks, masks) == 0).float().mean())
-
-
-def _sparsity_by_weighted_mean(masks):
-    """a correct function that weights every layer's sparsity by the layer's size"""
-    counts = _counts(masks)
-    total = sum(n for _, n in counts)
-    return sum((removed / n) * (n / total) for removed, n in counts)
-
-
-def _sparsity_density(masks):
-    """a function that returns the fraction that is kept"""
-    return 1 - _sparsity_by_counting(masks)
-
-
-def _sparsity_of_equal_layers(masks):
-    """a function that takes every layer to be as large as the largest"""
-    counts = _counts(masks)
-    return sum(removed for removed, _ in counts) / (len(counts) * max(n for _, n in counts))
-
-
-def _sparsity_without_last(masks):
-    """a function that leaves out the last layer"""
-    counts = _counts(masks)[:-1] or [(0, 1)]
-    return sum(removed for removed, _ in counts) / sum(n for _, n in counts)
-
-
-def _sparsity_two_digits(masks):
-    """a function that rounds to two digits"""
-    return round(_sparsity_by_counting(masks), 2)
-
-
-def _sparsity_of_matrices(masks):
-    """a function that leaves out everything that is not a matrix, convolutions too"""
-    matrices = {name: keep for name, keep in masks.items() if keep.dim() == 2}
-    return _sparsity_by_counting(matrices) if matrices else 0.0
-
-
-_SPARSITY_ALARM = (
-    "A false alarm. Work out by hand what your test expects: the number of removed weights over "
-    "the number of all. Fractions in floating point are compared with a tolerance: "
-    "abs(a - b) < 1e-6."
-)
-
-KILLS_WRONG_SPARSITIES = hunt(
-    name="kills_wrong_sparsities",
-    signature="is_total_sparsity(fn)",
-    section="lesson Prune rate, section “Definition → code”",
-    right=(_sparsity_by_counting, _sparsity_by_weighted_mean, _sparsity_by_float32),
-    alarm=_SPARSITY_ALARM,
-    wrong={
-        buggy_total_sparsity: "Try one large and one small layer with different sparsities, "
-        "small enough to count by hand.",
-        _sparsity_density: "At one half, removed and kept are the same number: "
-        "try another sparsity.",
-        _sparsity_of_equal_layers: "Try layers of different sizes.",
-        _sparsity_without_last: "Give every layer a sparsity of its own, the last one too.",
-        _sparsity_two_digits: "Is your tolerance smaller than one weight? Try a sparsity with "
-        "many digits, such as 1/3.",
-        _sparsity_of_matrices: "Not every layer is a matrix: a convolution has four dimensions.",
-    },
-)
-
-
-def _share_cases() -> Iterator[tuple[dict[str, tuple[int, int]], float]]:
-    lesson = (32, 196), (256, 32), (32, 256), (256, 32), (32, 256), (10, 32)
-    for shapes, sparsity in (
-        (((50, 100), (10, 50)), 0.9),
-        (((4, 4), (4, 4)), 0.5),
-        (((2, 2),), 0.25),
-        (((2, 2), (10, 10)), 0.5),
-        (((2, 2), (4, 4), (20, 20)), 0.7),
-        (((3, 2), (2, 3)), 0.0),
-        (((3, 2), (2, 3)), 1.0),
-        (lesson, 0.9),
-        (((300, 784), (100, 300), (10, 100)), 0.98),
+def _mask_cases() -> Iterator[tuple[dict[str, Tensor]]]:
+    for layers in (
+        {"fc1": [True, False], "fc2": [True, False]},
+        {"fc1": [True, False, False]},
+        {"fc1": [False]},
+        {"fc1": [True, True], "fc2": [False, True]},
+        {"fc1": [False], "fc2": [True, True]},
+        {"fc1": [True], "fc2": [False, False, False]},
+        {"fc1": [False], "fc2": [True]},
+        {"fc1": [[True, False, False]], "fc2": [[True], [True]], "fc3": [False] * 4},
+        {"conv": [[[[False, True], [False, False]]]], "bias": [True, False, True]},
+        {"fc1": [True, True, True], "fc2": [[True]]},
+        {"fc1": [False, False], "fc2": [[False]]},
     ):
-        yield {f"fc{i}": shape for i, shape in enumerate(shapes, start=1)}, sparsity
-    generator = torch.Generator().manual_seed(2)
-    for layers in (1, 2, 3, 4) * 9:
-        shapes = [(pick(20, generator), pick(20, generator)) for _ in range(layers)]
-        yield (
-            {f"fc{layers - i}": shape for i, shape in enumerate(shapes)},
-            pick(SPARSITIES, generator),
-        )
+        yield ({name: torch.tensor(keep) for name, keep in layers.items()},)
+    generator = torch.Generator().manual_seed(3)
+    for layers in (1, 2, 3) * 8:
+        yield ({k: v > 0.25 for k, v in _random_layers(layers, generator).items()},)
+    sizes = {"conv": (7, 3, 3, 3), "fc1": (61, 37), "fc2": (10, 61)}
+    yield ({k: torch.rand(s, generator=generator) > 0.9 for k, s in sizes.items()},)
+    yield ({"fc1": torch.ones(50, 40).bool(), "fc2": torch.arange(1001) < 1},)
 
 
-def _not_densities(returned: object, shapes: dict[str, tuple[int, int]], _: float) -> str | None:
-    if type(returned) is not dict or set(returned) != set(shapes):
-        return f"a dict with the keys {', '.join(shapes)}"
-    for name, value in returned.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"a float for {name}, got {kind(value)}"
-        if not -1e-9 <= value <= 1 + 1e-9:
-            return f"a density from 0 to 1 for {name}, got {value:.4g}"
-    return None
-
-
-def _wrong_total(returned: dict, shapes: dict[str, tuple[int, int]], sparsity: float) -> str | None:
-    n = sum(rows * columns for rows, columns in shapes.values())
-    kept = sum(returned[name] * rows * columns for name, (rows, columns) in shapes.items())
-    if abs(kept - (1 - sparsity) * n) < 1e-6 * n:
+def _illegal_masks(masks: dict[str, Tensor]) -> str | None:
+    """None for masks that the statement allows, else what it allows."""
+    if masks and all(m.dtype == torch.bool and m.dim() and m.numel() for m in masks.values()):
         return None
-    return f"{(1 - sparsity) * n:.6g} of {n} weights kept in all, not {kept:.6g}"
+    return "a dict of torch.bool tensors, at least one, each with at least one entry"
 
 
-def _epsilons(returned: dict, shapes: dict[str, tuple[int, int]]) -> tuple[dict, dict]:
-    """Density over (rows + columns) / (rows * columns): of the layers below 1, of the full ones."""
-    found = {name: returned[name] * r * c / (r + c) for name, (r, c) in shapes.items()}
-    full = {name: value for name, value in found.items() if returned[name] > 1 - 1e-6}
-    return {name: value for name, value in found.items() if name not in full}, full
+def _other_fraction(returned: float, masks: dict[str, Tensor]) -> str | None:
+    expected = _total_sparsity(masks)
+    return None if abs(returned - expected) <= 1e-6 else f"{expected:.7g}"
 
 
-def _not_in_proportion(returned: dict, shapes: dict, _: float) -> str | None:
-    below, _full = _epsilons(returned, shapes)
-    if not below or max(below.values()) - min(below.values()) <= 1e-6 * max(below.values()):
-        return None
-    low, high = (pick(below, key=lambda name: below[name]) for pick in (min, max))
-    return (
-        "one ε for all layers that are not full; here it is "
-        f"{below[low]:.4g} for {low} and {below[high]:.4g} for {high}"
-    )
-
-
-def _full_for_nothing(returned: dict, shapes: dict, _: float) -> str | None:
-    below, full = _epsilons(returned, shapes)
-    for name, value in full.items():
-        if below and value > max(below.values()) * (1 + 1e-6):
-            return (
-                f"density 1 only where ε asks for 1 or more; with the ε of the others, {name} "
-                f"has {max(below.values()) / value:.4g}"
-            )
-    return None
-
-
-ER_DENSITIES = Exercise(
-    name="er_densities",
-    signature="er_densities(shapes, sparsity)",
-    section="lesson Prune rate, section “Definition → code”, Erdős–Rényi",
-    cases=_share_cases,
+MENDED_TOTAL_SPARSITY = Exercise(
+    name="mended_total_sparsity",
+    signature="mended_total_sparsity(masks)",
+    section=SECTION,
+    cases=_mask_cases,
+    legal=_illegal_masks,
+    expected=_total_sparsity,
     properties=(
+        number("returns a number from 0 to 1"),
         Property(
-            "returns a dict with a density from 0 to 1 for every layer",
-            _not_densities,
-            "A density is the part that is kept. Where ε times the ratio is above 1, the layer "
-            "stays full: its density is 1.",
+            "counts what is removed, not what is kept",
+            lambda returned, masks: _other_fraction(returned, masks) if len(masks) == 1 else None,
+            "True means keep, so the removed entries are those that are False.",
         ),
         Property(
-            "keeps (1 - sparsity) * n of all n weights",
-            _wrong_total,
-            "What a full layer cannot use goes to the others: their ε grows. Take the full layers "
-            "out of both sides of the equation for ε and solve it again.",
-        ),
-        Property(
-            "gives all layers that are not full one ε",
-            _not_in_proportion,
-            "The density of a layer is ε (rows + columns) / (rows * columns).",
-        ),
-        Property(
-            "keeps a layer full only if ε asks for it",
-            _full_for_nothing,
-            "Start with no full layer, and add those whose density would be above 1.",
+            "is the fraction removed of all weights, in layers of any size and shape",
+            _other_fraction,
+            "Count the removed entries of all layers, count all entries, and divide once.",
         ),
         UNCHANGED,
     ),
 )
 
-EXERCISES = (GLOBAL_MASKS, KILLS_WRONG_SPARSITIES, ER_DENSITIES)
+SMALLEST_MASKS = smallest_input(
+    name="smallest_masks",
+    signature="smallest()",
+    section=SECTION,
+    wrong=buggy_total_sparsity,
+    judged_by=MENDED_TOTAL_SPARSITY,
+    at_most=3,
+    hint="In one layer the function is right, and in layers of one size too. What must differ "
+    "between two layers besides their sizes?",
+)
+
+PUZZLES = (
+    Lines(
+        name="global_masks",
+        function=_global_masks,
+        distractors={
+            "raised = {name: s.flatten() for name, s in scores.items()}": "without a copy, the "
+            "infinite scores are written into the caller's tensors.",
+            "flat = torch.cat([raised[name] for name in sorted(raised)])": "the layers count in "
+            "the order of the dict.",
+            "order = flat.argsort(stable=True)": "here the lowest scores come first, and the next "
+            "line keeps what comes first.",
+            "kept = order[: round(sparsity * len(flat))]": "`sparsity` is the share that goes.",
+        },
+    ),
+    WrongLine(
+        name="mended_total_sparsity",
+        function=buggy_total_sparsity,
+        wrong="return sum(shares) / len(shares)",
+        why="this is a mean over layers, and a layer of ten weights counts as much as one of ten "
+        "thousand. Divide the removed weights of all layers by all weights.",
+        others={
+            "shares = []": "the list collects one share per layer. That it holds shares and not "
+            "counts is a problem only later.",
+            "for keep in masks.values():": "every layer has to be looked at.",
+            "shares.append(1 - keep.float().mean().item())": "this is the sparsity of one layer, "
+            "and it is right.",
+        },
+    ),
+)
+EXERCISES = (GLOBAL_MASKS, SMALLEST_MASKS, MENDED_TOTAL_SPARSITY)
