@@ -42,22 +42,24 @@ def last_claim(cells: Iterable) -> str:
     code = [cell for cell in cells if cell.cell_type == "code"]
     found = ""
     for digest, cell in zip(hashes(code), code, strict=True):
-        calls = [
-            node.func for node in ast.walk(statements(cell.source)) if isinstance(node, ast.Call)
-        ]
+        nodes = ast.walk(statements(cell.source))
+        calls = [node.func for node in nodes if isinstance(node, ast.Call)]
         if any(ast.unparse(call) in {f"claims.{name}" for name in CLAIMS} for call in calls):
             found = digest
     return found
 
 
 def statements(source: str) -> ast.Module:
-    """Return a cell's code without its imports, which by themselves compute nothing."""
-    module = ast.parse(
-        TransformerManager().transform_cell(source)
-    )  # which may hold a magic command
+    """Return a cell's code without what computes nothing by itself: its imports, and the marks of
+    its claims, such as "usually".
+    """
+    plain = TransformerManager().transform_cell(source)  # it may hold a magic command
+    module = ast.parse(plain)
     module.body = [
         line for line in module.body if not isinstance(line, ast.Import | ast.ImportFrom)
     ]
+    for call in (node for node in ast.walk(module) if isinstance(node, ast.Call)):
+        call.keywords = [keyword for keyword in call.keywords if keyword.arg != "mark"]
     return module
 
 

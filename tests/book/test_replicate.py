@@ -196,7 +196,12 @@ def test_a_hash_is_of_the_cell_and_of_what_it_may_depend_on(replication):
         assert changed(position, source) == [i >= position for i in range(6)]
     for position, source in ((1, "predict('!')"), (2, "plots.show(y)"), (4, "claims.equal(y)")):
         assert changed(position, source) == [i == position for i in range(6)]
-    for position, source in ((0, "import os\nx = 1  # one"), (3, "fit(\n    x\n)")):
+    same = (
+        (0, "import os\nx = 1  # one"),
+        (3, "fit(\n x)"),
+        (4, "claims.equal(x, mark='usually')"),
+    )
+    for position, source in same:
         assert not any(changed(position, source))
 
 
