@@ -1,7 +1,8 @@
 """Notebooks that read well anywhere: citations as links, and a file to download that works alone.
 
-A lesson cites `[Han et al. (2015)](../book/references.bib#han2015learning)`: words and a link in JupyterLab
-and on GitHub, a citation with its title and a place in the bibliography on the page.
+A lesson cites `[Han et al. (2015)](../book/references.bib#han2015learning)` as a part of a sentence, or
+`([Han et al., 2015](…))` behind it: words and a link in JupyterLab and on GitHub, and on the page a citation
+that leads to the bibliography.
 """
 
 import base64
@@ -13,7 +14,9 @@ import nbformat
 from pybtex.database import Entry, parse_file
 from sphinx.application import Sphinx
 
-CITED = re.compile(r"\[([^\]]*)\]\(\.\./book/references\.bib#(\w+)\)")
+CITED = re.compile(
+    r"(\()?\[([^\]]*)\]\(\.\./book/references\.bib#(\w+)\)(?(1)\))"
+)  # brackets, words, key
 DRAWING = re.compile(r"!\[([^\]]*)\]\(\.\./img/([\w.-]+)\)")
 LINK = re.compile(
     r"(?<!!)\[([^\]]*)\]\((?!https?:|attachment:)[^)]*\)"
@@ -32,7 +35,7 @@ HOW = (
 
 
 def label(entry: Entry, textual: bool) -> str:
-    """Return how a sentence names a work: `Han et al. (2015)`, or `Han et al., 2015` in brackets."""
+    """Return the words of a citation: `Han et al. (2015)`, or in brackets `Han et al., 2015`."""
     names = [" ".join(map(str, person.rich_last_names)) for person in entry.persons["author"]]
     who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
     year = entry.fields.get("year", "undated")
@@ -41,7 +44,7 @@ def label(entry: Entry, textual: bool) -> str:
 
 def cite(app: Sphinx, docname: str, source: list[str]) -> None:
     """Make a link to the file of references a citation, before a lesson is read."""
-    source[0] = CITED.sub(lambda m: f"{{cite{':t' * m[1].endswith(')')}}}`{m[2]}`", source[0])
+    source[0] = CITED.sub(lambda m: f"{{cite{'' if m[1] else ':t'}}}`{m[3]}`", source[0])
 
 
 def alone(notebook, root: Path, address: str):
@@ -72,10 +75,15 @@ def attach(cell, folder: Path) -> None:
 
 def plain(text: str, references: dict[str, Entry]) -> str:
     """Return MyST text as Markdown that every notebook program shows."""
-    text = CITED.sub(lambda m: link(m[1], references[m[2]]), text)
+    text = CITED.sub(lambda m: bracketed(m[1], link(m[2], references[m[3]])), text)
     text = REFERENCE.sub(r"\1", LINK.sub(r"*\1*", text))
     text = FOLD.sub(r"<details><summary>\1</summary>\n\n\2\n\n</details>", text)
     return BOX.sub(lambda m: f"**{m[1].capitalize()}.** {m[2]}", text)
+
+
+def bracketed(brackets: str | None, words: str) -> str:
+    """Return words in the brackets that a citation has, if it has them."""
+    return f"({words})" if brackets else words
 
 
 def link(words: str, entry: Entry) -> str:
