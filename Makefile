@@ -2,11 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book check test lab bench lock clean
+.PHONY: book pdf check test lab bench lock clean
 .DEFAULT_GOAL := book
 
 book: .venv/ready
 	$(BIN)/python book/build.py
+
+# The whole course in one file, to be printed or read without a browser.
+pdf: book
+	$(BIN)/python book/pdf.py
 
 # What a change to the library needs: style, types, its tests and examples. No notebook, no browser.
 check: .venv/ready
