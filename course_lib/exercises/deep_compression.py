@@ -1,76 +1,118 @@
 """The exercises of the lesson Deep Compression."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind
-from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property
+from course_lib.exercises.common import draw, kind, pick, smallest_input
+from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
+
+_SECTION = "lesson Deep Compression, section “Definition → code”"
+
+Entries = tuple[tuple[int, float], ...]  # (zeros before it, value)
 
 
-def _positions() -> Iterator[tuple[list[int], int]]:
-    """Ascending positions and index bits; short lists first."""
-    yield [1, 4, 15], 3
+# ---- A · the entries of the file: distances, values and fillers
+
+
+def relative_entries(positions: list[int], values: list[float], bits: int) -> list:
+    """Rising positions and their values -> (zeros before, value) pairs, fillers included."""
+    entries, stand = [], -1
+    for position, value in zip(positions, values, strict=True):
+        zeros = position - stand - 1
+        while zeros >= 2**bits:
+            entries.append((2**bits - 1, 0.0))
+            zeros -= 2**bits
+        entries.append((zeros, value))
+        stand = position
+    return entries
+
+
+def _positions() -> Iterator[tuple[list[int], list[float], int]]:
+    """Rising positions, their values and the bits; short lists first."""
+    yield [1, 4, 15], [0.5, -1.0, 0.25], 3
     for positions, bits in (
-        ([0], 3), ([3], 2), ([4], 2), ([5], 2), ([8], 2), ([0, 1, 2], 1), ([2], 0), ([], 4),
-        ([7, 8], 3), ([0, 8], 3), ([0, 9], 3), ([30], 3), ([31], 3), ([32], 3),
+        ([0], 3), ([3], 2), ([4], 2), ([5], 2), ([8], 2), ([0, 1, 2], 1), ([2], 1), ([], 4),
+        ([7, 8], 3), ([0, 8], 3), ([0, 9], 3), ([30], 3), ([31], 3), ([32], 3), ([9, 40], 4),
     ):  # fmt: skip
-        yield positions, bits
+        yield positions, [0.5 + n for n in range(len(positions))], bits
     generator = torch.Generator().manual_seed(5)
     for bits in (1, 2, 3, 4, 5) * 4:
         steps = torch.randint(1, 20, (6,), generator=generator)
-        yield (steps.cumsum(0) - 1).tolist(), bits
-    yield (torch.randint(1, 60, (400,), generator=generator).cumsum(0) - 1).tolist(), 5
+        values = torch.randint(1, 9, (6,), generator=generator) / 4
+        yield (steps.cumsum(0) - 1).tolist(), (values - 3).where(values != 3, 1.0).tolist(), bits
+    far = torch.randint(1, 60, (400,), generator=generator).cumsum(0) - 1
+    yield far.tolist(), [1.0 + n % 7 for n in range(400)], 5
 
 
-def _not_a_list(returned: object, *_) -> str | None:
-    if not isinstance(returned, list) or any(type(d) is not int for d in returned):
-        found = kind(returned)
-        if isinstance(returned, list):
-            found = f"a list with {kind(next(d for d in returned if type(d) is not int))} in it"
-        return f"a list of whole numbers, got {found}"
+def _no_pairs(returned: object, positions: list[int], values: list[float], bits: int) -> str | None:
+    wanted = "a list of pairs (zeros before, value): a whole number and a number"
+    if type(returned) is not tuple:
+        return f"{wanted}; got {kind(returned)}"
+    for entry in returned:
+        pair = type(entry) is tuple and len(entry) == 2
+        if not pair or type(entry[0]) is not int or type(entry[1]) not in (int, float):
+            return f"{wanted}; got the entry {show(entry)}"
     return None
 
 
-def _out_of_range(returned: list[int], positions: list[int], bits: int) -> str | None:
-    bad = [d for d in returned if not 0 <= d < 2**bits]
-    return f"numbers from 0 to {2**bits - 1}, not {bad[0]}" if bad else None
+def _out_of_range(
+    returned: Entries, positions: list[int], values: list[float], bits: int
+) -> str | None:
+    bad = [zeros for zeros, _ in returned if not 0 <= zeros < 2**bits]
+    return f"numbers of zeros from 0 to {2**bits - 1}, not {bad[0]}" if bad else None
 
 
-def _reached(distances: list[int]) -> list[int]:
-    found, stand = [], -1
-    for d in distances:
-        stand += d + 1
-        found.append(stand)
+def _reached(returned: Entries) -> dict[int, float]:
+    """Position -> value of every entry, fillers too."""
+    found, stand = {}, -1
+    for zeros, value in returned:
+        stand += zeros + 1
+        found[stand] = value
     return found
 
 
-def _misses(returned: list[int], positions: list[int], bits: int) -> str | None:
-    missed = sorted(set(positions) - set(_reached(returned)))
+def _misses(returned: Entries, positions: list[int], values: list[float], bits: int) -> str | None:
+    reached = _reached(returned)
+    missed = [p for p in positions if p not in reached]
     if missed:
-        return f"an entry at position {missed[0]}; these distances reach {_reached(returned)[:12]}"
+        return f"an entry at position {missed[0]}; these entries stand at {[*reached][:12]}"
     return None
 
 
-def _too_many(returned: list[int], positions: list[int], bits: int) -> str | None:
-    needed, stand = 0, -1
-    for p in positions:
-        needed += -(-(p - stand) // 2**bits)
-        stand = p
-    return None if len(returned) == needed else f"{needed} entries, fillers included, as few as do"
+def _wrong_values(
+    returned: Entries, positions: list[int], values: list[float], bits: int
+) -> str | None:
+    wanted = dict(zip(positions, values, strict=True))
+    for position, value in _reached(returned).items():
+        if abs(value - wanted.get(position, 0.0)) > 1e-6:
+            what = "its weight's value" if position in wanted else "a filler, which holds 0"
+            return f"the value {wanted.get(position, 0.0)} at {position}, {what}; not {value}"
+    return None
 
 
-RELATIVE_DISTANCES = Exercise(
-    name="relative_distances",
-    signature="relative_distances(positions, bits)",
-    section="lesson Deep Compression, section “Definition → code”",
+def _others(returned: Entries, positions: list[int], values: list[float], bits: int) -> str | None:
+    wanted = relative_entries(positions, values, bits)
+    if [zeros for zeros, _ in returned] == [zeros for zeros, _ in wanted]:
+        return None
+    if len(returned) > len(wanted):
+        return f"{len(wanted)} entries, fillers included, as few as do; not {len(returned)}"
+    return f"fillers as late as they can stand, so {show(wanted[:8])}"
+
+
+RELATIVE_ENTRIES = Exercise(
+    name="relative_entries",
+    signature="relative_entries(positions, values, bits)",
+    section=_SECTION,
     cases=_positions,
+    expected=relative_entries,
     properties=(
         Property(
-            "returns a list of whole numbers",
-            _not_a_list,
-            "One number for each entry: found = [] at the start, found.append(...) on the way.",
+            "returns a list of pairs",
+            _no_pairs,
+            "One pair per entry: entries = [] at the start, entries.append((zeros, value)) on the "
+            "way. Without positions the list is empty.",
         ),
         Property(
             "writes only numbers that fit into the bits",
@@ -85,153 +127,166 @@ RELATIVE_DISTANCES = Exercise(
             "you stand at -1. After a filler, you stand at the filler.",
         ),
         Property(
-            "uses no more entries than it has to",
-            _too_many,
-            "Fillers cost bytes. One is needed only when 2**b or more zeros lie before the weight.",
+            "gives each weight its value, and fillers 0",
+            _wrong_values,
+            "Fillers come before the weight that they help to reach, and their value is 0.",
+        ),
+        Property(
+            "puts a filler only where no number is large enough, as far on as the bits allow",
+            _others,
+            "A filler is needed when 2**b or more zeros lie before the weight, and not when it is "
+            "one fewer. It has 2**b - 1 zeros before it, and the weight has what is left.",
         ),
         UNCHANGED,
     ),
 )
 
 
+# ---- B · the gradient of a centroid
+
+RICH = 16  # weights from which on an answer that equals a known mistake hardly does so by chance
+
+
 def buggy_centroid_gradient(gradient: Tensor, index: Tensor, k: int) -> Tensor:
-    """a function that lets the last weight of a cluster overwrite the others"""
+    """(k,): the gradients of the centroids, from those of the weights."""
     sums = torch.zeros(k)
     kept = index >= 0
     sums[index[kept]] += gradient[kept]
     return sums
 
 
-def weak_gradient_test(fn: Callable[[Tensor, Tensor, int], Tensor]) -> bool:
-    """The test that every wrong gradient of the bug hunt passes."""
-    gradient, index = torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([[0, 2, 1]])
-    return fn(gradient, index, 3).tolist() == [1.0, 2.0, 3.0]
-
-
-def _gradient_by_index_add(gradient, index, k):
-    """a correct function that adds by index"""
+def centroid_gradient(gradient: Tensor, index: Tensor, k: int) -> Tensor:
+    """The same with every weight counted: the right answer to the bug hunt."""
     kept = index >= 0
-    return torch.zeros(k).index_add(0, index[kept], gradient[kept])
+    return gradient.new_zeros(k).index_add(0, index[kept], gradient[kept])
 
 
-def _gradient_by_loop(gradient, index, k):
-    """a correct function that sums cluster by cluster"""
-    return torch.stack([gradient[index == c].sum() for c in range(k)])
-
-
-def _gradient_by_one_hot(gradient, index, k):
-    """a correct function that multiplies by the indicator of the formula"""
-    return (index.flatten() == torch.arange(k)[:, None]).float() @ gradient.flatten()
-
-
-def _gradient_mean(gradient, index, k):
-    """a function that takes the mean over a cluster's weights"""
-    sizes = torch.stack([(index == c).sum() for c in range(k)])
-    return _gradient_by_loop(gradient, index, k) / sizes.clamp(min=1)
-
-
-def _gradient_of_pruned_too(gradient, index, k):
-    """a function that counts the pruned weights, cluster −1, to the last cluster"""
-    return torch.zeros(k).index_add(0, index.flatten() % k, gradient.flatten())
-
-
-def _gradient_shorter(gradient, index, k):
-    """a function that returns no number for clusters after the last that has a weight"""
-    return _gradient_by_loop(gradient, index, int(index.max()) + 1)
-
-
-def _gradient_of_first_row(gradient, index, k):
-    """a function that looks at the first row only"""
-    return _gradient_by_loop(gradient[0], index[0], k)
-
-
-def _gradient_in_place(gradient, index, k):
-    """a function that also sets the gradient of pruned weights to zero in the tensor it was given"""
-    gradient[index < 0] = 0
-    return _gradient_by_loop(gradient, index, k)
-
-
-KILLS_WRONG_GRADIENTS = hunt(
-    name="kills_wrong_gradients",
-    signature="is_centroid_gradient(fn)",
-    section="lesson Deep Compression, section “Definition → code”, sharing",
-    right=(_gradient_by_index_add, _gradient_by_loop, _gradient_by_one_hot),
-    alarm="A false alarm. Sums in another order differ in their last bits: compare with a tolerance.",
-    wrong={
-        buggy_centroid_gradient: "In the weak test every cluster has one weight. Give one cluster "
-        "two.",
-        _gradient_mean: "Sum and mean are the same for clusters of one weight, and for sums of zero.",
-        _gradient_of_pruned_too: "Where the index is −1 the weight is pruned: its gradient counts "
-        "for no centroid. Is there one in your test, with a gradient that is not zero?",
-        _gradient_shorter: "Ask for more clusters than have weights.",
-        _gradient_of_first_row: "Try a weight matrix with more than one row.",
-        _gradient_in_place: "A function has effects beside its result: compare the gradient after "
-        "the call with a copy from before it.",
-    },
-)
-
-
-def _file_bytes(kept: int, index_bits: int, bits: int) -> float:
-    return kept * (bits + index_bits) / 8 + 4 * 2**bits
-
-
-def _budgets() -> Iterator[tuple[int, int, int]]:
-    """Weights kept, index bits, bytes."""
-    yield 22_000, 5, 27_000
-    for kept, index_bits, budget in (
-        (8, 0, 9), (8, 0, 8), (8, 3, 12), (8, 3, 11), (16, 4, 26), (16, 4, 25), (100, 5, 74),
-        (0, 4, 8), (0, 4, 64), (0, 4, 7), (3, 1, 9), (1000, 0, 20_000),
-    ):  # fmt: skip
-        yield kept, index_bits, budget
-    generator = torch.Generator().manual_seed(7)
-    for _ in range(25):
-        kept, budget = torch.randint(1, 30_000, (2,), generator=generator).tolist()
-        yield kept, int(draw((1,), generator).abs() * 8), budget
-
-
-def _not_bits(returned: object, *_) -> str | None:
-    if type(returned) is not int or returned < 1:
+def _illegal_clusters(gradient: Tensor, index: Tensor, k: int) -> str | None:
+    """None for inputs that the statement allows, else what it allows."""
+    fine = gradient.is_floating_point() and gradient.isfinite().all() and gradient.dim() > 0
+    if fine and index.shape == gradient.shape and index.dtype == torch.int64 and k >= 1:
         return (
-            f"a whole number from 1 on, got {returned if type(returned) is int else kind(returned)}"
+            None if ((index >= -1) & (index < k)).all() else f"an index from -1 to k - 1 = {k - 1}"
         )
+    return "finite floats, integers of the same shape, and k from 1 on"
+
+
+def _clusters() -> Iterator[tuple[Tensor, Tensor, int]]:
+    for gradient, index, k in (
+        ([1.0, 3.0, 2.0], [0, 2, 1], 3),
+        ([2.0], [0], 1),
+        ([1.0, 1.0], [0, 0], 1),
+        ([1.0, -3.0], [1, 1], 2),
+        ([1.0, 4.0], [0, -1], 1),
+        ([1.0, 4.0], [-1, -1], 2),
+        ([[1.0, 2.0], [4.0, 0.5]], [[0, 1], [1, 0]], 3),
+    ):
+        yield torch.tensor(gradient), torch.tensor(index), k
+    generator = torch.Generator().manual_seed(3)
+    for shape in ((4,), (2, 3), (3, 2), (5, 4), (2, 2, 2), (2, 2, 1, 3)) * 3:
+        k = pick(5, generator)
+        yield draw(shape, generator), torch.randint(-1, k, shape, generator=generator), k
+    yield (
+        draw((6, 5), generator).double(),
+        torch.randint(-1, 3, (6, 5), generator=generator),
+        4,
+    )
+    yield (
+        torch.randn(40, 30, generator=generator),
+        torch.randint(-1, 15, (40, 30), generator=generator),
+        15,
+    )
+
+
+def _not_k_numbers(returned: object, gradient: Tensor, index: Tensor, k: int) -> str | None:
+    wanted = f"a tensor of shape ({k},), one number per cluster"
+    if not isinstance(returned, Tensor):
+        return f"{wanted}, got {kind(returned)}"
+    if returned.shape != (k,) or returned.dtype == torch.bool:
+        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
     return None
 
 
-def _over(returned: int, kept: int, index_bits: int, budget: int) -> str | None:
-    used = _file_bytes(kept, index_bits, min(returned, 64))
-    return f"at most {budget} bytes; {returned} bits need {used:g}" if used > budget else None
+def _far(returned: Tensor, wanted: Tensor) -> bool:
+    return not torch.allclose(returned.double(), wanted.double(), rtol=1e-4, atol=1e-4)
 
 
-def _under(returned: int, kept: int, index_bits: int, budget: int) -> str | None:
-    used = _file_bytes(kept, index_bits, returned + 1)
-    return f"more bits: {returned + 1} still fit, with {used:g} bytes" if used <= budget else None
+def _overwritten(returned: Tensor, gradient: Tensor, index: Tensor, k: int) -> str | None:
+    wanted = centroid_gradient(gradient, index, k)
+    if not _far(returned, wanted) or gradient.numel() < RICH:
+        return None
+    if _far(returned, buggy_centroid_gradient(gradient.float(), index, k)):
+        return None
+    return f"{show(wanted)}; here the last weight of a cluster replaces those before it"
 
 
-BITS_FOR = Exercise(
-    name="bits_for",
-    signature="bits_for(kept, index_bits, budget)",
-    section="lesson Deep Compression, section “Definition → code”",
-    cases=_budgets,
-    refuses=lambda kept, index_bits, budget: _file_bytes(kept, index_bits, 1) > budget,
+def _wrong_sums(returned: Tensor, gradient: Tensor, index: Tensor, k: int) -> str | None:
+    wanted = centroid_gradient(gradient, index, k)
+    return show(wanted) if _far(returned, wanted) else None
+
+
+MENDED_GRADIENT = Exercise(
+    name="mended_gradient",
+    signature="mended_gradient(gradient, index, k)",
+    section=f"{_SECTION}, tuning",
+    cases=_clusters,
+    legal=_illegal_clusters,
+    expected=centroid_gradient,
     properties=(
         Property(
-            "returns a whole number of bits, at least one",
-            _not_bits,
-            "Count up from one bit for as long as the next fits.",
+            "returns one number per cluster",
+            _not_k_numbers,
+            "There are k numbers, also if some clusters have no weight; their gradient is 0.",
         ),
         Property(
-            "stays within the budget",
-            _over,
-            "A weight costs its own bits and those of its index, eight bits make a byte, and the "
-            "codebook holds 2**bits numbers of four bytes.",
+            "counts every weight of a cluster",
+            _overwritten,
+            "An assignment to sums[index] that names a place twice keeps only one of the two, with "
+            "+= too. index_add adds both.",
         ),
         Property(
-            "spends what it may",
-            _under,
-            "Would one bit more still fit? Exactly at the budget is within it.",
+            "is the sum over the cluster's weights, without the pruned ones",
+            _wrong_sums,
+            "A sum, not a mean; over all rows; and where the index is -1 the weight is pruned, so "
+            "its gradient counts for no centroid.",
         ),
-        REFUSES,
+        UNCHANGED,
     ),
 )
 
-EXERCISES = (RELATIVE_DISTANCES, KILLS_WRONG_GRADIENTS, BITS_FOR)
+SMALLEST_GRADIENT = smallest_input(
+    name="smallest_gradient",
+    signature="smallest()",
+    section=f"{_SECTION}, tuning",
+    wrong=buggy_centroid_gradient,
+    judged_by=MENDED_GRADIENT,
+    at_most=4,
+    hint="The function is right as long as no cluster has more than one weight.",
+)
+
+PUZZLES = (
+    Lines(
+        name="relative_entries",
+        function=relative_entries,
+        distractors={
+            "entries, stand = [], 0": "before the first entry one stands at -1, so that position 0 "
+            "has no zeros before it.",
+            "    while zeros > 2**bits:": "with b bits, 2**b zeros are already one too many.",
+            "        zeros -= 2**bits - 1": "a filler stands for the zeros before it and is a zero "
+            "itself.",
+            "    stand += zeros": "the next count begins at this weight's own position.",
+        },
+    ),
+    WrongLine(
+        name="mended_gradient",
+        function=buggy_centroid_gradient,
+        wrong="sums[index[kept]] += gradient[kept]",
+        why="if a cluster is named twice, this keeps the gradient of one weight and drops the "
+        "others. `sums.index_add_(0, index[kept], gradient[kept])` adds them all.",
+        others={
+            "sums = torch.zeros(k)": "there is one sum per cluster, and an empty cluster keeps 0.",
+            "kept = index >= 0": "pruned weights, at −1, belong to no cluster.",
+        },
+    ),
+)
+EXERCISES = (RELATIVE_ENTRIES, SMALLEST_GRADIENT, MENDED_GRADIENT)

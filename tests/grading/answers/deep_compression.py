@@ -1,252 +1,540 @@
 """Answers to the exercises of lesson Deep Compression."""
 
+from itertools import pairwise
+
+import numpy as np
 import torch
 
+from course_lib.compression import coding
 from course_lib.exercises.deep_compression import (
     buggy_centroid_gradient,
-    weak_gradient_test,
+    centroid_gradient,
+    relative_entries,
 )
 
-from .common import judge_says_no, judge_says_yes
-
-# relative_distances
+# relative_entries
 
 
-def distances_by_loop(positions, bits):
+def entries_by_division(positions, values, bits):
+    found = []
+    for before, position, value in zip([-1, *positions], positions, values, strict=False):
+        fillers, rest = divmod(position - before - 1, 2**bits)
+        found += [(2**bits - 1, 0.0)] * fillers + [(rest, value)]
+    return found
+
+
+def entries_by_standing(positions, values, bits):
     found, stand = [], -1
-    for position in positions:
+    for position, value in zip(positions, values, strict=True):
         while position - stand > 2**bits:
-            found.append(2**bits - 1)
+            found.append([2**bits - 1, 0])
             stand += 2**bits
-        found.append(position - stand - 1)
+        found.append([position - stand - 1, value])
         stand = position
     return found
 
 
-def distances_by_division(positions, bits):
+def entries_place_by_place(positions, values, bits):
+    """Walks over every place of the weight, as a decoder would."""
+    found, zeros, wanted = [], 0, dict(zip(positions, values, strict=True))
+    for place in range(max(positions, default=-1) + 1):
+        if place in wanted or zeros == 2**bits - 1:
+            found.append((zeros, wanted.get(place, 0.0)))
+            zeros = 0
+        else:
+            zeros += 1
+    return tuple(found)
+
+
+def entries_by_library(positions, values, bits):
+    distances, at = coding.relative(torch.tensor(positions, dtype=torch.int64), bits)
+    placed = torch.zeros(len(distances))
+    placed[at] = torch.tensor(values, dtype=torch.float32)
+    return list(zip(distances.tolist(), placed.tolist(), strict=True))
+
+
+def entries_in_numpy(positions, values, bits):
+    gaps = np.diff(np.array([-1, *positions])) - 1
     found = []
-    for before, position in zip([-1, *positions], positions, strict=False):
-        fillers, rest = divmod(position - before - 1, 2**bits)
-        found += [2**bits - 1] * fillers + [rest]
+    for gap, value in zip(gaps, values, strict=True):
+        found += [(np.int64(2**bits - 1), np.float32(0))] * (gap >> bits)
+        found.append((gap & (2**bits - 1), np.float32(value)))
     return found
 
 
-def distances_tensor(positions, bits):
-    return torch.tensor(distances_by_loop(positions, bits))
+def entries_recursive(positions, values, bits):
+    def one(zeros, value):
+        return (
+            [(zeros, value)]
+            if zeros < 2**bits
+            else [(2**bits - 1, 0), *one(zeros - 2**bits, value)]
+        )
+
+    gaps = [b - a - 1 for a, b in pairwise([-1, *positions])]
+    return [entry for gap, value in zip(gaps, values, strict=True) for entry in one(gap, value)]
 
 
-def distances_floats(positions, bits):
-    return [float(d) for d in distances_by_loop(positions, bits)]
+def entries_by_tensors(positions, values, bits):
+    found, stand = [], torch.tensor(-1)
+    for p, v in zip(torch.tensor(positions), torch.tensor(values), strict=True):
+        zeros = p - stand - 1
+        for _ in range(int(zeros) // 2**bits):
+            found.append((torch.tensor(2**bits - 1), torch.tensor(0.0)))
+        found.append((zeros % 2**bits, v))
+        stand = p
+    return found
 
 
-def distances_without_fillers(positions, bits):
-    return distances_by_loop(positions, 30)
+def entries_by_generator(positions, values, bits):
+    def walk():
+        stand = -1
+        for position, value in zip(positions, values, strict=True):
+            while (gap := position - stand - 1) >= 2**bits:
+                yield 2**bits - 1, 0.0
+                stand += 2**bits
+            yield gap, value
+            stand = position
+
+    return list(walk())
 
 
-def distances_of_one_more(positions, bits):
+def entries_distances_only(positions, values, bits):
+    return [zeros for zeros, _ in relative_entries(positions, values, bits)]
+
+
+def entries_two_lists(positions, values, bits):
+    entries = relative_entries(positions, values, bits)
+    return [zeros for zeros, _ in entries], [value for _, value in entries]
+
+
+def entries_library_alone(positions, values, bits):
+    return coding.relative(torch.tensor(positions, dtype=torch.int64), bits)
+
+
+def entries_floats(positions, values, bits):
+    return [(float(zeros), value) for zeros, value in relative_entries(positions, values, bits)]
+
+
+def entries_turned_round(positions, values, bits):
+    return [(value, zeros) for zeros, value in relative_entries(positions, values, bits)]
+
+
+def entries_matrix(positions, values, bits):
+    return torch.tensor(relative_entries(positions, values, bits))
+
+
+def entries_without_fillers(positions, values, bits):
+    return relative_entries(positions, values, 30)
+
+
+def entries_of_one_more(positions, values, bits):
     """Distances as in the paper's figure, from 1 on."""
-    return [d + 1 for d in distances_by_loop(positions, bits)]
+    return [(zeros + 1, value) for zeros, value in relative_entries(positions, values, bits)]
 
 
-def distances_cut_off(positions, bits):
-    return [min(d, 2**bits - 1) for d in distances_by_loop(positions, 30)]
+def entries_too_late(positions, values, bits):
+    found, stand = [], -1
+    for position, value in zip(positions, values, strict=True):
+        zeros = position - stand - 1
+        while zeros > 2**bits:
+            found.append((2**bits - 1, 0.0))
+            zeros -= 2**bits
+        found.append((zeros, value))
+        stand = position
+    return found
 
 
-def distances_from_zero(positions, bits):
+def entries_positions(positions, values, bits):
+    return list(zip(positions, values, strict=True))
+
+
+def entries_cut_off(positions, values, bits):
+    return [(min(d, 2**bits - 1), v) for d, v in relative_entries(positions, values, 30)]
+
+
+def entries_modulo(positions, values, bits):
+    return [(d % 2**bits, v) for d, v in relative_entries(positions, values, 30)]
+
+
+def entries_from_zero(positions, values, bits):
     """Standing at 0, not before it."""
-    return distances_by_loop([p - 1 for p in positions if p], bits)
+    shifted = [max(p - 1, 0) for p in positions]
+    return relative_entries(shifted, values, bits)
 
 
-def distances_filler_forgotten(positions, bits):
+def entries_filler_forgotten(positions, values, bits):
     """A filler that stands for its zeros but not for itself."""
     found, stand = [], -1
-    for position in positions:
-        while position - stand > 2**bits and bits:
-            found.append(2**bits - 1)
-            stand += 2**bits - 1
-        found.append(min(position - stand - 1, 2**bits - 1))
+    for position, value in zip(positions, values, strict=True):
+        zeros = position - stand - 1
+        while zeros > 2**bits - 1:
+            found.append((2**bits - 1, 0.0))
+            zeros -= 2**bits - 1
+        found.append((zeros, value))
         stand = position
     return found
 
 
-def distances_filler_too_early(positions, bits):
-    if bits == 0:
-        return distances_by_loop(positions, bits)
+def entries_one_filler_at_most(positions, values, bits):
     found, stand = [], -1
-    for position in positions:
-        while position - stand >= 2**bits:
-            found.append(2**bits - 2)
-            stand += 2**bits - 1
-            if position == stand:
-                break
-        else:
-            found.append(position - stand - 1)
+    for position, value in zip(positions, values, strict=True):
+        zeros = position - stand - 1
+        if zeros >= 2**bits:
+            found.append((2**bits - 1, 0.0))
+            zeros -= 2**bits
+        found.append((min(zeros, 2**bits - 1), value))
         stand = position
     return found
 
 
-def distances_step_by_step(positions, bits):
-    """An entry at every position: right, but with a filler for each zero."""
-    return [0] * (max(positions, default=-1) + 1)
-
-
-def distances_in_place(positions, bits):
-    found = distances_by_loop(positions, bits)
-    positions[:] = found
+def entries_filler_after(positions, values, bits):
+    """The weight's value comes first and the fillers after it."""
+    found = []
+    for before, position, value in zip([-1, *positions], positions, values, strict=False):
+        fillers, rest = divmod(position - before - 1, 2**bits)
+        found += [(rest, value)] + [(2**bits - 1, 0.0)] * fillers
     return found
 
 
-# kills_wrong_gradients
+def entries_filler_with_value(positions, values, bits):
+    found = []
+    for before, position, value in zip([-1, *positions], positions, values, strict=False):
+        fillers, rest = divmod(position - before - 1, 2**bits)
+        found += [(2**bits - 1, value)] * fillers + [(rest, value)]
+    return found
 
 
-def judge_gradient_by_hand(fn):
-    gradient = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, -3.0]])
-    index = torch.tensor([[0, 0, -1], [1, 0, 1]])
-    given = gradient.clone()
-    return fn(given, index, 3).tolist() == [19.0, 5.0, 0.0] and torch.equal(given, gradient)
+def entries_shorter_fillers(positions, values, bits):
+    """The filler takes what is left over, and the weight the largest number."""
+    found = []
+    for before, position, value in zip([-1, *positions], positions, values, strict=False):
+        fillers, rest = divmod(position - before - 1, 2**bits)
+        if fillers:
+            found += [(rest, 0.0)] + [(2**bits - 1, 0.0)] * (fillers - 1)
+            rest = 2**bits - 1
+        found.append((rest, value))
+    return found
 
 
-def judge_gradient_by_autograd(fn):
-    """The definition: the derivative of the loss by the table that the weights are read from."""
-    for seed in range(3):
-        g = torch.Generator().manual_seed(seed)
-        gradient = torch.randn(5, 4, generator=g)
-        index = torch.randint(-1, 3, (5, 4), generator=g)
-        table = torch.zeros(4, requires_grad=True)
-        weight = torch.where(index < 0, 0.0, table[index.clamp(min=0)])
-        (weight * gradient).sum().backward()
-        given = gradient.clone()
-        found = fn(given, index, 4)
-        if not torch.equal(given, gradient) or found.shape != table.shape:
-            return False
-        if not torch.allclose(found, table.grad, atol=1e-5):
-            return False
-    return True
+def entries_filler_too_early(positions, values, bits):
+    found, stand = [], -1
+    for position, value in zip(positions, values, strict=True):
+        zeros = position - stand - 1
+        while zeros >= 2**bits - 1 and zeros > 0:
+            found.append((2**bits - 2, 0.0))
+            zeros -= 2**bits - 1
+        found.append((zeros, value))
+        stand = position
+    return found
 
 
-def judge_bitwise(fn):
-    gradient = torch.tensor([[0.1, 0.7, 1e8, -1e8]])
-    return fn(gradient, torch.tensor([[0, 0, 0, 0]]), 1).tolist() == [0.8]
+def entries_step_by_step(positions, values, bits):
+    """An entry at every position: right, but with a filler for each zero."""
+    wanted = dict(zip(positions, values, strict=True))
+    return [(0, wanted.get(p, 0.0)) for p in range(max(positions, default=-1) + 1)]
 
 
-def judge_without_pruned(fn):
-    gradient, index = torch.tensor([[1.0, 2.0], [4.0, 5.0]]), torch.tensor([[0, 0], [1, 1]])
-    return fn(gradient, index, 3).tolist() == [3.0, 9.0, 0.0]
+def entries_values_in_order(positions, values, bits):
+    entries = relative_entries(positions, values, bits)
+    return [(zeros, max(values)) if value else (zeros, 0.0) for zeros, value in entries]
 
 
-def judge_without_empty(fn):
-    gradient, index = torch.tensor([[1.0, 2.0], [4.0, 5.0]]), torch.tensor([[0, 0], [1, -1]])
-    given = gradient.clone()
-    return fn(given, index, 2).tolist() == [3.0, 4.0] and torch.equal(given, gradient)
+def entries_without_signs(positions, values, bits):
+    return [(zeros, abs(value)) for zeros, value in relative_entries(positions, values, bits)]
 
 
-def judge_one_row(fn):
-    gradient, index = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0, 0, -1]])
-    given = gradient.clone()
-    return fn(given, index, 2).tolist() == [3.0, 0.0] and torch.equal(given, gradient)
+def entries_in_place(positions, values, bits):
+    found = relative_entries(positions, values, bits)
+    positions[:] = [zeros for zeros, _ in found]
+    return found
 
 
-def judge_without_copy(fn):
-    gradient = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, -3.0]])
-    return fn(gradient, torch.tensor([[0, 0, -1], [1, 0, 1]]), 3).tolist() == [19.0, 5.0, 0.0]
+def entries_by_popping(positions, values, bits):
+    found, stand = [], -1
+    while positions:
+        position, value = positions.pop(0), values.pop(0)
+        found += [
+            (zeros, value if last else 0.0) for zeros, last in _steps(position - stand - 1, 2**bits)
+        ]
+        stand = position
+    return found
 
 
-# bits_for
+def _steps(zeros, size):
+    fillers, rest = divmod(zeros, size)
+    return [(size - 1, False)] * fillers + [(rest, True)]
 
 
-def bits_by_counting(kept, index_bits, budget):
-    def size(bits):
-        return kept * (bits + index_bits) / 8 + 4 * 2**bits
-
-    if size(1) > budget:
-        raise ValueError("not even one bit fits")
-    bits = 1
-    while size(bits + 1) <= budget:
-        bits += 1
-    return bits
+# smallest_gradient
 
 
-def bits_by_trying_all(kept, index_bits, budget):
-    fits = [b for b in range(1, 65) if kept * (b + index_bits) + 32 * 2**b <= 8 * budget]
-    if not fits:
-        raise ValueError("budget is too small")
-    return max(fits)
+def gradient_of_two():
+    return torch.tensor([1.0, 1.0]), torch.tensor([0, 0]), 1
 
 
-def bits_float(kept, index_bits, budget):
-    return float(bits_by_counting(kept, index_bits, budget))
+def gradient_in_numpy():
+    return np.array([[0.5], [-2.0]]), np.array([[1], [1]]), 2
 
 
-def bits_zero(kept, index_bits, budget):
-    return bits_by_counting(kept, index_bits, budget) - 1
+def gradient_as_list():
+    return [torch.tensor([2.0, 3.0]), torch.tensor([0, 0], dtype=torch.int32), 3]
 
 
-def bits_without_codebook(kept, index_bits, budget):
-    bits_by_counting(kept, index_bits, budget)
-    return max(1, int(8 * budget // max(kept, 1)) - index_bits)
+def gradient_of_three():
+    return torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0, 0, 0]), 1
 
 
-def bits_without_index(kept, index_bits, budget):
-    bits_by_counting(kept, index_bits, budget)
-    return bits_by_counting(kept, 0, budget)
+def gradient_of_two_clusters():
+    return torch.tensor([1.0, 1.0]), torch.tensor([0, 1]), 2
 
 
-def bits_below_the_budget(kept, index_bits, budget):
-    return max(1, bits_by_counting(kept, index_bits, budget - 1))
+def gradient_with_pruned():
+    return torch.tensor([1.0, 1.0]), torch.tensor([0, -1]), 1
 
 
-def bits_one_less(kept, index_bits, budget):
-    return max(1, bits_by_counting(kept, index_bits, budget) - 1)
+def gradient_with_zero_first():
+    return torch.tensor([0.0, 1.0]), torch.tensor([0, 0]), 1
 
 
-def bits_at_any_price(kept, index_bits, budget):
-    return max(
-        [b for b in range(1, 65) if kept * (b + index_bits) + 32 * 2**b <= 8 * budget], default=1
+def gradient_outside():
+    return torch.tensor([1.0, 1.0]), torch.tensor([1, 1]), 1
+
+
+def gradient_of_two_shapes():
+    return torch.tensor([1.0, 1.0]), torch.tensor([0]), 1
+
+
+def gradient_without_k():
+    return torch.tensor([1.0, 1.0]), torch.tensor([0, 0])
+
+
+# mended_gradient
+
+
+def mended_by_index_add(gradient, index, k):
+    kept = index >= 0
+    return torch.zeros(k).index_add(0, index[kept], gradient[kept].float())
+
+
+def mended_by_loop(gradient, index, k):
+    return torch.stack([gradient[index == c].sum() for c in range(k)])
+
+
+def mended_by_one_hot(gradient, index, k):
+    indicator = index.flatten() == torch.arange(k)[:, None]
+    return indicator.to(gradient.dtype) @ gradient.flatten()
+
+
+def mended_by_bincount(gradient, index, k):
+    kept = index >= 0
+    return torch.bincount(index[kept], weights=gradient[kept], minlength=k)
+
+
+def mended_in_python(gradient, index, k):
+    sums = [0.0] * k
+    for g, c in zip(gradient.flatten().tolist(), index.flatten().tolist(), strict=True):
+        if c >= 0:
+            sums[c] += g
+    return torch.tensor(sums)
+
+
+def mended_by_autograd(gradient, index, k):
+    """The definition: the derivative by the table that the weights are read from."""
+    table = torch.zeros(k, dtype=gradient.dtype, requires_grad=True)
+    weight = torch.where(index < 0, 0.0, table[index.clamp(min=0)])
+    (weight * gradient).sum().backward()
+    return table.grad
+
+
+def mended_in_numpy(gradient, index, k):
+    sums, kept = np.zeros(k), (index >= 0).numpy()
+    np.add.at(sums, index.numpy()[kept], gradient.numpy()[kept])
+    return sums
+
+
+def mended_by_scatter(gradient, index, k):
+    """A place of its own for the pruned weights, which is then left out."""
+    sums = gradient.new_zeros(k + 1)
+    return sums.scatter_add_(0, index.flatten() + 1, gradient.flatten())[1:]
+
+
+def mended_by_put(gradient, index, k):
+    kept = index >= 0
+    return torch.zeros(k, dtype=gradient.dtype).index_put_(
+        (index[kept],), gradient[kept], accumulate=True
     )
 
 
+def mended_mean(gradient, index, k):
+    sizes = torch.stack([(index == c).sum() for c in range(k)])
+    return mended_by_loop(gradient, index, k) / sizes.clamp(min=1)
+
+
+def mended_of_pruned_too(gradient, index, k):
+    return torch.zeros(k).index_add(0, index.flatten() % k, gradient.flatten().float())
+
+
+def mended_pruned_in_first(gradient, index, k):
+    return mended_by_loop(gradient, index.clamp(min=0), k)
+
+
+def mended_shorter(gradient, index, k):
+    return mended_by_loop(gradient, index, max(1, int(index.max()) + 1))
+
+
+def mended_list(gradient, index, k):
+    return mended_by_loop(gradient, index, k).tolist()
+
+
+def mended_one_more(gradient, index, k):
+    return mended_by_loop(gradient, index - 0, k + 1)
+
+
+def mended_of_first_row(gradient, index, k):
+    return mended_by_loop(gradient[:1], index[:1], k)
+
+
+def mended_magnitudes(gradient, index, k):
+    return mended_by_loop(gradient.abs(), index, k)
+
+
+def mended_largest(gradient, index, k):
+    parts = [gradient[index == c] for c in range(k)]
+    return torch.stack([p[p.abs().argmax()] if len(p) else p.sum() for p in parts])
+
+
+def mended_first_kept(gradient, index, k):
+    parts = [gradient[index == c] for c in range(k)]
+    return torch.stack([p[0] if len(p) else p.sum() for p in parts])
+
+
+def mended_negative(gradient, index, k):
+    return -mended_by_loop(gradient, index, k)
+
+
+def mended_normalised(gradient, index, k):
+    sums = mended_by_loop(gradient, index, k)
+    return sums / sums.norm().clamp(min=1e-12)
+
+
+def mended_counts(gradient, index, k):
+    return torch.stack([(index == c).sum() for c in range(k)]).float()
+
+
+def mended_per_weight(gradient, index, k):
+    return torch.where(index >= 0, mended_by_loop(gradient, index, k)[index.clamp(min=0)], 0.0)
+
+
+def mended_over_all(gradient, index, k):
+    return mended_by_loop(gradient, index, k) / gradient.numel()
+
+
+def mended_root(gradient, index, k):
+    sizes = torch.stack([(index == c).sum() for c in range(k)])
+    return mended_by_loop(gradient, index, k) / sizes.clamp(min=1).sqrt()
+
+
+def mended_two_at_most(gradient, index, k):
+    parts = [gradient[index == c] for c in range(k)]
+    return torch.stack([p[:2].sum() for p in parts])
+
+
+def mended_in_place(gradient, index, k):
+    gradient[index < 0] = 0
+    return mended_by_loop(gradient, index, k)
+
+
+def mended_index_in_place(gradient, index, k):
+    index[index < 0] = k
+    return mended_by_loop(gradient, index, k)
+
+
 RIGHT = {
-    "relative_distances": [distances_by_loop, distances_by_division],
-    "kills_wrong_gradients": [judge_gradient_by_hand, judge_gradient_by_autograd],
-    "bits_for": [bits_by_counting, bits_by_trying_all],
+    "relative_entries": [
+        relative_entries,
+        entries_by_division,
+        entries_by_standing,
+        entries_place_by_place,
+        entries_by_library,
+        entries_in_numpy,
+        entries_recursive,
+        entries_by_tensors,
+        entries_by_generator,
+    ],
+    "smallest_gradient": [gradient_of_two, gradient_in_numpy, gradient_as_list],
+    "mended_gradient": [
+        centroid_gradient,
+        mended_by_index_add,
+        mended_by_loop,
+        mended_by_one_hot,
+        mended_by_bincount,
+        mended_in_python,
+        mended_by_autograd,
+        mended_in_numpy,
+        mended_by_scatter,
+        mended_by_put,
+    ],
 }
 
 
 WRONG = {
-    "relative_distances": [
-        (distances_tensor, "list of whole numbers"),
-        (distances_floats, "list of whole numbers"),
-        (distances_without_fillers, "fit into the bits"),
-        (distances_of_one_more, "fit into the bits"),
-        (distances_cut_off, "reaches every position"),
-        (distances_from_zero, "reaches every position"),
-        (distances_filler_forgotten, "reaches every position"),
-        (distances_filler_too_early, "no more entries"),
-        (distances_step_by_step, "no more entries"),
-        (distances_in_place, "leaves its input"),
+    "relative_entries": [
+        (entries_distances_only, "list of pairs"),
+        (entries_two_lists, "list of pairs"),
+        (entries_library_alone, "list of pairs"),
+        (entries_floats, "list of pairs"),
+        (entries_turned_round, "list of pairs"),
+        (entries_matrix, "list of pairs"),
+        (entries_without_fillers, "fit into the bits"),
+        (entries_of_one_more, "fit into the bits"),
+        (entries_too_late, "fit into the bits"),
+        (entries_positions, "fit into the bits"),
+        (entries_cut_off, "reaches every position"),
+        (entries_modulo, "reaches every position"),
+        (entries_from_zero, "fit into the bits"),
+        (entries_filler_forgotten, "reaches every position"),
+        (entries_one_filler_at_most, "reaches every position"),
+        (entries_filler_after, "each weight its value"),
+        (entries_filler_with_value, "each weight its value"),
+        (entries_values_in_order, "each weight its value"),
+        (entries_without_signs, "each weight its value"),
+        (entries_shorter_fillers, "only where no number"),
+        (entries_filler_too_early, "only where no number"),
+        (entries_step_by_step, "only where no number"),
+        (entries_in_place, "leaves its input"),
+        (entries_by_popping, "leaves its input"),
     ],
-    "kills_wrong_gradients": [
-        (judge_says_no, "accepts a correct function that adds by index"),
-        (judge_bitwise, "accepts a correct function"),
-        (judge_says_yes, "overwrite the others"),
-        (weak_gradient_test, "overwrite the others"),
-        (judge_without_pruned, "counts the pruned"),
-        (judge_without_empty, "returns no number"),
-        (judge_one_row, "first row only"),
-        (judge_without_copy, "in the tensor it was given"),
+    "smallest_gradient": [
+        (gradient_without_k, "inputs that the exercise allows"),
+        (gradient_of_two_shapes, "inputs that the exercise allows"),
+        (gradient_outside, "inputs that the exercise allows"),
+        (gradient_of_three, "at most 4 entries"),
+        (gradient_of_two_clusters, "makes buggy_centroid_gradient go wrong"),
+        (gradient_with_pruned, "makes buggy_centroid_gradient go wrong"),
+        (gradient_with_zero_first, "makes buggy_centroid_gradient go wrong"),
     ],
-    "bits_for": [
-        (bits_float, "a whole number of bits"),
-        (bits_zero, "a whole number of bits"),
-        (bits_without_codebook, "within the budget"),
-        (bits_without_index, "within the budget"),
-        (bits_below_the_budget, "runs on every input"),
-        (bits_one_less, "spends what it may"),
-        (bits_at_any_price, "raises a ValueError"),
+    "mended_gradient": [
+        (mended_shorter, "one number per cluster"),
+        (mended_list, "one number per cluster"),
+        (mended_one_more, "one number per cluster"),
+        (mended_per_weight, "one number per cluster"),
+        (buggy_centroid_gradient, "counts every weight"),
+        (mended_mean, "sum over the cluster's weights"),
+        (mended_of_pruned_too, "sum over the cluster's weights"),
+        (mended_pruned_in_first, "sum over the cluster's weights"),
+        (mended_of_first_row, "sum over the cluster's weights"),
+        (mended_magnitudes, "sum over the cluster's weights"),
+        (mended_largest, "sum over the cluster's weights"),
+        (mended_first_kept, "sum over the cluster's weights"),
+        (mended_negative, "sum over the cluster's weights"),
+        (mended_normalised, "sum over the cluster's weights"),
+        (mended_counts, "sum over the cluster's weights"),
+        (mended_over_all, "sum over the cluster's weights"),
+        (mended_root, "sum over the cluster's weights"),
+        (mended_two_at_most, "sum over the cluster's weights"),
+        (mended_in_place, "leaves its input"),
+        (mended_index_in_place, "leaves its input"),
     ],
 }
 
-# Exercise -> a weak test, what it lets through, a judge that tells right from wrong.
-HUNTS = {
-    "kills_wrong_gradients": (weak_gradient_test, buggy_centroid_gradient, judge_gradient_by_hand)
-}
+HUNTS = {}
