@@ -15,7 +15,8 @@ var coursePage = (() => {
   const PREFIX = "pruning course ";
   const inBook = "content_root" in document.documentElement.dataset;
   const pageName = () => location.pathname.split("/").pop().replace(/\.html$/, "");
-  const unsaved = {}; // where the browser refuses storage: as long as the page is open
+  // where the browser refuses storage: as long as the page is open, for all runs of this script
+  const unsaved = (window.courseUnsaved ??= {});
 
   function progress(name = pageName()) {
     const blank = { answers: {}, solved: {}, steps: 0, done: false };
@@ -160,6 +161,90 @@ var coursePage = (() => {
       options.forEach((option, i) => option.querySelector("summary").addEventListener("click",
         () => option.open || answer(id, i, Boolean(option.querySelector(".right")))));
     }
+  }
+
+  /** A quiz that counts first choices, and then says what to read. */
+  function selfTest(root) {
+    const { advice, start } = dataOf(root);
+    const groups = [...root.querySelectorAll("[role=group]")];
+    const id = (group) => group.getAttribute("aria-labelledby");
+    const draw = () => {
+      const first = progress().first ?? {};
+      if (!groups.every((group) => id(group) in first)) return;
+      const right = groups.map((group) => first[id(group)]);
+      const found = right.filter(Boolean).length;
+      const read = [...new Set(advice.filter((_, i) => !right[i]))];
+      root.querySelector(".advice").innerHTML = `<p>You were right at once in ${found} of `
+        + `${groups.length} questions. ${read.length
+          ? `Before you start, read ${read.join("; ")}. Then start` : "Start"} with ${start}.</p>`;
+    };
+    groups.forEach((group) => group.querySelectorAll("details").forEach((option) =>
+      option.querySelector("summary").addEventListener("click", () => {
+        save((now) => {
+          now.first = { [id(group)]: Boolean(option.querySelector(".right")), ...now.first };
+        });
+        draw();
+      })));
+    draw();
+  }
+
+  // --- The map of the course: what is done, kept as a file or erased ------------------------------
+
+  function map(root) {
+    const items = [...root.querySelectorAll("[data-lesson]")];
+    const total = make("p", { role: "status" });
+    const draw = () => {
+      let left = 0;
+      for (const item of items) {
+        const { solved, steps, done } = progress(item.dataset.lesson);
+        const n = Object.keys(solved).length;
+        item.querySelector(".state").textContent = done ? "✓ done" : n ? `${n} of ${steps} solved` : "";
+        item.classList.toggle("done", done);
+        left += done ? 0 : Number(item.dataset.minutes);
+      }
+      const finished = items.filter((item) => item.matches(".done")).length;
+      total.textContent = `${finished} of ${items.length} lessons are done. The others take about `
+        + `${Math.round(left / 60)} hours.`;
+    };
+    const button = (words, act) => {
+      const made = make("button", { type: "button" }, words);
+      made.addEventListener("click", act);
+      return made;
+    };
+    root.append(total,
+      make("p", { class: "note" },
+        "Your answers are kept in this browser, on your own machine. Nothing is sent anywhere."),
+      make("p", { class: "actions" },
+        button("Save my progress as a file", exportAll),
+        button("Erase my progress", () => {
+          eraseAll();
+          draw();
+          total.textContent = `Everything is erased. ${total.textContent}`;
+        })));
+    draw();
+  }
+
+  function savedKeys() {
+    try {
+      return Object.keys(localStorage).filter((key) => key.startsWith(PREFIX));
+    } catch {
+      return [];
+    }
+  }
+
+  function exportAll() {
+    const pages = new Set([...savedKeys().map((key) => key.slice(PREFIX.length)), ...Object.keys(unsaved)]);
+    pages.delete("code"); // that is a setting
+    const all = Object.fromEntries([...pages].sort().map((name) => [name, progress(name)]));
+    const file = new Blob([JSON.stringify(all, null, 2)], { type: "application/json" });
+    const link = make("a", { href: URL.createObjectURL(file), download: "course-progress.json" });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+
+  function eraseAll() {
+    savedKeys().forEach((key) => localStorage.removeItem(key));
+    Object.keys(unsaved).forEach((name) => delete unsaved[name]);
   }
 
   // --- Order the lines ----------------------------------------------------------------------------
@@ -717,7 +802,7 @@ var coursePage = (() => {
 
   // --- Bring to life what is not yet alive ------------------------------------------------------
 
-  const INSTRUMENTS = { answers, explorer, order, predict, scrub };
+  const INSTRUMENTS = { answers, explorer, map, order, predict, scrub, selfTest };
   for (const el of document.querySelectorAll("[data-course]:not([data-alive])")) {
     el.dataset.alive = "";
     try {
