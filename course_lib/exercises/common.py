@@ -115,8 +115,8 @@ def hunt(
     """A bug hunt: an exercise whose answer is a test of other functions.
 
     The test must answer True for every function of ``right``; ``alarm`` is the hint if it does not.
-    It must answer False for every function of ``wrong``, which maps each to its hint, or call it
-    with an input on which it raises an error. The docstrings of these functions describe them.
+    It must answer False for every function of ``wrong``, which maps each to its hint; an error while
+    such a function is tried counts as False. The docstrings of these functions describe them.
     """
     candidates = (
         *(Candidate(function, True, function.__doc__ or "", alarm) for function in right),
@@ -226,8 +226,9 @@ def _with_dtype(given: Any, like: Any) -> Any:
     if isinstance(given, dict) and isinstance(like, dict) and like:
         first = next(iter(like.values()))
         return {key: _with_dtype(value, first) for key, value in given.items()}
-    floats = isinstance(like, Tensor) and like.is_floating_point()
-    return given.to(like.dtype) if floats and isinstance(given, Tensor) else given
+    if isinstance(given, Tensor) and isinstance(like, Tensor) and like.is_floating_point():
+        return given.to(like.dtype)
+    return given
 
 
 def _not_legal(inputs: tuple, like: tuple, exercise: Exercise) -> str | None:

@@ -37,7 +37,8 @@ def check(name: str, function: Callable) -> Result:
             f"function: expected the function itself, as in check({name!r}, "
             f"{EXERCISES[name].function}), got a value of type {type(function).__name__}"
         )
+    graded = os.environ.get("NBGRADER_EXECUTION")  # before the answer runs, which could delete it
     result = run(EXERCISES[name], function)
-    if os.environ.get("NBGRADER_EXECUTION") and not result.passed:
+    if graded and not result.passed:
         raise CheckFailed(str(result))
     return result

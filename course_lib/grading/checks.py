@@ -197,9 +197,12 @@ def _gives_plain_data(function: Callable) -> Callable:
 
 
 def _settle_crash(exercise: Exercise, made: Call) -> None:
-    """A wrong function that crashes in the reader's test has been found out: the test refuses it."""
-    candidate = _crashed(exercise, made.error)
-    if candidate and not candidate.right:
+    """An error while a wrong function is tried, its own or the comparison's, refuses that function.
+
+    A misspelt name is the reader's own mistake and stays an error.
+    """
+    wrong = any(c.function is made.inputs[0] and not c.right for c in exercise.candidates)
+    if wrong and isinstance(made.error, Exception) and not isinstance(made.error, NameError):
         made.error, made.returned, made.plain = None, False, False
 
 
@@ -213,7 +216,7 @@ def _crashed(exercise: Exercise, error: BaseException | None) -> Candidate | Non
 def _diagnosis(exercise: Exercise, prop: Property, made: Call, demand: str) -> tuple[Property, str]:
     """The property to name and what to ask for: an error has more than one possible cause."""
     error = made.error
-    if prop is not RUNS:
+    if prop is not RUNS or error is None:
         return prop, demand
     if isinstance(error, MemoryError) or "can't allocate memory" in in_words(error):
         return IN_MEMORY, "an answer that fits into the memory"

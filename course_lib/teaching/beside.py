@@ -9,6 +9,7 @@ import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
+from course_lib.exercises.accept import plain_data, precision
 from course_lib.exercises.calls import in_words
 from course_lib.teaching import plots
 
@@ -61,7 +62,8 @@ def beside(
     except Exception as error:  # noqa: BLE001 (whatever the reader's function does)
         says = f"Your function stopped the experiment. {in_words(error)}. Does it pass its check?"
     figure = _drawn(curves, x, y)
-    return HTML(plots.show(figure, _alt(curves, x, y)).data + f"<p>{html.escape(says)}</p>")
+    picture = plots.show(figure, _alt(curves, x, y)).data
+    return HTML(f"{picture}<p>{html.escape(says)}</p>")
 
 
 class _Stub(Exception):
@@ -69,13 +71,13 @@ class _Stub(Exception):
 
 
 def _watched(function: Callable) -> Callable:
-    """``function``, which raises ``_Stub`` where it returns nothing."""
+    """``function`` as the check takes it: plain data, and ``_Stub`` where it returns nothing."""
 
     def call(*inputs, **named):
         returned = function(*inputs, **named)
         if returned is None or returned is ...:
             raise _Stub
-        return returned
+        return plain_data(returned, precision(inputs))
 
     return call
 

@@ -1,6 +1,7 @@
 """The runner: what it says, what it survives, and what it leaves alone."""
 
 import dataclasses
+import os
 import random
 import statistics
 import sys
@@ -17,8 +18,8 @@ from course_lib.exercises.exercise import REFUSES, Exercise, Property, show
 from course_lib.grading import check
 from course_lib.grading.checks import CLOSING, CheckFailed, run
 
-from .answers.criteria import mask_by_python
-from .answers.prune_rate import densities_in_rounds
+from .answers.criteria import judge_by_oracle, mask_by_python
+from .answers.prune_rate import total_by_counting
 
 
 def empty(*inputs): ...
@@ -191,12 +192,12 @@ def test_results_repeat_whatever_the_random_state():
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
 def test_the_readers_random_streams_go_on_as_if_nothing_happened(error):
-    def draws(shapes, sparsity):
+    def draws(masks):
         torch.manual_seed(1), random.seed(1), np.random.seed(1)
         torch.rand(3), random.random(), np.random.rand()
         if error:
             raise error
-        return densities_in_rounds(shapes, sparsity)
+        return total_by_counting(masks)
 
     def numbers():
         return torch.rand(()).item(), random.random(), np.random.rand()
@@ -206,9 +207,9 @@ def test_the_readers_random_streams_go_on_as_if_nothing_happened(error):
     torch.manual_seed(7), random.seed(7), np.random.seed(7)
     if error:
         with pytest.raises(error):
-            check("er_densities", draws)
+            check("mended_total_sparsity", draws)
     else:
-        assert check("er_densities", draws).passed
+        assert check("mended_total_sparsity", draws).passed
     assert numbers() == expected
 
 
@@ -292,6 +293,17 @@ def test_under_nbgrader_a_failed_check_raises(monkeypatch, answer):
     assert caught.value._render_traceback_() == str(caught.value).splitlines()
 
 
+def test_under_nbgrader_an_answer_cannot_ask_for_mercy(monkeypatch):
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+
+    def answer(weight, sparsity):
+        os.environ.pop("NBGRADER_EXECUTION", None)
+        return weight
+
+    with pytest.raises(CheckFailed):
+        check("magnitude_mask", answer)
+
+
 def test_under_nbgrader_a_passed_check_does_not_raise(monkeypatch):
     monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
     assert check("magnitude_mask", mask_by_python).passed
@@ -299,10 +311,10 @@ def test_under_nbgrader_a_passed_check_does_not_raise(monkeypatch):
 
 def test_a_notebook_shows_the_message_without_a_traceback(monkeypatch, capsys):
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
-    cell = "from course_lib.grading import check\ncheck('er_densities', lambda shapes, s: dict.fromkeys(shapes, 1 - s))"
+    cell = "from course_lib.grading import check\ncheck('mended_total_sparsity', lambda masks: 0.5)"
     InteractiveShell().run_cell(cell)
     out, err = capsys.readouterr()
-    assert "FAILS: gives all layers that are not full one ε" in out + err
+    assert "FAILS: counts what is removed, not what is kept" in out + err
     assert "Traceback" not in out + err
     assert "checks.py" not in out + err
 
@@ -339,6 +351,21 @@ def test_a_right_candidate_that_crashes_was_called_with_an_illegal_input():
 def test_the_tests_own_crash_is_its_own():
     result = check("kills_wrong_masks", lambda fn: 1 / 0)
     assert result.broken.says == "runs on every input"
+
+    def misspelt(fn):
+        return True if judge_by_oracle(fn) else Flase  # noqa: F821
+
+    result = check("kills_wrong_masks", misspelt)
+    assert result.broken.says == "runs on every input"
+    assert "Flase" in str(result)
+
+
+def test_a_comparison_that_raises_because_a_wrong_function_is_wrong_refuses_it():
+    def judge(fn):
+        assert judge_by_oracle(fn)
+        return True
+
+    assert check("kills_wrong_masks", judge).passed
 
 
 TIMID = Exercise(
@@ -419,7 +446,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-@pytest.mark.parametrize("name", ["magnitude_mask", "sparsity_for", "kills_wrong_masks"])
+@pytest.mark.parametrize("name", ["magnitude_mask", "mask_goes_wrong", "kills_wrong_masks"])
 def test_no_value_that_is_returned_or_raised_makes_the_check_raise(name, value):
     result = check(name, lambda *_: HOSTILE[value])
     assert not result.passed

@@ -48,6 +48,14 @@ def test_every_property_of_an_exercise_can_be_the_first_to_fail(name):
     assert broken >= {prop.says for prop in EXERCISES[name].properties}
 
 
+def accepts(judge, function):
+    """A function that raises an error has been found out."""
+    try:
+        return judge(function)
+    except RuntimeError:
+        return False
+
+
 @pytest.mark.parametrize("name", HUNTS)
 def test_hunted_functions_pass_the_weak_test_and_are_told_apart_by_a_good_one(name):
     weak, shown, good = HUNTS[name]
@@ -60,7 +68,7 @@ def test_hunted_functions_pass_the_weak_test_and_are_told_apart_by_a_good_one(na
     assert shown in wrong
     assert all(weak(fn) for fn in candidates)
     assert all(good(fn) for fn in right)
-    assert not any(good(fn) for fn in wrong)
+    assert not any(accepts(good, fn) for fn in wrong)
 
 
 @pytest.mark.parametrize("name", HUNTS)
@@ -80,7 +88,7 @@ def test_cases_start_ordinary_and_repeat(name):
     first, second = (list(EXERCISES[name].cases()) for _ in range(2))
     assert repr(first) == repr(second)
     assert not EXERCISES[name].refuses(*first[0])
-    parameters = EXERCISES[name].signature.split("(")[1].rstrip(")").split(", ")
+    parameters = [p for p in EXERCISES[name].signature.split("(")[1].rstrip(")").split(", ") if p]
     assert all(len(inputs) == len(parameters) for inputs in first)
 
 
