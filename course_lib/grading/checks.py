@@ -174,7 +174,7 @@ def _try_all(exercise: Exercise, function: Callable, tidied: Callable, done: _Pr
         done.tried += 1
         made = call(tidied(function), inputs)
         if done.tried == 1 and _is_stub(made):
-            done.stub = True
+            done.stub, done.holds = True, ()
             return
         if callable(made.plain) and not issubclass(type(made.plain), type):
             # The answer is a function itself, and a property will call it.
