@@ -1,5 +1,6 @@
 """The package as pip installs it: it has its files, and the methods need torch, numpy and tqdm alone."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -8,7 +9,9 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"ipython": "IPython", "pillow": "PIL", "scikit-learn": "sklearn"}  # as they are imported
@@ -88,3 +91,22 @@ def test_the_methods_need_no_package_of_the_extra(installed):
 def test_recorded_runs_need_no_checkout(installed):
     program = "from course_lib import teaching; print(teaching.recorded('sparse_training').data)"
     assert "| recorded run, % test accuracy | paper |" in python(installed, "-c", program)
+
+
+def test_a_downloaded_lesson_runs_beside_the_installed_package(installed, tmp_path, monkeypatch):
+    """Up to its first training, in a folder that holds nothing else."""
+    monkeypatch.syspath_prepend(ROOT / "book/_ext")
+    portable = importlib.import_module("portable")
+    source = nbformat.read(ROOT / "notebooks/motivation.ipynb", as_version=4)
+    lesson = portable.alone(source, ROOT, "")
+    trains = next(i for i, cell in enumerate(lesson.cells) if "experiments.run(" in cell.source)
+    where = nbformat.v4.new_code_cell("import course_lib; print(course_lib.__file__)")
+    lesson.cells = [where, *lesson.cells[:trains]]
+    place = {"metadata": {"path": str(tmp_path)}}
+    client = NotebookClient(lesson, timeout=300, kernel_name="python3", resources=place)
+    client.execute(env=os.environ | {"PYTHONPATH": str(installed)})
+    assert Path(where.outputs[0].text.strip()).is_relative_to(installed)
+    made = [out.data for cell in lesson.cells for out in cell.get("outputs", []) if "data" in out]
+    widgets = [data["text/html"] for data in made if 'data-course="' in data.get("text/html", "")]
+    assert any('data-course="scrub"' in widget for widget in widgets)
+    assert all("<script data-course-page>" in widget for widget in widgets)
