@@ -98,7 +98,7 @@ def in_words(error: BaseException) -> str:
     except (KeyboardInterrupt, OutOfTime):
         raise
     except BaseException:  # noqa: BLE001 (the error's own __str__)
-        return "an error that cannot be shown"
+        return "An error that cannot be shown"
 
 
 def plain(text: str) -> str:

@@ -58,7 +58,7 @@ class Mute(Exception):
     ("error", "words"),
     [
         (ValueError("<b>no\x1b"), "ValueError: &lt;b&gt;no\N{REPLACEMENT CHARACTER}"),
-        (Mute(), "Mute"),
+        (Mute(), "An error that cannot be shown"),
     ],
 )
 def test_an_error_is_told_and_not_raised(error, words):
