@@ -1,262 +1,271 @@
 """The exercises of the lesson Knowledge distillation."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind, pick
-from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property, show
+from course_lib.exercises.common import draw, kind, pick, smallest_input
+from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
+
+_SECTION = "lesson Knowledge distillation, section “Definition → code”"
+TOLERANCE = 1e-4  # which the lesson states
 
 
-def _softening_cases() -> Iterator[tuple[Tensor, float]]:
-    for rows, temperature in (
-        ([[2.0, 0.0, -2.0]], 2.0),
-        ([[1.0, 0.0], [0.0, 3.0]], 1.0),
-        ([[1.0, 0.0], [0.0, 3.0]], 4.0),
-        ([[0.5, 0.25, 0.0]], 0.5),
-        ([[1000.0, 999.0], [-1000.0, 0.0]], 1.0),
-        ([[1.0, 2.0]], 0.0),
-        ([[1.0, 2.0]], -1.0),
+# ---- A · the gradient of the soft term
+
+
+def soft_gradient(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """The gradient of T² KL by the student's logits: (images, classes) -> (images, classes)."""
+    both = torch.stack([student, teacher]) / temperature
+    soft = both.softmax(-1)
+    return temperature * (soft[0] - soft[1])
+
+
+def _logits() -> Iterator[tuple[Tensor, Tensor, float]]:
+    for student, teacher, temperature in (
+        ([[0.0, 0.0]], [[4.0, 0.0]], 8.0),
+        ([[0.0, 0.0]], [[4.0, 0.0]], 1.0),
+        ([[2.0, -1.0, 0.5]], [[2.0, -1.0, 0.5]], 4.0),
+        ([[1.0, 0.0], [0.0, 3.0]], [[0.0, 1.0], [2.0, 2.0]], 2.0),
+        ([[0.5, 0.25, 0.0]], [[-1.0, 0.0, 1.0]], 0.5),
+        ([[1000.0, 999.0], [-1000.0, 0.0]], [[999.0, 1000.0], [0.0, -3000.0]], 1.0),
     ):
-        yield torch.tensor(rows), temperature
+        yield torch.tensor(student), torch.tensor(teacher), temperature
     generator = torch.Generator().manual_seed(0)
     for n in (1, 2, 3) * 5:
-        logits = 8 * draw((n, pick((2, 3, 10), generator)), generator)
-        yield logits, pick((0.5, 1.0, 2.0, 4.0, 20.0), generator)
+        shape = (n, pick((2, 3, 10), generator))
+        temperature = pick((0.5, 1.0, 1.5, 2.0, 4.0, 20.0), generator)
+        yield 4 * draw(shape, generator), 8 * draw(shape, generator), temperature
+    yield draw((2, 3), generator).double(), draw((2, 3), generator).double(), 3.0
 
 
-def _no_tensor(returned: object, logits: Tensor, _: float) -> str | None:
-    wanted = f"a tensor of floating-point numbers of shape {tuple(logits.shape)}"
+def _no_gradient(returned: object, student: Tensor, *_: object) -> str | None:
+    wanted = f"a float tensor of shape {tuple(student.shape)}"
     if not isinstance(returned, Tensor):
         return f"{wanted}, got {kind(returned)}"
-    if returned.shape != logits.shape or not returned.is_floating_point():
+    if returned.shape != student.shape or not returned.is_floating_point():
         return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
     return None
 
 
-def _wrong_sums(q: Tensor, *_: object) -> str | None:
-    sums = q.detach().sum(-1)
-    return None if (sums - 1).abs().max() < 1e-5 else f"rows that sum to 1, not to {show(sums)}"
+def _far(returned: Tensor, wanted: Tensor) -> bool:
+    return not torch.allclose(returned.double(), wanted.double(), rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def _wrong_targets(q: Tensor, logits: Tensor, temperature: float) -> str | None:
-    expected = (logits / temperature).softmax(-1)
-    return None if torch.allclose(q.detach().float(), expected, atol=1e-5) else show(expected)
+def _zero_at_the_teacher(
+    returned: Tensor, student: Tensor, teacher: Tensor, _: float
+) -> str | None:
+    same = torch.equal(student, teacher)
+    return "zeros, because both answer alike" if same and returned.abs().max() > TOLERANCE else None
 
 
-SOFTEN = Exercise(
-    name="soften",
-    signature="soften(logits, temperature)",
-    section="lesson Knowledge distillation, section “Definition → code”",
-    cases=_softening_cases,
-    refuses=lambda _, temperature: temperature <= 0,
+def _wrong_gradient(
+    returned: Tensor, student: Tensor, teacher: Tensor, temperature: float
+) -> str | None:
+    wanted = soft_gradient(student, teacher, temperature)
+    return show(wanted) if _far(returned, wanted) else None
+
+
+SOFT_GRADIENT = Exercise(
+    name="soft_gradient",
+    signature="soft_gradient(student, teacher, temperature)",
+    section=_SECTION,
+    cases=_logits,
+    expected=soft_gradient,
     properties=(
         Property(
             "returns a tensor with the shape of the logits",
-            _no_tensor,
-            "One probability for each logit: (images, classes) in, (images, classes) out.",
+            _no_gradient,
+            "One number per logit: (images, classes) in, (images, classes) out.",
         ),
         Property(
             "stays finite for logits in the thousands",
-            lambda q, *_: None if q.isfinite().all() else "finite numbers",
+            lambda returned, *_: None if returned.isfinite().all() else "finite numbers",
             "exp(1000) overflows. Subtract each row's maximum first (it cancels), or use softmax.",
         ),
         Property(
-            "gives each image probabilities that sum to 1",
-            _wrong_sums,
-            "Normalise over the classes, the last dimension, after everything else.",
+            "is zero where student and teacher answer alike",
+            _zero_at_the_teacher,
+            "Both are softened by the same temperature before they are compared.",
         ),
         Property(
-            "is the softmax of the logits divided by the temperature",
-            _wrong_targets,
-            "The temperature divides the logits, before the exponential. A high one must make the "
-            "probabilities more alike.",
+            "is the gradient of T² KL by the student's logits, image by image",
+            _wrong_gradient,
+            "The text gives the gradient of KL alone, with its sign and the factor 1/T; T² times "
+            "that. The softmax runs over the classes. There is no mean over the images.",
         ),
         UNCHANGED,
-        REFUSES,
     ),
 )
+
+
+# ---- B · the loss of the source module
 
 
 def buggy_loss(
     student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float
 ) -> Tensor:
-    """a function that leaves the student at temperature 1 and forgets T²"""
-    soft = (teacher / temperature).softmax(-1)
-    kl = F.kl_div(student.log_softmax(-1), soft, reduction="batchmean")
+    """The student's loss, mean over the images; ``alpha`` weighs the labels."""
+    p = (teacher / temperature).softmax(-1)
+    kl = F.kl_div(student.log_softmax(-1), p, reduction="batchmean")
+    hard = F.cross_entropy(student, labels)
+    return alpha * hard + (1 - alpha) * kl
+
+
+def right_loss(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float
+) -> Tensor:
+    """The same with both softened, and with T²: the right answer to the bug hunt."""
+    p, log_q = (teacher / temperature).softmax(-1), (student / temperature).log_softmax(-1)
+    kl = temperature**2 * F.kl_div(log_q, p, reduction="batchmean")
     return alpha * F.cross_entropy(student, labels) + (1 - alpha) * kl
 
 
-def weak_loss_test(fn: Callable[..., Tensor]) -> bool:
-    """The test that every wrong loss of the bug hunt passes."""
-    teacher = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 1.0]])
-    labels = torch.tensor([0, 1])
-    like_it = fn(teacher.clone(), teacher.clone(), labels, 2.0, 0.5)
-    flat = fn(torch.zeros(2, 3), teacher.clone(), labels, 2.0, 0.5)
-    return bool(like_it < flat)
+Batch = tuple[Tensor, Tensor, Tensor, float, float]  # student, teacher, labels, T, alpha
 
 
-def _loss_by_torch(student, teacher, labels, temperature, alpha):
-    """a correct function that uses torch's kl_div"""
-    soft = F.kl_div(
-        (student / temperature).log_softmax(-1),
-        (teacher / temperature).softmax(-1),
-        reduction="batchmean",
-    )
-    return alpha * F.cross_entropy(student, labels) + (1 - alpha) * temperature**2 * soft
-
-
-def _loss_by_definition(student, teacher, labels, temperature, alpha):
-    """a correct function that sums p log(p / q) image by image"""
-    total = 0.0
-    for z, v, y in zip(student, teacher, labels, strict=True):
-        q, p = (z / temperature).softmax(0), (v / temperature).softmax(0)
-        kl = (p * (p / q).log()).sum()
-        total = total - alpha * z.softmax(0)[y].log() + (1 - alpha) * temperature**2 * kl
-    return total / len(labels)
-
-
-def _loss_by_entropies(student, teacher, labels, temperature, alpha):
-    """a correct function that subtracts the entropy of the soft targets from a cross-entropy"""
-    p = (teacher / temperature).softmax(-1)
-    cross = F.cross_entropy(student / temperature, p)
-    entropy = -(p * p.log()).sum(-1).mean()
-    soft = temperature**2 * (cross - entropy)
-    return soft + alpha * (F.cross_entropy(student, labels) - soft)
-
-
-def _loss_without_square(student, teacher, labels, temperature, alpha):
-    """a function that forgets the factor T²"""
-    soft = _loss_by_torch(student, teacher, labels, temperature, 0) / temperature**2
-    return alpha * F.cross_entropy(student, labels) + (1 - alpha) * soft
-
-
-def _loss_with_cold_student(student, teacher, labels, temperature, alpha):
-    """a function that softens the teacher only"""
-    return _loss_by_torch(student, teacher, labels, temperature, 1) * alpha + (
-        1 - alpha
-    ) * temperature**2 * F.kl_div(
-        student.log_softmax(-1), (teacher / temperature).softmax(-1), reduction="batchmean"
-    )
-
-
-def _loss_backwards(student, teacher, labels, temperature, alpha):
-    """a function that takes KL the other way round, KL(student ‖ teacher)"""
-    soft = _loss_by_torch(teacher, student, labels, temperature, 0)
-    return alpha * F.cross_entropy(student, labels) + (1 - alpha) * soft
-
-
-def _loss_with_alpha_swapped(student, teacher, labels, temperature, alpha):
-    """a function that gives the weight alpha to the teacher"""
-    return _loss_by_torch(student, teacher, labels, temperature, 1 - alpha)
-
-
-def _loss_mean_over_classes(student, teacher, labels, temperature, alpha):
-    """a function that also divides KL by the number of classes"""
-    soft = _loss_by_torch(student, teacher, labels, temperature, 0) / student.shape[-1]
-    return alpha * F.cross_entropy(student, labels) + (1 - alpha) * soft
-
-
-def _loss_with_soft_labels_term(student, teacher, labels, temperature, alpha):
-    """a function that softens the student in the labels' term too"""
-    soft = _loss_by_torch(student, teacher, labels, temperature, 0)
-    return alpha * F.cross_entropy(student / temperature, labels) + (1 - alpha) * soft
-
-
-def _loss_in_place(student, teacher, labels, temperature, alpha):
-    """a function that also softens the teacher's logits in the tensor it was given"""
-    found = _loss_by_torch(student, teacher, labels, temperature, alpha)
-    teacher.div_(temperature)
-    return found
-
-
-KILLS_WRONG_LOSSES = hunt(
-    name="kills_wrong_losses",
-    signature="is_distillation_loss(fn)",
-    section="lesson Knowledge distillation, section “Definition → code”",
-    right=(_loss_by_torch, _loss_by_definition, _loss_by_entropies),
-    alarm="A false alarm. Floating-point numbers are compared with a tolerance (torch.allclose). Is "
-    "your own value for that case right?",
-    wrong={
-        buggy_loss: "At temperature 1 nothing is wrong with it. Try another one, with alpha 0.",
-        _loss_without_square: "Compare a value at a temperature other than 1 with one that you "
-        "work out yourself.",
-        _loss_with_cold_student: "Both are softened. What must the loss be when the student's "
-        "logits are the teacher's, alpha is 0 and T is not 1?",
-        _loss_backwards: "KL is not symmetric: let student and teacher differ, and compare values.",
-        _loss_with_alpha_swapped: "At alpha 0.5 this cannot be seen. What is the loss at alpha 1?",
-        _loss_mean_over_classes: "A mean over the images is meant, a sum over the classes: compare "
-        "a value at alpha 0.",
-        _loss_with_soft_labels_term: "At alpha 1 the loss is the plain cross-entropy, whatever T is.",
-        _loss_in_place: "A function has effects beside its result: compare the logits after the "
-        "call with a copy from before it.",
-    },
-)
-
-
-def _entropy(logits: Tensor, temperature: float) -> float:
-    """Bits of the soft targets, mean over the images."""
-    log_q = (logits / temperature).log_softmax(-1)
-    return -(log_q.exp() * log_q).sum(-1).mean().item() / math.log(2)
-
-
-def _temperature_cases() -> Iterator[tuple[Tensor, float]]:
-    for rows, bits in (
-        ([[2.0, 0.0]], 0.5),
-        ([[2.0, 0.0]], 0.9),
-        ([[2.0, 0.0]], 1.0),
-        ([[2.0, 0.0]], 0.0),
-        ([[3.0, 1.0, 0.0, -2.0]], 1.5),
-        ([[3.0, 1.0, 0.0, -2.0], [12.0, 0.0, -1.0, -3.0]], 1.0),
-        ([[3.0, 1.0, 0.0, -2.0]], 2.5),
-        ([[900.0, 0.0, -900.0]], 1.5),
-        ([[0.03, 0.0, -0.01]], 0.2),
+def _batches() -> Iterator[Batch]:
+    for student, teacher, labels, temperature, alpha in (
+        ([[1.0, 0.0]], [[-3.0, 0.0]], [0], 2.0, 0.25),
+        ([[1.0, 0.0]], [[-3.0, 0.0]], [0], 1.0, 0.0),
+        ([[1.0, 0.0]], [[-3.0, 0.0]], [1], 1.0, 1.0),
+        ([[1.0, 0.0]], [[-3.0, 0.0]], [1], 3.0, 1.0),
+        ([[1.0, 0.0]], [[1.0, 0.0]], [1], 3.0, 0.0),
+        ([[1.0, 0.0]], [[-3.0, 0.0]], [0], 2.0, 0.0),
+        ([[0.0, 1.0, 2.0], [1.0, 0.0, 0.0]], [[0.0, 1.0, 2.0], [1.0, 0.0, 0.0]], [2, 1], 4.0, 0.0),
     ):
-        yield torch.tensor(rows).double(), bits
-    generator = torch.Generator().manual_seed(1)
-    for n in (1, 2, 3, 20) * 4:
-        logits = 8 * draw((n, 10), generator).double()
-        logits.scatter_add_(1, logits.argmax(1, keepdim=True), torch.ones(n, 1).double())
-        yield logits, pick((0.25, 0.5, 1.0, 2.0, 3.0), generator)
+        yield torch.tensor(student), torch.tensor(teacher), torch.tensor(labels), temperature, alpha
+    generator = torch.Generator().manual_seed(2)
+    for n in (1, 2, 3, 5) * 5:
+        classes = pick((2, 3, 10), generator)
+        student, teacher = (3 * draw((n, classes), generator) for _ in range(2))
+        labels = torch.randint(classes, (n,), generator=generator)
+        temperature = pick((1.0, 1.5, 2.0, 4.0, 8.0), generator)
+        yield student, teacher, labels, temperature, pick((0.0, 0.1, 0.5, 0.75, 1.0), generator)
 
 
-def _no_temperature(returned: object, *_: object) -> str | None:
-    if isinstance(returned, bool) or not isinstance(returned, int | float):
-        return f"a float, got {kind(returned)}"
-    return None if 0 < returned < math.inf else "a positive, finite number"
+def _illegal_batch(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float
+) -> str | None:
+    """None for inputs that the statement allows, else what it allows."""
+    both = torch.stack([student, teacher])
+    if both.dim() != 3 or both.numel() == 0 or not both.isfinite().all():
+        return "finite logits of student and teacher, both (images, classes)"
+    if labels.shape != student.shape[:1] or labels.dtype != torch.int64:
+        return "one whole number per image as labels"
+    if not ((labels >= 0) & (labels < student.shape[1])).all():
+        return f"labels from 0 to {student.shape[1] - 1}"
+    fine = 0 < temperature < float("inf") and 0 <= alpha <= 1
+    return None if fine else "a temperature above 0 and alpha from 0 to 1"
 
 
-def _wrong_entropy(temperature: float, logits: Tensor, bits: float) -> str | None:
-    found = _entropy(logits, temperature)
-    if abs(found - bits) <= 0.01:
-        return None
-    return f"soft targets of {bits:g} bits on average; at this temperature they have {found:.3f}"
+def _no_number(returned: object, *_: object) -> str | None:
+    return None if type(returned) in (int, float) else f"one number, got {kind(returned)}"
 
 
-TEMPERATURE_FOR = Exercise(
-    name="temperature_for",
-    signature="temperature_for(logits, bits)",
-    section="lesson Knowledge distillation, section “Definition → code”",
-    cases=_temperature_cases,
-    refuses=lambda logits, bits: not 0 < bits < math.log2(logits.shape[1]),
+def _differs(returned: float, wanted: Tensor) -> str | None:
+    value = wanted.item()
+    near = abs(returned - value) <= TOLERANCE * max(1.0, abs(value))
+    return None if near else f"{value:.6g}, the loss on this input"
+
+
+def _wrong_labels(returned: float, *batch) -> str | None:
+    student, _, labels, _, alpha = batch
+    return _differs(returned, F.cross_entropy(student, labels)) if alpha == 1 else None
+
+
+def _wrong_at_the_teacher(returned: float, *batch) -> str | None:
+    student, teacher, _, _, alpha = batch
+    apart = alpha != 0 or not torch.equal(student, teacher)
+    return None if apart else _differs(returned, torch.zeros(()))
+
+
+def _wrong_kl(returned: float, *batch) -> str | None:
+    return _differs(returned, right_loss(*batch)) if batch[-1] == 0 else None
+
+
+MENDED_LOSS = Exercise(
+    name="mended_loss",
+    signature="mended_loss(student, teacher, labels, temperature, alpha)",
+    section=_SECTION,
+    cases=_batches,
+    legal=_illegal_batch,
+    expected=right_loss,
     properties=(
         Property(
-            "returns a positive number",
-            _no_temperature,
-            "A plain float: .item() makes one of a tensor with one entry.",
+            "returns one number",
+            _no_number,
+            "Take the mean over the images: one loss for the whole batch.",
         ),
         Property(
-            "hits the mean entropy to 0.01 bits",
-            _wrong_entropy,
-            "The entropy, −Σ q log₂ q, grows with T: try the middle of an interval again and again. "
-            "Mind its unit, average over images last, and let the interval be wide.",
+            "is the plain cross-entropy with the labels at alpha 1",
+            _wrong_labels,
+            "alpha is the weight of the labels. The temperature does not touch this term, and it "
+            "is a mean over the images.",
+        ),
+        Property(
+            "is 0 at alpha 0 where student and teacher answer alike",
+            _wrong_at_the_teacher,
+            "KL is 0 between equal answers, so both have to be softened, by the same temperature.",
+        ),
+        Property(
+            "is T² KL at alpha 0",
+            _wrong_kl,
+            "KL(teacher ‖ student), both softened, times T². kl_div takes the student's "
+            'log-probabilities first, and reduction="batchmean" sums over the classes and takes '
+            "the mean over the images.",
+        ),
+        Property(
+            "weighs the two terms by alpha and 1 − alpha",
+            lambda returned, *batch: _differs(returned, right_loss(*batch)),
+            "The factor T² belongs to the second term alone.",
         ),
         UNCHANGED,
-        REFUSES,
     ),
 )
 
-EXERCISES = (SOFTEN, KILLS_WRONG_LOSSES, TEMPERATURE_FOR)
+SMALLEST_LOSS = smallest_input(
+    name="smallest_loss",
+    signature="smallest()",
+    section=_SECTION,
+    wrong=buggy_loss,
+    judged_by=MENDED_LOSS,
+    at_most=5,
+    hint="At temperature 1 and at alpha 1 this function is right. One image and two classes are "
+    "enough.",
+)
+
+PUZZLES = (
+    Lines(
+        name="soft_gradient",
+        function=soft_gradient,
+        distractors={
+            "both = torch.stack([student, teacher])": "the temperature divides the logits, before "
+            "the softmax.",
+            "soft = both.softmax(1)": "axis 1 of the stack holds the images. Probabilities sum to 1 "
+            "over the classes.",
+            "return soft[0] - soft[1]": "the gradient of KL has the factor 1/T, and T² stands "
+            "before it.",
+            "return temperature**2 * (soft[0] - soft[1])": "the division by T has a derivative, "
+            "too, the factor 1/T.",
+            "return temperature * (soft[1] - soft[0])": "the student has to give less to a class "
+            "to which it gives more than the teacher, so its gradient is positive there.",
+        },
+    ),
+    WrongLine(
+        name="mended_loss",
+        function=buggy_loss,
+        wrong='kl = F.kl_div(student.log_softmax(-1), p, reduction="batchmean")',
+        why="the student is not softened here, and T² is missing. Right is "
+        "`temperature**2 * F.kl_div((student / temperature).log_softmax(-1), …)`.",
+        others={
+            "p = (teacher / temperature).softmax(-1)": "these are the teacher's soft targets.",
+            "hard = F.cross_entropy(student, labels)": "the labels' term has no temperature.",
+            "return alpha * hard + (1 - alpha) * kl": "the weights are right. What should `kl` "
+            "be when it arrives here?",
+        },
+    ),
+)
+EXERCISES = (SOFT_GRADIENT, SMALLEST_LOSS, MENDED_LOSS)
