@@ -1,77 +1,114 @@
 """The exercises of the lesson Sparse training."""
 
-import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import hunt, not_a_mask, pick
-from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property, show
+from course_lib.exercises.common import draw, not_a_mask, pick, smallest_input
+from course_lib.exercises.exercise import (
+    UNCHANGED,
+    Exercise,
+    Lines,
+    Property,
+    WrongLine,
+    show,
+)
+from course_lib.pruning.sparse_training import drop_each_sign
 
-Shapes = dict[str, tuple[int, int]]
+_SECTION = "lesson Sparse training, section “Definition → code”"
+
+
+# ---- A · one step of SET
+
+
+def set_step(weight: Tensor, mask: Tensor, fraction: float, luck: Tensor) -> tuple[Tensor, Tensor]:
+    """(weight, mask) after the step."""
+    kept = mask.clone()
+    for part in (mask & (weight >= 0), mask & (weight < 0)):
+        size = weight.abs().masked_fill(~part, -1).flatten()
+        order = size.argsort(descending=True, stable=True)[: int(part.sum())]
+        stay = len(order) - int(fraction * len(order))
+        kept.view(-1)[order[stay:]] = False
+    chance = luck.masked_fill(kept, -1).flatten()
+    best = chance.argsort(descending=True, stable=True)
+    grown = best[: int(mask.sum() - kept.sum())]
+    new = kept.flatten().index_fill(0, grown, True).view_as(mask)
+    return weight * kept, new
 
 
 def _networks() -> Iterator[tuple[Tensor, Tensor, float, Tensor]]:
-    """Weights, masks, fractions, luck; no two active weights or lucks are equal in size."""
+    """Weights, masks, fractions, luck; some active weights are zero, and there are ties."""
     weight = torch.tensor([0.5, -0.25, 0.0, 2.0, -4.0, 0.0, 1.0, -3.0])
     luck = torch.tensor([0.1, 0.2, 0.9, 0.3, 0.4, 0.8, 0.7, 0.6])
     yield weight, weight != 0, 0.5, luck
+    yield torch.tensor([1.0, 1.0, 0.0]), torch.tensor([True, True, False]), 0.5, luck[:3]
+    yield torch.tensor([1.0, 2.0]), torch.tensor([True, True]), 0.5, luck[:2]
+    yield torch.tensor([1.0, 0.0, -2.0]), torch.tensor([True, True, True]), 0.5, luck[:3]
+    yield torch.tensor([0.0, 0.0]), torch.tensor([False, False]), 0.5, luck[:2]
+    yield torch.tensor([3.0, 1.0, 0.0, 0.0]), torch.arange(4) < 2, 0.5, torch.full((4,), 0.5)
     generator = torch.Generator().manual_seed(3)
-    for trial in range(40):
-        shape = (1 + trial // 8, pick((2, 3, 4, 6), generator))
-        n = math.prod(shape)
-        size = 1 + torch.randperm(n, generator=generator)
-        sign = 2 * torch.randint(0, 2, (n,), generator=generator) - 1
-        mask = torch.rand(n, generator=generator) < 0.7
-        luck = torch.randperm(n, generator=generator) / n
-        weight = torch.where(mask, size * sign / 4, 0.0)
-        fraction = pick((0.0, 0.25, 0.34, 0.5, 0.75), generator)
-        yield weight.view(shape), mask.view(shape), fraction, luck.view(shape)
+    for trial in range(60):
+        shape = (1 + trial // 12, pick((2, 3, 4, 6), generator))
+        weight = draw(shape, generator)  # about a ninth of the active ones are zero
+        mask = torch.rand(shape, generator=generator) < 0.7
+        luck = torch.randint(0, 8, shape, generator=generator) / 8
+        yield weight * mask, mask, pick((0.0, 0.25, 0.35, 0.5, 0.75, 1.0), generator), luck
+    mask = torch.rand(2, 3, 2, 2, generator=generator) < 0.6
+    weight, luck = torch.randn(2, 2, 3, 2, 2, generator=generator).unbind(0)
+    yield weight * mask, mask, 0.5, torch.sigmoid(luck)
+    mask = torch.rand(20, 15, generator=generator) < 0.3
+    weight, luck = torch.randn(2, 20, 15, generator=generator).unbind(0)
+    yield weight * mask, mask, 0.3, torch.sigmoid(luck)
 
 
-def _drop_each_sign(weight: Tensor, mask: Tensor, fraction: float) -> Tensor:
-    kept = mask.clone()
-    for of_sign in (mask & (weight > 0), mask & (weight < 0)):
-        places = of_sign.flatten().nonzero().flatten()
-        order = places[weight.flatten()[places].abs().argsort()]
-        kept.view(-1)[order[: int(fraction * len(places))]] = False
-    return kept
+def _not_a_step(returned: object, weight: Tensor, *_: object) -> str | None:
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        return f"a tuple (weight, mask), got {show(returned)}"
+    like = returned[0]
+    if not isinstance(like, Tensor) or not like.is_floating_point() or like.shape != weight.shape:
+        return f"first the weights, floats of shape {tuple(weight.shape)}, got {show(like)}"
+    return not_a_mask(returned[1], weight)
 
 
-def _wrong_total(new: Tensor, _: Tensor, mask: Tensor, *__: object) -> str | None:
-    before, after = int(mask.sum()), int(new.sum())
+def _wrong_total(returned: tuple, _: Tensor, mask: Tensor, *__: object) -> str | None:
+    before, after = int(mask.sum()), int(returned[1].sum())
     return None if before == after else f"{before} active weights, as before, not {after}"
 
 
-def _dropped_others(new: Tensor, weight: Tensor, mask: Tensor, fraction: float, _: Tensor):
-    gone = _drop_each_sign(weight, mask, fraction) & ~new
+def _dropped_others(returned: tuple, weight: Tensor, mask: Tensor, fraction: float, _: Tensor):
+    gone = drop_each_sign(weight, mask, fraction) & ~returned[1]
     if not gone.any():
         return None
-    values = show(weight[gone])
-    return f"{values} kept: of their sign they are not among the int({fraction:g} * n) smallest"
+    places = gone.flatten().nonzero().flatten().tolist()
+    return (
+        f"{show(weight[gone])} kept (in the flattened tensor: places {show(places)}); of the n "
+        f"weights of that sign, int({fraction:g} * n) others go first"
+    )
 
 
-def _grown_elsewhere(new: Tensor, weight: Tensor, mask: Tensor, fraction: float, luck: Tensor):
-    kept = _drop_each_sign(weight, mask, fraction)
-    count = int(mask.sum() - kept.sum())
-    free = (~kept).flatten().nonzero().flatten()
-    best = free[luck.flatten()[free].argsort(descending=True)[:count]]
-    expected = kept.clone()
-    expected.view(-1)[best] = True
-    return None if torch.equal(new, expected) else f"{show(expected)}"
+def _grown_elsewhere(returned: tuple, *inputs) -> str | None:
+    expected = set_step(*inputs)[1]
+    return None if torch.equal(returned[1], expected) else f"the mask {show(expected)}"
+
+
+def _wrong_values(returned: tuple, *inputs) -> str | None:
+    expected = set_step(*inputs)[0]
+    return None if torch.equal(returned[0], expected) else f"the weights {show(expected)}"
 
 
 SET_STEP = Exercise(
     name="set_step",
     signature="set_step(weight, mask, fraction, luck)",
-    section="lesson Sparse training, section “Definition → code”",
+    section=_SECTION,
     cases=_networks,
+    expected=set_step,
     properties=(
         Property(
-            "returns a bool mask of the weight's shape",
-            lambda new, weight, *_: not_a_mask(new, weight),
-            "Build the new mask from mask.clone(): it has the right shape and type.",
+            "returns (weight, mask)",
+            _not_a_step,
+            "Return two tensors of the weight's shape: floats, then a bool mask. Build the mask "
+            "from mask.clone(): it has the right shape and type.",
         ),
         Property(
             "leaves as many weights active as there were",
@@ -81,201 +118,175 @@ SET_STEP = Exercise(
         Property(
             "drops nothing but the smallest of each sign",
             _dropped_others,
-            "Handle the active positive and the active negative weights one after the other: each "
-            "sign loses int(fraction * its own number), those closest to zero.",
+            "Handle the two signs one after the other: each loses int(fraction * its own number), "
+            "those closest to zero, and of equal ones the later. An active zero is a positive one.",
         ),
         Property(
             "grows the free positions with the highest luck",
             _grown_elsewhere,
-            "Free is every position that is not active after the drop, those just dropped included.",
+            "Free is every position that is not active after the drop, those just dropped included. "
+            "Of equal luck, the earlier position grows.",
+        ),
+        Property(
+            "keeps the values of the weights that stayed, and no others",
+            _wrong_values,
+            "What was dropped is zero, and what grows starts at zero, also where one was just "
+            "dropped. So the weights follow the mask between drop and growth.",
         ),
         UNCHANGED,
     ),
 )
 
 
+# ---- B · the drop of a published library
+
+
 def buggy_drop(weight: Tensor, fraction: float) -> Tensor:
-    """a function that leaves nothing but the most negative weights"""
+    """The mask after the drop, with the negative weights wrong."""
+    order = weight.argsort()
+    negative, positive = int((weight < 0).sum()), int((weight > 0).sum())
+    first = len(weight) - positive
     keep = weight != 0
-    inactive, half = int((~keep).sum()), math.ceil(fraction * int(keep.sum()) / 2)
-    keep[weight.abs().argsort()[: inactive + half]] = False
-    keep[weight.argsort()[half:]] = False
+    keep[order[first : first + int(fraction * positive)]] = False
+    keep[order[int(fraction * negative) :]] = False
     return keep
 
 
-def weak_drop_test(drop) -> bool:
-    """The test that every wrong drop of the bug hunt passes: the smallest weight goes."""
-    keep = drop(torch.tensor([1.0, 2.0, -3.0, -4.0]), 0.5)
-    return not keep[0]
-
-
-def _drop_by_sort(weight, fraction):
-    """a correct function that sorts each sign"""
-    return _drop_each_sign(weight, weight != 0, fraction)
-
-
-def _drop_by_rank(weight, fraction):
-    """a correct function that counts how many of its sign are smaller"""
-    same = torch.sign(weight)[:, None] == torch.sign(weight)[None]
-    smaller = (same & (weight.abs()[None] < weight.abs()[:, None])).sum(1)
-    return (weight != 0) & (smaller >= (fraction * same.sum(1)).long())
-
-
-def _drop_by_list(weight, fraction):
-    """a correct function that works with lists"""
-    values, gone = weight.tolist(), []
+def drop(weight: Tensor, fraction: float) -> Tensor:
+    """The right answer."""
+    keep = weight != 0
     for sign in (1, -1):
-        mine = sorted((abs(v), i) for i, v in enumerate(values) if v * sign > 0)
-        gone += [i for _, i in mine[: int(fraction * len(mine))]]
-    return torch.tensor([v != 0 and i not in gone for i, v in enumerate(values)])
-
-
-def _drop_by_magnitude(weight, fraction):
-    """a function that ranks both signs together"""
-    keep = weight != 0
-    count = sum(int(fraction * int((weight * sign > 0).sum())) for sign in (1, -1))
-    keep[weight.abs().argsort()[int((~keep).sum()) :][:count]] = False
+        places = (weight * sign > 0).nonzero().flatten()
+        order = places[weight[places].abs().argsort()]
+        keep[order[: int(fraction * len(places))]] = False
     return keep
 
 
-def _drop_most_negative(weight, fraction):
-    """a function that drops the negative weights furthest from zero"""
-    keep = _drop_each_sign(weight.clamp(min=0), weight > 0, fraction) | (weight < 0)
-    keep[weight.argsort()[: int(fraction * int((weight < 0).sum()))]] = False
-    return keep
-
-
-def _drop_positive(weight, fraction):
-    """a function that never drops a negative weight"""
-    return _drop_each_sign(weight, weight > 0, fraction) | (weight < 0)
-
-
-def _drop_of_all(weight, fraction):
-    """a function that takes its fraction of all positions, the inactive ones too"""
-    n = weight.numel() / max(int((weight != 0).sum()), 1)
-    return _drop_each_sign(weight, weight != 0, min(1.0, fraction * n))
-
-
-def _drop_revives(weight, fraction):
-    """a function whose mask is True at inactive positions"""
-    return _drop_by_sort(weight, fraction) | (weight == 0)
-
-
-def _drop_in_place(weight, fraction):
-    """a function that also sets the dropped weights to zero in the tensor it was given"""
-    keep = _drop_by_sort(weight, fraction)
-    weight[~keep] = 0
-    return keep
-
-
-KILLS_WRONG_DROPS = hunt(
-    name="kills_wrong_drops",
-    signature="is_set_drop(drop)",
-    section="lesson Sparse training, section “Definition → code”",
-    right=(_drop_by_sort, _drop_by_rank, _drop_by_list),
-    alarm="Each sign loses int(fraction * its own number) of its weights, those closest to zero; "
-    "inactive weights are zero and stay inactive. Compute one mask by hand.",
-    wrong={
-        buggy_drop: "Count what is left: of four weights it may be right by accident, so take ten.",
-        _drop_by_magnitude: "Make all negative weights larger in size than all positive ones.",
-        _drop_most_negative: "Look at which negative weights are left, not only at how many.",
-        _drop_positive: "Count the negative weights before and after.",
-        _drop_of_all: "Have some zeros in the weight: they are inactive and do not count.",
-        _drop_revives: "Have some zeros in the weight, and look at the mask there.",
-        _drop_in_place: "Compare the weight that you passed in with a copy made before.",
-    },
-)
-
-
-def _size(shapes: Shapes) -> int:
-    return sum(map(math.prod, shapes.values()))
-
-
-def _budgets() -> Iterator[tuple[Shapes, int]]:
-    mlp = {"fc1": (100, 196), "fc2": (50, 100), "fc3": (10, 50)}
-    yield mlp, 2510
-    yield mlp, 502
-    yield {"a": (4, 6)}, 10
-    yield {"a": (4, 6), "b": (2, 2)}, 26  # b is full
-    yield {"a": (4, 6), "b": (2, 2)}, 28
-    yield {"a": (4, 6), "b": (2, 2)}, 29
-    yield mlp, 0
-    yield mlp, -1
+def _drop_cases() -> Iterator[tuple[Tensor, float]]:
+    yield torch.tensor([1.0, 2.0, -3.0, -4.0]), 0.5
+    yield torch.tensor([1.0]), 0.5
+    yield torch.tensor([-1.0]), 1.0
+    yield torch.tensor([0.0, 0.0, 0.0]), 0.5
+    yield torch.tensor([1.0, 2, 3, 4, -9, -8, -7, -6, -5, -10] + 4 * [0.0]), 0.5
     generator = torch.Generator().manual_seed(4)
-    for _ in range(30):
-        sides = torch.randint(1, 40, (4,), generator=generator).tolist()
-        shapes = {f"fc{i}": (sides[i], sides[i - 1]) for i in range(1, pick((2, 3, 4), generator))}
-        yield shapes, int(pick((0.05, 0.1, 0.3, 0.7, 0.95, 1.0), generator) * _size(shapes))
-    yield {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}, 26_620
+    for trial in range(50):
+        n = 1 + trial // 3
+        size = (1 + torch.randperm(n, generator=generator)) / 4
+        weight = size * torch.randint(-1, 2, (n,), generator=generator)
+        yield weight, pick((0.0, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0), generator)
+    yield torch.randn(300, generator=generator), 0.3
+    yield torch.randn(9, generator=generator).abs(), 0.5
+    yield -torch.randn(9, generator=generator).abs(), 0.5
 
 
-def _water(shapes: Shapes, budget: int) -> dict[str, float]:
-    """min(size, ε (n_out + n_in)) with ε by bisection."""
-    low, high = 0.0, float(_size(shapes))
-    for _ in range(200):
-        eps = (low + high) / 2
-        filled = sum(min(math.prod(s), eps * sum(s)) for s in shapes.values())
-        low, high = (eps, high) if filled < budget else (low, eps)
-    return {n: min(math.prod(s), high * sum(s)) for n, s in shapes.items()}
+def _illegal_drop(weight: Tensor, fraction: float) -> str | None:
+    """None for inputs that the statement allows, else what it allows."""
+    floats = weight.is_floating_point() and weight.isfinite().all()
+    if floats and weight.dim() == 1 and weight.numel() and 0 <= fraction <= 1:
+        values = weight[weight != 0].tolist()
+        if len(set(values)) == len(values):
+            return None
+    return (
+        "a weight of one dimension with at least one finite entry, no two of which are equal, but "
+        "for zeros; a fraction in [0, 1]"
+    )
 
 
-def _no_counts(counts: object, shapes: Shapes, _: int) -> str | None:
-    if type(counts) is not dict or counts.keys() != shapes.keys():
-        return f"a dict with the keys {list(shapes)}, got {show(counts)}"
-    ints = all(type(n) is int and n >= 0 for n in counts.values())
-    return None if ints else f"whole numbers from 0 on, got {show(counts)}"
-
-
-def _overfull(counts: dict[str, int], shapes: Shapes, _: int) -> str | None:
-    for name, shape in shapes.items():
-        if counts[name] > math.prod(shape):
-            return f"at most {math.prod(shape)} weights in {name}, not {counts[name]}"
+def _wrong_numbers(keep: Tensor, weight: Tensor, fraction: float) -> str | None:
+    for sign, word in ((1, "positive"), (-1, "negative")):
+        n, left = int((weight * sign > 0).sum()), int((keep & (weight * sign > 0)).sum())
+        go = int(fraction * n)
+        if n - left != go:
+            return f"int({fraction:g} * {n}) = {go} of the {n} {word} weights gone, not {n - left}"
     return None
 
 
-def _not_by_units(counts: dict[str, int], shapes: Shapes, budget: int) -> str | None:
-    for name, expected in _water(shapes, budget).items():
-        if abs(counts[name] - expected) >= 1 + 1e-6:
-            return f"{expected:.1f} in {name}, to the next whole number; here {counts[name]}"
-    return None
+def _wrong_choice(keep: Tensor, weight: Tensor, fraction: float) -> str | None:
+    expected = drop(weight, fraction)
+    if torch.equal(keep, expected):
+        return None
+    return f"the weights {show(weight[expected])} kept, not {show(weight[keep])}"
 
 
-ALLOCATE = Exercise(
-    name="layer_counts",
-    signature="layer_counts(shapes, budget)",
-    section="lesson Sparse training, exercise C; lesson Prune rate, section “Definition → code”",
-    cases=_budgets,
-    refuses=lambda shapes, budget: not 0 <= budget <= _size(shapes),
+MENDED_DROP = Exercise(
+    name="mended_drop",
+    signature="mended_drop(weight, fraction)",
+    section=_SECTION,
+    cases=_drop_cases,
+    legal=_illegal_drop,
+    expected=drop,
     properties=(
         Property(
-            "returns one whole number a layer, by name",
-            _no_counts,
-            "Build a dict over the names of shapes; int(...) or math.floor make whole numbers.",
+            "returns a bool mask of the weight's shape",
+            lambda keep, weight, _: not_a_mask(keep, weight),
+            "A comparison, such as weight != 0, makes a bool tensor of the right shape.",
         ),
         Property(
-            "spends the whole budget and no more",
-            lambda counts, _, budget: (
+            "is False where the weight is zero",
+            lambda keep, weight, _: (
                 None
-                if sum(counts.values()) == budget
-                else f"{budget} weights in all, not {sum(counts.values())}"
+                if not keep[weight == 0].any()
+                else f"False at all {int((weight == 0).sum())} zeros"
             ),
-            "Round all layers down, then give one more to those with the largest remainders until "
-            "the budget is spent. And what a full layer cannot take goes to the others.",
+            "Begin with weight != 0 and only ever set entries to False.",
         ),
         Property(
-            "gives no layer more weights than it has",
-            _overfull,
-            "A layer whose share is above its size is filled; take it out, with its weights, and "
-            "share the rest among the others anew. That may fill another one.",
+            "drops int(fraction * n) of the n weights of each sign",
+            _wrong_numbers,
+            "In the order from the most negative weight to the largest, the negative ones come "
+            "first, then the zeros. Where do the negative ones end that are closest to zero?",
         ),
         Property(
-            "shares by units, to the next whole number, among the layers that are not full",
-            _not_by_units,
-            "A layer joins n_in + n_out units. The ratio of weights to units is the same in all "
-            "layers that are not full.",
+            "drops those closest to zero",
+            _wrong_choice,
+            "The negative weights closest to zero are the last of the negative ones in the order, "
+            "not the first.",
         ),
-        REFUSES,
+        UNCHANGED,
     ),
 )
 
-EXERCISES = (SET_STEP, KILLS_WRONG_DROPS, ALLOCATE)
+SMALLEST_DROP = smallest_input(
+    name="smallest_drop",
+    signature="smallest()",
+    section=_SECTION,
+    wrong=buggy_drop,
+    judged_by=MENDED_DROP,
+    at_most=1,
+    hint="Go through the lines with one weight. Which of them drops it, and should it?",
+)
+
+PUZZLES = (
+    Lines(
+        name="set_step",
+        function=set_step,
+        distractors={
+            "    size = weight.abs().masked_fill(~mask, -1).flatten()": "both signs would be ranked "
+            "together.",
+            "for part in (mask & (weight > 0), mask & (weight < 0)):": "an active weight of zero "
+            "would belong to no part, and would never be dropped.",
+            "chance = luck.masked_fill(mask, -1).flatten()": "a place that was just dropped is free, "
+            "too.",
+            "return weight * new, new": "a place that was dropped and grew again would keep its old "
+            "value.",
+        },
+    ),
+    WrongLine(
+        name="mended_drop",
+        function=buggy_drop,
+        wrong="keep[order[int(fraction * negative) :]] = False",
+        why="this drops everything from there to the end, the positive weights too, and leaves "
+        "only the most negative ones. The part to drop ends where the negative weights end, and "
+        "begins int(fraction * negative) places before.",
+        others={
+            "order = weight.argsort()": "the order goes from the most negative weight over the "
+            "zeros to the largest.",
+            "first = len(weight) - positive": "the positive weights are the last in the order; the "
+            "first of them is here.",
+            "keep = weight != 0": "an inactive weight is zero, and it stays inactive.",
+            "keep[order[first : first + int(fraction * positive)]] = False": "the positive weights "
+            "begin at first, the smallest ahead.",
+        },
+    ),
+)
+EXERCISES = (SET_STEP, SMALLEST_DROP, MENDED_DROP)
