@@ -133,10 +133,9 @@ def _illegal_file(sizes: tuple[int, ...], bits: int) -> str | None:
 
 
 def _no_count(returned: object, *_: object) -> str | None:
-    is_number = isinstance(returned, int | float) and not isinstance(returned, bool)
-    if is_number and returned == returned // 1:
-        return None
-    return f"a whole number, got {returned!r}" if is_number else f"a number, got {kind(returned)}"
+    if isinstance(returned, bool) or not isinstance(returned, int | float):
+        return f"a number, got {kind(returned)}"
+    return None if returned == returned // 1 else f"a whole number, got {returned!r}"
 
 
 def _file_bytes(sizes: tuple[int, ...], bits: int) -> int:

@@ -69,12 +69,16 @@ def _global_cases() -> Iterator[tuple[dict[str, Tensor], float]]:
         case = _random_layers(layers, generator), pick(SPARSITIES, generator)
         if _feasible(*case):
             yield case
-    shapes = {"fc1.weight": (30, 20), "fc2.weight": (20, 30), "head.weight": (10, 20)}
-    for sparsity in (0.9, 0.7, 0.997):
-        scores = {k: torch.randn(shape, generator=generator) for k, shape in shapes.items()}
-        scores["fc2.weight"] /= 100  # the small weights of one layer
-        yield scores, sparsity
+    yield _starved((30, 20, 10), generator), 0.995
+    yield _starved((60, 10, 20), generator), 0.9
+    shapes = {"fc1.weight": (60, 10), "fc2.weight": (10, 60), "head.weight": (20, 10)}
     yield {k: draw(shape, generator) for k, shape in shapes.items()}, 0.7
+
+
+def _starved(rows: tuple[int, int, int], generator: torch.Generator) -> dict[str, Tensor]:
+    """Three layers, the second with scores so small that one ranking empties it."""
+    first, second, last = (torch.randn(n, 10, generator=generator) for n in rows)
+    return {"fc1.weight": first, "fc2.weight": second / 100, "head.weight": last}
 
 
 def _random_layers(count: int, generator: torch.Generator) -> dict[str, Tensor]:
