@@ -18,14 +18,11 @@ Entries = tuple[tuple[int, float], ...]  # (zeros before it, value)
 
 def relative_entries(positions: list[int], values: list[float], bits: int) -> list:
     """Rising positions and their values -> (zeros before, value) pairs, fillers included."""
-    entries, stand = [], -1
-    for position, value in zip(positions, values, strict=True):
-        zeros = position - stand - 1
-        while zeros >= 2**bits:
-            entries.append((2**bits - 1, 0.0))
-            zeros -= 2**bits
-        entries.append((zeros, value))
-        stand = position
+    entries = []
+    for before, position, value in zip([-1, *positions], positions, values):
+        fillers, rest = divmod(position - before - 1, 2**bits)
+        entries += [(2**bits - 1, 0.0)] * fillers
+        entries.append((rest, value))
     return entries
 
 
@@ -269,12 +266,13 @@ PUZZLES = (
         name="relative_entries",
         function=relative_entries,
         distractors={
-            "entries, stand = [], 0": "before the first entry one stands at -1, so that position 0 "
-            "has no zeros before it.",
-            "    while zeros > 2**bits:": "with b bits, 2**b zeros are already one too many.",
-            "        zeros -= 2**bits - 1": "a filler stands for the zeros before it and is a zero "
-            "itself.",
-            "    stand += zeros": "the next count begins at this weight's own position.",
+            "for before, position, value in zip([0, *positions], positions, values):": "before the "
+            "first entry one stands at -1, so that position 0 has no zeros before it.",
+            "    fillers, rest = divmod(position - before, 2**bits)": "from 4 to 6 there is one zero, "
+            "not two.",
+            "    fillers, rest = divmod(position - before - 1, 2**bits - 1)": "a filler stands for "
+            "the zeros before it and is a zero itself, 2**bits in all.",
+            "    entries += [(2**bits, 0.0)] * fillers": "with b bits the largest number is 2**b - 1.",
         },
     ),
     WrongLine(

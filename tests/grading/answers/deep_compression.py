@@ -491,7 +491,7 @@ WRONG = {
         (entries_positions, "fit into the bits"),
         (entries_cut_off, "reaches every position"),
         (entries_modulo, "reaches every position"),
-        (entries_from_zero, "fit into the bits"),
+        (entries_from_zero, "reaches every position"),
         (entries_filler_forgotten, "reaches every position"),
         (entries_one_filler_at_most, "reaches every position"),
         (entries_filler_after, "each weight its value"),
