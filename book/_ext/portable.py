@@ -14,7 +14,7 @@ import nbformat
 from pybtex.database import Entry, parse_file
 from sphinx.application import Sphinx
 
-CITED = re.compile(
+CITED = re.compile(r"(\()?\[([^][\n]*)\]\(\.\./book/references\.bib#(\w+)\)(?(1)\))")  # brackets, words, key
     r"(\()?\[([^\]]*)\]\(\.\./book/references\.bib#(\w+)\)(?(1)\))"
 )  # brackets, words, key
 DRAWING = re.compile(r"!\[([^\]]*)\]\(\.\./img/([\w.-]+)\)")

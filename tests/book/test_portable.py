@@ -47,6 +47,15 @@ def test_on_the_page_they_are_citations(portable):
     assert source == ["As {cite:t}`han2015learning` say [a](b) {cite}`han2016deep`."]
 
 
+def test_a_lesson_whose_links_became_citations_is_a_notebook(portable, lesson):
+    """Sphinx hands over the file as text."""
+    source = [nbformat.writes(lesson)]
+    portable.cite(None, "notebooks/a", source)
+    found = nbformat.reads(source[0], as_version=4)
+    assert "references.bib" not in words(found)
+    assert words(found).count("{cite") == words(lesson).count("references.bib")
+
+
 def test_the_file_to_download_needs_no_other_file(portable, lesson):
     before = nbformat.writes(lesson)
     copy = portable.alone(lesson, ROOT, "")
