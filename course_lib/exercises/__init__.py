@@ -36,4 +36,4 @@ LESSONS = (
     distillation,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}
-PUZZLES = [puzzle for lesson in LESSONS for puzzle in getattr(lesson, "PUZZLES", ())]
+PUZZLES = [puzzle for lesson in LESSONS for puzzle in lesson.PUZZLES]

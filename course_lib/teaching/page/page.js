@@ -203,8 +203,9 @@ var coursePage = (() => {
         left += done ? 0 : Number(item.dataset.minutes);
       }
       const finished = items.filter((item) => item.matches(".done")).length;
+      const halves = Math.round(left / 30);
       total.textContent = `${finished} of ${items.length} lessons are done. The others take about `
-        + `${Math.round(left / 60)} hours.`;
+        + `${Math.floor(halves / 2)}${halves % 2 ? "½" : ""} hours.`;
     };
     const button = (words, act) => {
       const made = make("button", { type: "button" }, words);
