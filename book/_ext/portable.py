@@ -14,9 +14,8 @@ import nbformat
 from pybtex.database import Entry, parse_file
 from sphinx.application import Sphinx
 
-CITED = re.compile(r"(\()?\[([^][\n]*)\]\(\.\./book/references\.bib#(\w+)\)(?(1)\))")  # brackets, words, key
-    r"(\()?\[([^\]]*)\]\(\.\./book/references\.bib#(\w+)\)(?(1)\))"
-)  # brackets, words, key
+# perhaps brackets, the words, the key; in a notebook's file as in its text
+CITED = re.compile(r"(\()?\[([^][\n]*)\]\(\.\./book/references\.bib#(\w+)\)(?(1)\))")
 DRAWING = re.compile(r"!\[([^\]]*)\]\(\.\./img/([\w.-]+)\)")
 LINK = re.compile(
     r"(?<!!)\[([^\]]*)\]\((?!https?:|attachment:)[^)]*\)"
