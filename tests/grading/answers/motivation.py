@@ -305,6 +305,15 @@ def bytes_floor_division(sizes, bits):
     return -(sum(sizes) * bits // -8)
 
 
+def bytes_with_a_carry(sizes, bits):
+    """Full bytes layer by layer; the bits that are left go to the next one."""
+    total = left = 0
+    for count in sizes:
+        full, left = divmod(left + count * bits, 8)
+        total += full
+    return total + (left > 0)
+
+
 def bytes_each_layer(sizes, bits):
     return sum(math.ceil(count * bits / 8) for count in sizes)
 
@@ -410,6 +419,7 @@ RIGHT = {
         bytes_np_int,
         bytes_tensor,
         bytes_floor_division,
+        bytes_with_a_carry,
     ],
 }
 

@@ -164,6 +164,13 @@ def global_rescued_only(scores, sparsity):
     return masks
 
 
+def global_reserves_for_the_empty(scores, sparsity):
+    """Reserves places only in layers that the plain ranking empties; another may then be emptied."""
+    plain = allocate.globally(scores, sparsity)
+    empty = [entry for entry in _firsts(scores) if not plain[entry[0]].any()]
+    return _cut(scores, sparsity, empty) if empty else plain
+
+
 def global_last_entry_rescued(scores, sparsity):
     """An empty layer keeps its first entry, not its best."""
     return _cut(scores, sparsity, [(k, 0) for k in scores])
@@ -511,6 +518,7 @@ WRONG = {
         (global_keeps_the_share, "exactly round"),
         (global_upside_down, "exactly round"),
         (global_plain, "highest score of each layer"),
+        (global_reserves_for_the_empty, "highest score of each layer"),
         (global_last_entry_rescued, "highest score of each layer"),
         (global_absolute, "highest score of each layer"),
         (global_highest_go, "highest score of each layer"),
