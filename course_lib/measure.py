@@ -13,7 +13,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils.benchmark import Timer
 
 from course_lib import layers
 from course_lib.data import check_counts, check_nonnegative
@@ -252,6 +251,8 @@ def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> 
     check_counts(rounds=rounds)
     if not models:
         raise ValueError("models must hold at least one model, got none")
+    from torch.utils.benchmark import Timer  # looks for CUDA and may warn of its absence
+
     taken: dict[str, list[float]] = {name: [] for name in models}
     with ExitStack() as modes, torch.no_grad():
         for model in models.values():
