@@ -142,7 +142,7 @@ def _maps() -> Iterator[tuple[Tensor, Tensor]]:
         yield draw(shape, generator), draw(shape, generator)
     yield draw((3, 2, 2, 2), generator).double(), draw((3, 2, 2, 2), generator).double()
     yield 40 * draw((4, 3, 2, 2), generator), 40 * draw((4, 3, 2, 2), generator)
-    yield tuple(torch.randn(2, 6, 5, 4, 3, generator=generator).unbind(0))
+    yield torch.randn(6, 5, 4, 3, generator=generator), torch.randn(6, 5, 4, 3, generator=generator)
 
 
 def _cancels(returned: Tensor, activation: Tensor, gradient: Tensor) -> str | None:

@@ -54,10 +54,10 @@ def _illegal_weight(weight: Tensor, bits: int) -> str | None:
 
 def _no_pair(returned: object, weight: Tensor, bits: int) -> str | None:
     wanted = f"(numbers, steps) of shapes {tuple(weight.shape)} and ({len(weight)},)"
-    pair = type(returned) is tuple and len(returned) == 2
-    if not pair or not all(isinstance(part, Tensor) for part in returned):
-        found = ", ".join(map(kind, returned)) if type(returned) is tuple else kind(returned)
-        return f"{wanted}, both of them tensors; got {found}"
+    if not isinstance(returned, tuple):
+        return f"{wanted}, both of them tensors; got {kind(returned)}"
+    if len(returned) != 2 or not all(isinstance(part, Tensor) for part in returned):
+        return f"{wanted}, both of them tensors; got {', '.join(map(kind, returned))}"
     numbers, steps = returned
     if numbers.shape != weight.shape or steps.shape != weight.shape[:1]:
         return f"{wanted}, got {tuple(numbers.shape)} and {tuple(steps.shape)}"
