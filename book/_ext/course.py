@@ -9,9 +9,13 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import glossary
+import head
 import nbformat
 import portable
 import replication
+import rereads
+import search
 from docutils import nodes
 from jupyter_cache import get_cache
 from myst_nb.sphinx_ import HideCodeCellNode, NbMetadataCollector
@@ -24,6 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.fileutil import copy_asset
 
 GATE = "Predict first, or just show me"
+LONG_TABLE = 12  # lines of a recorded run that stand open on the page
 
 
 def copy_mathjax(app: Sphinx) -> None:
@@ -208,11 +213,11 @@ class Reproductions(SphinxDirective):
         of_groups = tuple(f"{name}: " for name in groups)
         rest = [row for row in result["table"] if not row["quantity"].startswith(of_groups)]
         if rest:
-            section += table_of(run_rows(rest, "", published))
+            section += folded(run_rows(rest, "", published))
         for group, setting in groups.items():
             rows = [row for row in result["table"] if row["quantity"].startswith(f"{group}: ")]
             section += nodes.paragraph("", "", nodes.strong("", group))
-            section += table_of(run_rows(rows, f"{group}: ", published))
+            section += folded(run_rows(rows, f"{group}: ", published))
             section += nodes.paragraph("", f"Settings: {spelled(setting)}.")
         section += nodes.paragraph("", f"Settings of the run: {spelled(shared)}.")
         if result["differences"]:
@@ -226,7 +231,7 @@ class Reproductions(SphinxDirective):
 
 def run_rows(rows: Iterable[dict], prefix: str, published: str) -> list[tuple]:
     """Return the table of a run, header first; the prefix of its quantities stands above it."""
-    found = [("", published, "Ours", "Seeds")]
+    found = [("Measured", published, "Ours", "Seeds")]
     for row in rows:
         short = len(row["unit"]) <= 2  # % or ×: beside the number; else beside its name
         quantity = row["quantity"].removeprefix(prefix)
@@ -303,6 +308,24 @@ def timing_rows(env) -> list[tuple]:
     return rows
 
 
+CODE = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
+
+
+class Unbroken(SphinxPostTransform):
+    """A number stays on one line with its ± and its %."""
+
+    default_priority = 220  # after outputs have become text
+    formats = ("html",)
+
+    def run(self, **kwargs) -> None:
+        """Put spaces that do not break into all sentences and tables; code stays as it is."""
+        for text in list(self.document.findall(nodes.Text)):
+            if not isinstance(text.parent, CODE):
+                whole = re.sub(r"(?<=\d) (?=[%±×])|(?<=±) (?=\d)", "\u00a0", text)
+                if whole != text:
+                    text.parent.replace(text, nodes.Text(whole))
+
+
 def doc_link(env, docname: str) -> addnodes.pending_xref:
     """Return a link to a page of the book that reads as the page's title."""
     return addnodes.pending_xref(
@@ -339,6 +362,15 @@ def table_of(rows: list[tuple]) -> nodes.table:
     return nodes.table("", group, classes=["colwidths-auto"])
 
 
+def folded(rows: list[tuple]) -> list[nodes.Node]:
+    """Return a table of rows, header first; a long one behind a bar that says how long it is."""
+    if len(rows) <= LONG_TABLE:
+        return [table_of(rows)]
+    bar = f"<details class='course-rows'><summary>The table, {len(rows) - 1} rows</summary>"
+    raw = [nodes.raw("", html, format="html") for html in (bar, "</details>")]
+    return [raw[0], table_of(rows), raw[1]]
+
+
 def table_row(items: tuple) -> nodes.row:
     """Return a row of cells that hold the items: nodes, or anything to be printed."""
     inner = [item if isinstance(item, nodes.Node) else nodes.Text(str(item)) for item in items]
@@ -347,6 +379,10 @@ def table_row(items: tuple) -> nodes.row:
 
 def setup(app: Sphinx) -> dict:
     """Register everything above with Sphinx."""
+    glossary.setup(app)
+    head.setup(app)
+    rereads.setup(app)
+    search.setup(app)
     portable.setup(app)
     app.connect("builder-inited", copy_mathjax)
     app.connect("builder-inited", copy_front_end)
@@ -360,4 +396,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("reproductions", Reproductions)
     app.add_post_transform(FillTables)
     app.add_post_transform(FoldedCode)
+    app.add_post_transform(Unbroken)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

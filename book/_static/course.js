@@ -33,7 +33,7 @@ document.querySelectorAll("details.hide > summary").forEach((bar) => bar.removeA
 document.querySelectorAll(".citation-list[role]").forEach((box) => box.removeAttribute("role"));
 // A box has a width only once it is shown: a drawing when it is loaded, a table when its gate opens.
 const shown = new ResizeObserver((boxes) => boxes.forEach(({ target }) => reachable(target)));
-const wide = "pre, .pst-scrollable-table-container, .math, p:has(> img), .cell_output .text_html";
+const wide = "pre, .pst-scrollable-table-container, div.math, p:has(> img), .cell_output .text_html";
 document.querySelectorAll(wide).forEach((box) => shown.observe(box));
 nameThemeControls();
 

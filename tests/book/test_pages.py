@@ -1,6 +1,7 @@
 """Every built page in a real browser with the network blocked: as a reader meets it."""
 
 import json
+import re
 from functools import cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -53,7 +54,7 @@ def test_page_is_accessible(page, theme):
     page.emulate_media(color_scheme=theme)
     page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
     found = Axe().run(page).response["violations"]
-    serious = [v for v in found if v["impact"] in ("serious", "critical")]
+    serious = [v for v in found if v["impact"] in ("moderate", "serious", "critical")]
     assert not serious, "\n".join(
         f"{v['id']}: {v['help']}\n    {node['html'][:200]}\n    {node['failureSummary'][:300]}"
         for v in serious
@@ -115,13 +116,6 @@ def test_links_inside_the_book_lead_somewhere(path):
 def test_the_first_page_forwards_to_one_that_exists():
     refresh = soup("index.html").select_one("meta[http-equiv=Refresh]")
     assert (HTML / refresh["content"].partition("url=")[2]).is_file()
-
-
-def test_search_finds_the_lessons(visit):
-    with visit("search.html?q=pruning") as page:
-        page.wait_for_selector("#search-results li")
-        assert page.locator("#search-results li a").count() >= 2
-        assert page.complaints == []
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -190,6 +184,76 @@ def test_folded_code_stays_folded_whatever_its_output_does(visit):
                 assert fold.count() == 1 and fold.get_attribute("open") is None
                 assert not cell.locator(".cell_input").is_visible()
                 assert "source" in fold.locator("summary").inner_text()
+
+
+def test_what_the_data_say_is_closed_until_the_reader_predicts():
+    """Claims, pictures of results and conclusions, as words and as the code that holds them."""
+    for path in having(".course-predict"):
+        gates = soup(path).select(".tag_gated details.hide")
+        assert gates and not any(gate.has_attr("open") for gate in gates)
+        claims = soup(path).select(".course-claim")
+        pictures = soup(path).select(".tag_gated svg[aria-label]")
+        code = soup(path).select(".tag_gated .cell_input")
+        for part in claims + pictures + code:
+            assert part.find_parent("details", class_="hide"), (path, part.get_text()[:200])
+        told = [claim.get_text().partition(":")[0].removeprefix("Measured. ") for claim in claims]
+        told += [picture["aria-label"] for picture in pictures]
+        rest = BeautifulSoup(str(soup(path).select_one("article")), "html.parser")
+        for fold in rest.select("details.hide"):
+            fold.decompose()
+        text = re.sub(r"\s+", " ", rest.get_text())
+        assert [words for words in told if words in text] == []
+        assert not re.search(
+            r"option (was|is) right|Options? \d (was|is) right", text, re.IGNORECASE
+        ), path
+
+
+def test_each_page_describes_itself_and_names_its_licence():
+    for path in PAGES:
+        head, title = soup(path).head, soup(path).title.text
+        assert title.count("Pruning neural networks") == 1, title
+        assert head.select_one("meta[property='og:title']")["content"] in title
+        foot = soup(path).select_one("footer .extra_footer")
+        assert "licence" in foot.text and foot.select_one("a[href*='accessibility']")
+        if path.startswith(("notebooks/", "book/intro")):
+            text = head.select_one("meta[name=description]")["content"]
+            assert 40 < len(text) <= 202
+
+
+def test_numbers_keep_their_signs_on_the_line():
+    text = soup("book/reproductions.html").select_one("article").get_text()
+    assert "\u00a0±\u00a0" in text and not re.search(r"\d [%±]|± \d", text)
+
+
+def test_a_wide_box_is_reachable_and_shows_that_it_goes_on(visit):
+    box = "[...document.querySelectorAll('.course-scrolls')]"
+    wide = 0
+    for path in having(".tag_gated table"):
+        with visit(path, viewport={"width": 390, "height": 844}) as page:
+            assert page.evaluate(f"{box}.every(e => e.tabIndex === 0)")
+            closed = page.evaluate(f"{box}.length")
+            page.evaluate(OPEN_ALL)
+            page.evaluate("new Promise(requestAnimationFrame)")
+            page.evaluate("new Promise(requestAnimationFrame)")
+            wide += page.evaluate(f"{box}.length") - closed
+            faded = f"{box}.filter(e => getComputedStyle(e).maskImage !== 'none')"
+            before = page.evaluate(f"{faded}.length")
+            page.evaluate(f"{box}.forEach(e => e.scrollLeft = e.scrollWidth)")
+            page.wait_for_function(f"{faded}.length === 0")
+            assert before or not page.evaluate(f"{box}.length")
+    assert wide, "no gated table is wider than a phone, so this tests nothing"
+
+
+def test_no_table_is_cut_off_beside_the_contents(visit):
+    """At 1280 pixels both lists stand beside the text, which is the narrowest that they leave."""
+    for path in having("article table"):
+        if path.startswith("notebooks/"):
+            with visit(path, viewport={"width": 1280, "height": 800}) as page:
+                page.evaluate(OPEN_ALL)
+                cut = page.evaluate("""[...document.querySelectorAll(
+                    '.cell_output > .text_html, .pst-scrollable-table-container')]
+                    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 80))""")
+                assert cut == [], path
 
 
 def test_markdown_that_cells_make_is_rendered():
@@ -285,7 +349,7 @@ def test_every_recorded_run_is_tabulated_beside_its_paper():
         assert result["command"].startswith(f"python book/reproductions/{path.stem}.py")
         assert path.with_suffix(".py").exists()
         section = page.find(id=path.stem)
-        text = section.get_text(" ", strip=True).replace("’", "'")  # typeset
+        text = section.get_text(" ", strip=True).replace("’", "'").replace("\u00a0", " ")  # typeset
         assert result["experiment"] in text and result["verdict"] in text
         rows = section.select("tbody tr")
         assert len(rows) == len(result["table"])

@@ -1,0 +1,68 @@
+"""The glossary and the links to it: read from its source, and on the built pages."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "book/_build/html"
+SOURCE = (ROOT / "book/glossary.md").read_text(encoding="utf-8")
+spec = importlib.util.spec_from_file_location("glossary", ROOT / "book/_ext/glossary.py")
+glossary = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(glossary)
+ENTRIES = list(glossary.entries(SOURCE))
+
+
+def built(path: str) -> BeautifulSoup:
+    return BeautifulSoup((HTML / path).read_text(encoding="utf-8"), "html.parser")
+
+
+def test_entries_are_the_lines_at_the_margin():
+    text = "```{glossary}\n:sorted:\n\nmask\n  Says which stay.\n\nOBD\nOptimal\n  One.\n```\n"
+    assert list(glossary.entries(text)) == [["mask"], ["OBD", "Optimal"]]
+
+
+@pytest.mark.parametrize(
+    ("term", "text", "found"),
+    [
+        ("mask", "Masks stay.", "Masks"),
+        ("low rank", "of low\nrank", "low\nrank"),
+        ("mask", "unmasked, mask-like", None),
+        ("SET", "The set is SET", "SET"),
+        ("C(P", "C(P", "C(P"),
+    ],
+)
+def test_a_term_is_found_as_it_is_written(term, text, found):
+    match = re.search(glossary.pattern(term), text)
+    assert (match and match[0]) == found
+
+
+def test_no_term_stands_there_twice():
+    terms = [term.lower() for terms in ENTRIES for term in terms]
+    assert len(terms) == len(set(terms))
+
+
+def test_each_lesson_links_the_first_use_of_a_term_and_no_other():
+    lessons = sorted((HTML / "notebooks").glob("*.html"))
+    assert len(lessons) == 13
+    known = {dt["id"] for dt in built("book/glossary.html").select("dl.glossary dt[id]")}
+    for path in lessons:
+        links = built(f"notebooks/{path.name}").select("a:has(> .std-term)")
+        targets = [link["href"].partition("#")[2] for link in links]
+        assert len(targets) >= 5, path.name
+        assert len(targets) == len(set(targets)) and set(targets) <= known
+        assert not [a for a in links if a.find_parent(["a", "h1", "h2", "h3", "pre", "code"])]
+
+
+def test_the_index_leads_from_a_term_to_the_lessons():
+    index = built("genindex.html")
+    lessons = [a["href"] for a in index.select(".indextable a[href^='notebooks/']")]
+    assert len(lessons) > 100 and len({href.partition("#")[0] for href in lessons}) == 13
+    for href in lessons[:20]:
+        page, _, anchor = href.partition("#")
+        assert built(page).find(id=anchor), href
+    named = index.get_text(" ")
+    assert all(terms[0] in named for terms in ENTRIES)
