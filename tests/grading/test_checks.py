@@ -470,6 +470,24 @@ def test_a_returned_function_that_raises_anything_is_answered():
     assert "Printed:   from within" in str(run(exercise, speaks))
 
 
+def test_a_returned_function_cannot_change_its_judge():
+    def demand(function, x):
+        y = function(x)
+        return None if torch.equal(y, torch.tensor([x / 2])) else "half"
+
+    def answer(x):
+        def given(v):
+            torch.equal = lambda *_: True
+            return np.array([v])
+
+        return given
+
+    exercise = dataclasses.replace(TIMID, properties=(Property("halves", demand, "!"),))
+    result = run(exercise, answer)
+    assert not result.passed
+    assert "Note: Your function changed torch.equal." in str(result)
+
+
 def test_an_endless_answer_is_interrupted_with_its_input():
     def endless(weight, sparsity):
         while len(weight) == 1:

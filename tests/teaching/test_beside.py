@@ -1,6 +1,8 @@
 """The reader's curve beside the library's: what is said, what is drawn, and what never raises."""
 
+import numpy as np
 import pytest
+import torch
 
 from course_lib.teaching.beside import beside
 
@@ -25,6 +27,15 @@ def test_the_widest_gap_outside_the_band_is_named():
     text = page(lambda v: 2 * v)
     assert "At all, your mean is 8 and the library&#x27;s is 4." in text
     assert "within 0.5 of each other" in text
+
+
+def test_what_the_check_accepts_the_experiment_accepts():
+    def tensors(function):
+        return {"a": [torch.is_tensor(function(1.0))]}
+
+    arguments = {"within": 0, "x": "x", "y": "y"}
+    text = beside(tensors, lambda v: np.ones(2), lambda v: torch.ones(2), **arguments).data
+    assert "Every mean of yours" in text
 
 
 def test_not_a_number_is_outside_every_band():
