@@ -214,10 +214,25 @@ def test_each_page_describes_itself_and_names_its_licence():
         assert title.count("Pruning neural networks") == 1, title
         assert head.select_one("meta[property='og:title']")["content"] in title
         foot = soup(path).select_one("footer .extra_footer")
-        assert "licence" in foot.text and foot.select_one("a[href*='accessibility']")
+        own = path == "book/accessibility.html"
+        assert "licence" in foot.text and (own or foot.select_one("a[href$='accessibility.html']"))
         if path.startswith(("notebooks/", "book/intro")):
             text = head.select_one("meta[name=description]")["content"]
             assert 40 < len(text) <= 202
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_no_id_stands_there_twice(path):
+    ids = [element["id"] for element in soup(path).select("[id]")]
+    assert len(ids) == len(set(ids)), {name for name in ids if ids.count(name) > 1}
+
+
+def test_the_advice_of_a_check_leads_to_its_section():
+    for path in having(".course-check"):
+        advice = [p for p in soup(path).select(".course-check p") if "Reread:" in p.text]
+        links = [p.a["href"] for p in advice if p.a]
+        assert links, (path, [p.text for p in advice])
+        assert all(soup(path).find(id=link.removeprefix("#")) for link in links)
 
 
 def test_numbers_keep_their_signs_on_the_line():
