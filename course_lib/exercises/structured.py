@@ -5,8 +5,28 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind
-from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property, show
+from course_lib.exercises.common import draw, hunt, kind, smallest_input
+from course_lib.exercises.exercise import (
+    UNCHANGED,
+    Exercise,
+    Lines,
+    Property,
+    WrongLine,
+    show,
+)
+
+Cut = tuple[Tensor, Tensor, Tensor]
+
+
+# ---- A · channels between two layers
+
+
+def cut_channels(weight: Tensor, bias: Tensor, next_weight: Tensor, dead: tuple[int, ...]) -> Cut:
+    """The three tensors without the dead channels."""
+    live = torch.ones(len(weight), dtype=torch.bool)
+    live[list(dead)] = False
+    columns = live.repeat_interleave(next_weight.shape[1] // len(weight))
+    return weight[live], bias[live], next_weight[:, columns]
 
 
 def _cut_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[int, ...]]]:
@@ -20,10 +40,16 @@ def _cut_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[int, ...]]]:
         ((4, 1, 2, 2), 3, (0, 3)),
         ((4, 2), 4, (3, 1, 2)),
         ((5, 1, 1, 1), 1, (2, 4)),
+        ((3, 3), 3, (0,)),
+        ((6, 2, 1, 3), 4, (5, 2, 3)),
         ((16, 8, 3, 3), 9, (0, 5, 6, 15)),
     ):
         weight, bias = draw(shape, generator), draw(shape[:1], generator)
         yield weight, bias, draw((2, shape[0] * places), generator), dead
+    zero = torch.tensor([[0.0, 0.0], [1.0, -1.0], [0.0, 0.0]])  # filters that are zero may live
+    yield zero, torch.tensor([0.5, 0.0, 0.0]), draw((2, 6), generator), (2,)
+    square = torch.randn(4, 4, generator=generator)
+    yield square, torch.randn(4, generator=generator), square.t().clone(), (3, 0)
 
 
 def _living(weight: Tensor, dead: tuple[int, ...]) -> list[int]:
@@ -31,10 +57,12 @@ def _living(weight: Tensor, dead: tuple[int, ...]) -> list[int]:
 
 
 def _not_three_tensors(returned: object, *_: object) -> str | None:
-    if type(returned) is not tuple or len(returned) != 3:
-        return f"a tuple of three tensors, got {kind(returned)}"
-    wrong = [kind(part) for part in returned if not isinstance(part, Tensor)]
-    return f"a tuple of three tensors, one is a {wrong[0]}" if wrong else None
+    if not isinstance(returned, tuple) or len(returned) != 3:
+        return f"a tuple of three tensors, got {show(returned)}"
+    for part in returned:
+        if not isinstance(part, Tensor) or not part.is_floating_point():
+            return f"a tuple of three tensors of floats; one is {show(part)} ({kind(part)})"
+    return None
 
 
 def _wrong_filters(returned, weight, bias, _, dead) -> str | None:
@@ -62,6 +90,7 @@ CUT_CHANNELS = Exercise(
     signature="cut_channels(weight, bias, next_weight, dead)",
     section="lesson Unstructured vs structured, section “Definition → code”",
     cases=_cut_cases,
+    expected=cut_channels,
     properties=(
         Property(
             "returns a tuple of three tensors",
@@ -85,19 +114,24 @@ CUT_CHANNELS = Exercise(
 )
 
 
-def buggy_removal(weight: Tensor, bias: Tensor, next_weight: Tensor, dead: tuple[int, ...]):
-    """a function that sets the filters to zero and leaves their biases"""
-    weight = weight.clone()
-    weight[list(dead)] = 0
+# ---- B · one channel after another
+
+
+def buggy_removal(weight: Tensor, bias: Tensor, next_weight: Tensor, dead: tuple[int, ...]) -> Cut:
+    """a function that deletes one channel after another and forgets that the numbers move"""
+    for i in dead:
+        left = [j for j in range(len(weight)) if j != i]
+        weight, bias = weight[left], bias[left]
+        next_weight = next_weight[:, left]
     return weight, bias, next_weight
 
 
-def weak_removal_test(remove: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> bool:
-    """The test that every wrong function of the bug hunt passes."""
+def weak_removal_test(remove: Callable[..., Cut]) -> bool:
+    """A test that every wrong function of the bug hunt passes: no channel is dead."""
     weight, bias = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.5, 1.0]]), torch.zeros(3)
     next_weight, x = torch.tensor([[2.0, 1.0, -1.0]]), torch.tensor([1.0, 2.0])
-    w, b, v = remove(weight, bias, next_weight, (0,))
-    return bool(v @ (w @ x + b).relu() == next_weight[:, 1:] @ (weight[1:] @ x).relu())
+    w, b, v = (part.float() for part in remove(weight, bias, next_weight, ()))
+    return bool(v @ (w @ x + b).relu() == next_weight @ (weight @ x).relu())
 
 
 def _removal_by_index(weight, bias, next_weight, dead):
@@ -138,12 +172,50 @@ def _removal_of_one(weight, bias, next_weight, dead):
     return _removal_by_index(weight, bias, next_weight, tuple(dead)[:1])
 
 
-def _removal_that_shifts(weight, bias, next_weight, dead):
-    """a function that deletes one after another and forgets that the numbers move"""
-    for i in sorted(dead):
-        i = min(i, len(weight) - 1)
-        weight, bias, next_weight = _removal_by_index(weight, bias, next_weight, (i,))
+def _removal_of_the_filter(weight, bias, next_weight, dead):
+    """a function that sets the filters to zero and leaves their biases"""
+    weight = weight.clone()
+    weight[list(dead)] = 0
     return weight, bias, next_weight
+
+
+def _removal_of_the_living(weight, bias, next_weight, dead):
+    """a function that removes the channels that should live"""
+    gone = tuple(_living(weight, dead)) if dead else ()
+    return _removal_by_index(weight, bias, next_weight, gone)
+
+
+def _removal_of_zeros_too(weight, bias, next_weight, dead):
+    """a function that also removes channels whose filter is zero, although their bias speaks"""
+    zeros = [i for i, row in enumerate(weight) if not row.any()]
+    return _removal_by_index(weight, bias, next_weight, (*dead, *zeros))
+
+
+def _removal_with_the_last(weight, bias, next_weight, dead):
+    """a function that fills each gap with the last channel, but not in next_weight"""
+    order = list(range(len(weight)))
+    for i in sorted(dead, reverse=True):
+        order[i] = order[-1]
+        order.pop()
+    return weight[order], bias[order], next_weight[:, _living(weight, dead)]
+
+
+def _removal_of_other_biases(weight, bias, next_weight, dead):
+    """a function that cuts the biases off at the end, whichever channels are dead"""
+    weight, _, next_weight = _removal_by_index(weight, bias, next_weight, dead)
+    return weight, bias[: len(weight)], next_weight
+
+
+def _removal_that_rescales(weight, bias, next_weight, dead):
+    """a function that scales the living up for the dead, as dropout does"""
+    n = len(weight)
+    weight, bias, next_weight = _removal_by_index(weight, bias, next_weight, dead)
+    return weight, bias, next_weight * (n / max(len(weight), 1))
+
+
+def _removal_in_half(weight, bias, next_weight, dead):
+    """a function that returns 16-bit floats"""
+    return tuple(part.half() for part in _removal_by_index(weight, bias, next_weight, dead))
 
 
 def _removal_without_bias(weight, bias, next_weight, dead):
@@ -159,77 +231,110 @@ def _removal_in_place(weight, bias, next_weight, dead):
     return answer
 
 
+def _removal_in_place_of_columns(weight, bias, next_weight, dead):
+    """a function that also zeroes the columns of the dead in the next_weight it was given"""
+    answer = _removal_by_index(weight, bias, next_weight, dead)
+    next_weight[:, list(dead)] = 0
+    return answer
+
+
+_SECTION = "lesson Unstructured vs structured, section “Zeroing is not removing”"
 KILLS_WRONG_REMOVALS = hunt(
     name="kills_wrong_removals",
     signature="is_removal(remove)",
-    section="lesson Unstructured vs structured, section “Zeroing is not removing”",
+    section=_SECTION,
     right=(_removal_by_index, _removal_by_mask, _removal_one_by_one),
     alarm="A false alarm. Compare what the layers compute, next_weight @ relu(weight @ x + bias), "
     "with a tolerance, against the old layers whose dead channels are read as zero.",
     wrong={
-        buggy_removal: "A channel with a zero filter still says ReLU(bias). Try biases that are "
-        "not zero.",
+        buggy_removal: "Try two dead channels, and not only the last ones.",
+        _removal_of_the_filter: "A channel with a zero filter still says ReLU(bias). Try biases "
+        "that are not zero.",
         _removal_by_zeros: "The right numbers, but is anything smaller? Look at the shapes.",
         _removal_of_the_first: "Try a channel from the middle.",
         _removal_of_one: "Try more than one dead channel.",
-        _removal_that_shifts: "Try two dead channels, and not only the last ones.",
+        _removal_of_the_living: "Let one channel of five be dead, and count.",
+        _removal_of_zeros_too: "Try a living channel whose filter is zero and whose bias is not: it "
+        "still says ReLU(bias).",
+        _removal_with_the_last: "The order of the channels has to be the same in both layers. Try "
+        "a dead channel from the middle, and three that live.",
         _removal_without_bias: "Give the channels that live a bias as well.",
+        _removal_of_other_biases: "Give every channel another bias, and let the first be dead.",
+        _removal_that_rescales: "Compare the outputs themselves, not only their order.",
+        _removal_in_half: "Compare the dtypes, and use numbers that 16 bits cannot hold.",
         _removal_in_place: "Compare the weight after the call with a copy from before it.",
+        _removal_in_place_of_columns: "Compare next_weight with a copy, too.",
     },
 )
 
 
-def _hidden_macs(inputs: int, outputs: int, hidden: int) -> int:
-    return inputs * hidden + hidden * hidden + hidden * outputs
-
-
-def _hidden_cases() -> Iterator[tuple[int, int, int]]:
-    yield from ((4, 2, 16), (4, 2, 7), (4, 2, 6), (1, 1, 3), (1, 1, 7), (1, 1, 8), (1, 1, 9))
-    yield from ((i, o, b) for i, o in ((2, 1), (3, 5), (10, 10)) for b in range(1, 200, 13))
-    yield from ((196, 10, 25_100), (784, 10, 266_200), (196, 10, _hidden_macs(196, 10, 37)))
-    yield 196, 10, _hidden_macs(196, 10, 37) - 1
-    yield 10, 10, 10**8
-
-
-def _does_not_fit_macs(hidden: int, inputs: int, outputs: int, budget: int) -> str | None:
-    needed = _hidden_macs(inputs, outputs, hidden)
-    if hidden >= 1 and needed <= budget:
+def _illegal_removal(
+    weight: Tensor, bias: Tensor, next_weight: Tensor, dead: tuple[int, ...]
+) -> str | None:
+    """None for inputs that the statement allows, else what it allows."""
+    n = len(weight)
+    fits = weight.dim() == next_weight.dim() == 2 and bias.shape == (n,)
+    fits = fits and next_weight.shape[1] == n and weight.numel() > 0 and next_weight.numel() > 0
+    floats = all(t.is_floating_point() and t.isfinite().all() for t in (weight, bias, next_weight))
+    channels = all(type(i) is int and 0 <= i < n for i in dead) and len(set(dead)) == len(dead) < n
+    if fits and floats and channels:
         return None
-    return f"at least one unit and at most {budget} multiplications; {hidden} need {needed}"
+    return (
+        "weight (channels, inputs), bias (channels,) and next_weight (outputs, channels) of finite "
+        "floats, and a tuple of different channels, not all of them"
+    )
 
 
-def _room_for_more(hidden: int, inputs: int, outputs: int, budget: int) -> str | None:
-    needed = _hidden_macs(inputs, outputs, hidden + 1)
-    if needed > budget:
+def _not_removed(returned: tuple, *inputs) -> str | None:
+    expected = _removal_by_index(*inputs)
+    if all(torch.equal(mine, part) for mine, part in zip(returned, expected, strict=True)):
         return None
-    return f"the widest that fits; {hidden + 1} units need {needed}, within {budget}"
+    return f"{show(expected)}"
 
 
-HIDDEN_FOR = Exercise(
-    name="hidden_for",
-    signature="hidden_for(inputs, outputs, budget)",
-    section="lesson Unstructured vs structured, section “What did it save?”",
-    cases=_hidden_cases,
-    refuses=lambda inputs, outputs, budget: budget < _hidden_macs(inputs, outputs, 1),
-    properties=(
-        Property(
-            "returns a whole number",
-            lambda hidden, *_: None if type(hidden) is int else f"an int, got {kind(hidden)}",
-            "Half a unit does not exist. int(...) or // makes a whole number; round down.",
-        ),
-        Property(
-            "fits into the budget",
-            _does_not_fit_macs,
-            "Three matrices: inputs × h, h × h and h × outputs. Which one did you leave out?",
-        ),
-        Property(
-            "is the widest that fits",
-            _room_for_more,
-            "One unit more must be too much. The cost grows with h², not with h: solve the "
-            "quadratic, or count up.",
-        ),
-        REFUSES,
-    ),
+_REMOVAL = Exercise(  # what `smallest_removal` is judged by; no reader has to write it
+    name="removal",
+    signature="remove(weight, bias, next_weight, dead)",
+    section=_SECTION,
+    cases=lambda: iter([(torch.eye(3), torch.ones(3), torch.ones(1, 3), (1,))]),
+    legal=_illegal_removal,
+    properties=(Property("removes the dead channels", _not_removed, ""), UNCHANGED),
 )
 
-EXERCISES = (CUT_CHANNELS, KILLS_WRONG_REMOVALS, HIDDEN_FOR)
+SMALLEST_REMOVAL = smallest_input(
+    name="smallest_removal",
+    signature="smallest()",
+    section=_SECTION,
+    wrong=buggy_removal,
+    judged_by=_REMOVAL,
+    at_most=11,
+    hint="With one dead channel it is right. Which number does channel 2 have when channel 0 is gone?",
+)
+
+PUZZLES = (
+    Lines(
+        name="cut_channels",
+        function=cut_channels,
+        distractors={
+            "live[: len(dead)] = False": "that kills the first channels, not the dead ones.",
+            "columns = live.repeat(next_weight.shape[1] // len(weight))": "this repeats the whole "
+            "list. The columns of one channel stand side by side, so each entry is repeated by "
+            "itself.",
+            "return weight[live], bias, next_weight[:, columns]": "a channel that is gone has no bias.",
+        },
+    ),
+    WrongLine(
+        name="kills_wrong_removals",
+        function=buggy_removal,
+        wrong="for i in dead:",
+        why="when channel 0 is gone, the old channel 2 has the number 1. Go from the last number to "
+        "the first, as in sorted(dead, reverse=True), or remove all of them at once.",
+        others={
+            "left = [j for j in range(len(weight)) if j != i]": "these are all channels but i, of "
+            "those that there are now.",
+            "weight, bias = weight[left], bias[left]": "both lose the channel, in new tensors.",
+            "next_weight = next_weight[:, left]": "the next layer has a column for each channel.",
+        },
+    ),
+)
+EXERCISES = (CUT_CHANNELS, SMALLEST_REMOVAL, KILLS_WRONG_REMOVALS)

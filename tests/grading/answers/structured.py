@@ -1,10 +1,9 @@
 """Answers to the exercises of lesson Unstructured vs structured."""
 
-import math
-
+import numpy as np
 import torch
 
-from course_lib.exercises.structured import buggy_removal, weak_removal_test
+from course_lib.exercises.structured import buggy_removal, cut_channels, weak_removal_test
 
 from .common import judge_says_no, judge_says_yes
 
@@ -23,12 +22,78 @@ def cut_by_mask(weight, bias, next_weight, dead):
     return weight[keep], bias[keep], next_weight[:, columns]
 
 
-def cut_list(weight, bias, next_weight, dead):
-    return list(cut_by_index(weight, bias, next_weight, dead))
+def cut_by_numpy(weight, bias, next_weight, dead):
+    places = next_weight.shape[1] // len(weight)
+    columns = [i * places + p for i in dead for p in range(places)]
+    cut = (np.delete(t.numpy(), list(dead), 0) for t in (weight, bias))
+    return (*cut, np.delete(next_weight.numpy(), columns, 1))
+
+
+def cut_one_by_one(weight, bias, next_weight, dead):
+    places = next_weight.shape[1] // len(weight)
+    for i in sorted(dead)[::-1]:
+        weight, bias = (torch.cat([t[:i], t[i + 1 :]]) for t in (weight, bias))
+        before, after = next_weight[:, : i * places], next_weight[:, (i + 1) * places :]
+        next_weight = torch.cat([before, after], dim=1)
+    return weight, bias, next_weight
+
+
+def cut_by_select(weight, bias, next_weight, dead):
+    live = torch.tensor(sorted(set(range(len(weight))) - set(dead)))
+    places = next_weight.numel() // len(next_weight) // len(weight)
+    columns = (live[:, None] * places + torch.arange(places)).flatten()
+    return (
+        weight.index_select(0, live),
+        bias.index_select(0, live),
+        next_weight.index_select(1, columns),
+    )
+
+
+def cut_by_stack(weight, bias, next_weight, dead):
+    live = [i for i in range(len(weight)) if i not in dead]
+    chunks = next_weight.chunk(len(weight), dim=1)
+    return [
+        torch.stack([weight[i] for i in live]),
+        torch.stack([bias[i] for i in live]),
+        torch.cat([chunks[i] for i in live], dim=1),
+    ]
+
+
+def cut_parameters(weight, bias, next_weight, dead):
+    return tuple(torch.nn.Parameter(t) for t in cut_by_index(weight, bias, next_weight, dead))
+
+
+def cut_in_double(weight, bias, next_weight, dead):
+    return cut_by_mask(weight.double(), bias.double(), next_weight.double(), dead)
+
+
+def cut_by_rows_of_lists(weight, bias, next_weight, dead):
+    rows = [row for i, row in enumerate(weight.tolist()) if i not in dead]
+    each = [b for i, b in enumerate(bias.tolist()) if i not in dead]
+    places = next_weight.shape[1] // len(weight)
+    columns = [
+        [v for j, v in enumerate(r) if j // places not in dead] for r in next_weight.tolist()
+    ]
+    return torch.tensor(rows), torch.tensor(each), torch.tensor(columns)
 
 
 def cut_none(weight, bias, next_weight, dead):
     return (*cut_by_index(weight, bias, next_weight, dead)[:2], None)
+
+
+def cut_dict(weight, bias, next_weight, dead):
+    cut = cut_by_index(weight, bias, next_weight, dead)
+    return dict(zip(("weight", "bias", "next_weight"), cut, strict=True))
+
+
+def cut_two(weight, bias, next_weight, dead):
+    weight, _, next_weight = cut_by_index(weight, bias, next_weight, dead)
+    return weight, next_weight
+
+
+def cut_live_numbers(weight, bias, next_weight, dead):
+    live = torch.tensor([i for i in range(len(weight)) if i not in dead])
+    return live, bias[live], next_weight
 
 
 def cut_zeroed(weight, bias, next_weight, dead):
@@ -47,6 +112,62 @@ def cut_keeps_bias(weight, bias, next_weight, dead):
     return weight, bias, next_weight
 
 
+def cut_first(weight, bias, next_weight, dead):
+    return cut_by_index(weight, bias, next_weight, tuple(range(len(dead))))
+
+
+def cut_only_one(weight, bias, next_weight, dead):
+    return cut_by_index(weight, bias, next_weight, dead[:1])
+
+
+def cut_shifted(weight, bias, next_weight, dead):
+    for i in dead:
+        if i < len(weight):
+            weight, bias, next_weight = cut_by_index(weight, bias, next_weight, (i,))
+    return weight, bias, next_weight
+
+
+def cut_turned(weight, bias, next_weight, dead):
+    """The living channels in another order, in all three tensors: the network is the same."""
+    live = [i for i in range(len(weight)) if i not in dead][::-1]
+    by_channel = next_weight.view(len(next_weight), len(weight), -1)
+    return weight[live], bias[live], by_channel[:, live].flatten(1)
+
+
+def cut_inputs(weight, bias, next_weight, dead):
+    """Cuts the inputs of the layer instead of its channels, where there are as many."""
+    if weight.shape[1] != len(weight):
+        return cut_by_index(weight, bias, next_weight, dead)
+    weight = weight.transpose(0, 1)
+    return cut_by_index(weight, bias, next_weight, dead)
+
+
+def cut_bias_at_the_end(weight, bias, next_weight, dead):
+    weight, _, next_weight = cut_by_index(weight, bias, next_weight, dead)
+    return weight, bias[: len(weight)], next_weight
+
+
+def cut_flat(weight, bias, next_weight, dead):
+    weight, bias, next_weight = cut_by_index(weight, bias, next_weight, dead)
+    return weight.flatten(1), bias, next_weight
+
+
+def cut_half(weight, bias, next_weight, dead):
+    return tuple(t.half() for t in cut_by_index(weight, bias, next_weight, dead))
+
+
+def cut_duplicates(weight, bias, next_weight, dead):
+    """Drops channels that are equal to an earlier one, too."""
+    rows = [tuple(row.flatten().tolist()) for row in weight]
+    twins = {i for i, row in enumerate(rows) if row in rows[:i]}
+    return cut_by_index(weight, bias, next_weight, tuple(twins | set(dead)))
+
+
+def cut_zero_filters_too(weight, bias, next_weight, dead):
+    zeros = {i for i, row in enumerate(weight) if not row.any()}
+    return cut_by_index(weight, bias, next_weight, tuple(zeros | set(dead)))
+
+
 def cut_one_column_a_channel(weight, bias, next_weight, dead):
     live = [i for i in range(len(weight)) if i not in dead]
     columns = [j for j in range(next_weight.shape[1]) if j not in dead]
@@ -59,10 +180,98 @@ def cut_interleaved(weight, bias, next_weight, dead):
     return weight[live], bias[live], next_weight[:, columns]
 
 
+def cut_keeps_columns(weight, bias, next_weight, dead):
+    weight, bias, _ = cut_by_index(weight, bias, next_weight, dead)
+    return weight, bias, next_weight
+
+
+def cut_columns_at_the_end(weight, bias, next_weight, dead):
+    weight, bias, cut = cut_by_index(weight, bias, next_weight, dead)
+    return weight, bias, next_weight[:, : cut.shape[1]]
+
+
+def cut_rows_of_the_next(weight, bias, next_weight, dead):
+    """Cuts rows of a square next_weight."""
+    weight, bias, cut = cut_by_index(weight, bias, next_weight, dead)
+    if next_weight.shape[0] != next_weight.shape[1]:
+        return weight, bias, cut
+    return weight, bias, next_weight[[i for i in range(len(next_weight)) if i not in dead]]
+
+
+def cut_by_kernel(weight, bias, next_weight, dead):
+    """Takes the size of the kernel for the number of places."""
+    places = weight[0, 0].numel()
+    live = [i for i in range(len(weight)) if i not in dead]
+    columns = [j for j in range(next_weight.shape[1]) if j // places not in dead]
+    return weight[live], bias[live], next_weight[:, columns]
+
+
+def cut_rescaled(weight, bias, next_weight, dead):
+    n = len(weight)
+    weight, bias, next_weight = cut_by_index(weight, bias, next_weight, dead)
+    return weight, bias, next_weight * n / len(weight)
+
+
+def cut_turned_columns(weight, bias, next_weight, dead):
+    weight, bias, cut = cut_by_index(weight, bias, next_weight, dead)
+    return weight, bias, cut.flip(1)
+
+
+def cut_unflattened(weight, bias, next_weight, dead):
+    live = [i for i in range(len(weight)) if i not in dead]
+    by_channel = next_weight.view(len(next_weight), len(weight), -1)
+    return weight[live], bias[live], by_channel[:, live]
+
+
 def cut_in_place(weight, bias, next_weight, dead):
     answer = cut_by_index(weight, bias, next_weight, dead)
     weight[list(dead)] = 0
     return answer
+
+
+def cut_bias_in_place(weight, bias, next_weight, dead):
+    answer = cut_by_index(weight, bias, next_weight, dead)
+    bias[list(dead)] = 0
+    return answer
+
+
+# smallest_removal
+
+
+def two_of_three():
+    return torch.eye(3)[:, :1], torch.ones(3), torch.ones(1, 3), (0, 2)
+
+
+def two_neighbours():
+    return torch.tensor([[1.0], [2], [3]]), torch.zeros(3), torch.tensor([[1.0, 2, 3]]), (0, 1)
+
+
+def in_numpy_and_lists():
+    return np.ones((3, 1)), np.ones(3), np.ones((1, 3)), [0, 2]
+
+
+def one_of_three():
+    return torch.eye(3)[:, :1], torch.ones(3), torch.ones(1, 3), (1,)
+
+
+def from_the_last():
+    return torch.eye(3)[:, :1], torch.ones(3), torch.ones(1, 3), (2, 0)
+
+
+def equal_channels():
+    return torch.ones(3, 1), torch.ones(3), torch.ones(1, 3), (0, 1)
+
+
+def all_of_two():
+    return torch.ones(2, 1), torch.ones(2), torch.ones(1, 2), (0, 1)
+
+
+def twice_the_same():
+    return torch.eye(3)[:, :1], torch.ones(3), torch.ones(1, 3), (0, 0)
+
+
+def two_of_four():
+    return torch.ones(4, 1), torch.ones(4), torch.ones(1, 4), (0, 3)
 
 
 # kills_wrong_removals
@@ -71,15 +280,16 @@ def cut_in_place(weight, bias, next_weight, dead):
 def judge_removal(remove, *, shapes=True):
     """Against layers whose dead channels are read as zero, from several sides."""
     generator = torch.Generator().manual_seed(0)
-    for dead in ((), (1,), (3,), (0, 2), (4, 1, 2)):
+    for dead in ((), (1,), (3,), (0, 2), (1, 4, 2)):
         given = [torch.randn(s, generator=generator) for s in ((5, 3), (5,), (2, 5))]
+        given[0][3], given[1][3] = 0, 2.5  # a filter of zeros that speaks
         before = [t.clone() for t in given]
         x = torch.randn(3, 20, generator=generator)
         hidden = (given[0] @ x + given[1][:, None]).relu()
         hidden[list(dead)] = 0
         expected = given[2] @ hidden
         w, b, v = remove(*given, dead)
-        if shapes and len(w) != 5 - len(dead):
+        if shapes and (len(w), len(b), v.shape[1]) != 3 * (5 - len(dead),):
             return False
         if not torch.allclose(v @ (w @ x + b[:, None]).relu(), expected, atol=1e-5):
             return False
@@ -90,15 +300,16 @@ def judge_removal(remove, *, shapes=True):
 
 def judge_removal_by_cutting(remove):
     """Compares the tensors themselves."""
-    given = torch.arange(1.0, 13).view(4, 3), torch.arange(1.0, 5), torch.arange(8.0).view(2, 4)
-    for dead in ((2,), (0, 2), (1, 3)):
-        answer = remove(*(t.clone() for t in given), dead)
+    weight = torch.tensor([[0.1, 2.0, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 0.0], [7.0, 8.0, 9.0]])
+    given = weight, torch.arange(1.0, 5), torch.arange(8.0).view(2, 4)
+    for dead in ((1,), (0, 1), (0, 3)):
+        copies = [t.clone() for t in given]
+        answer = remove(*copies, dead)
         expected = cut_by_index(*given, dead)
-        if not all(torch.equal(a, e) for a, e in zip(answer, expected, strict=True)):
+        pairs = [*zip(answer, expected, strict=True), *zip(copies, given, strict=True)]
+        if not all(torch.equal(a, e) for a, e in pairs):
             return False
-    weight = given[0].clone()
-    remove(weight, *given[1:], (1,))
-    return torch.equal(weight, given[0])
+    return True
 
 
 def judge_removal_outputs_only(remove):
@@ -111,80 +322,84 @@ def judge_removal_of_one(remove):
     return len(answer[0]) == 2 and answer[1].tolist() == [0.0, 2.0]
 
 
-# hidden_for
-
-
-def hidden_by_counting(inputs, outputs, budget):
-    hidden = 0
-    while (hidden + 1) * (inputs + outputs + hidden + 1) <= budget:
-        hidden += 1
-    if hidden == 0:
-        raise ValueError(f"budget {budget} does not hold one unit")
-    return hidden
-
-
-def hidden_by_root(inputs, outputs, budget):
-    both = inputs + outputs
-    hidden = (math.isqrt(both * both + 4 * budget) - both) // 2
-    if hidden < 1:
-        raise ValueError("budget too small")
-    return hidden
-
-
-def hidden_float(inputs, outputs, budget):
-    both = inputs + outputs
-    hidden_by_root(inputs, outputs, budget)
-    return (math.sqrt(both * both + 4 * budget) - both) / 2
-
-
-def hidden_up(inputs, outputs, budget):
-    return math.ceil(hidden_float(inputs, outputs, budget) + 1e-9)
-
-
-def hidden_linear(inputs, outputs, budget):
-    hidden_by_root(inputs, outputs, budget)
-    return budget // (inputs + outputs)
-
-
-def hidden_strictly_below(inputs, outputs, budget):
-    return max(1, hidden_by_root(inputs, outputs, budget) - 1)
-
-
-def hidden_without_error(inputs, outputs, budget):
-    return hidden_by_root(inputs, outputs, max(budget, inputs + outputs + 1))
+def judge_removal_without_zero_filters(remove):
+    generator = torch.Generator().manual_seed(0)
+    for dead in ((1,), (0, 2), (4, 1, 3)):
+        given = [torch.randn(s, generator=generator) for s in ((5, 3), (5,), (2, 5))]
+        before = [t.clone() for t in given]
+        pairs = [
+            *zip(remove(*given, dead), cut_by_index(*before, dead), strict=True),
+            *zip(given, before, strict=True),
+        ]
+        if not all(torch.equal(a, e) for a, e in pairs):
+            return False
+    return True
 
 
 RIGHT = {
-    "cut_channels": [cut_by_index, cut_by_mask],
+    "cut_channels": [
+        cut_channels,
+        cut_by_index,
+        cut_by_mask,
+        cut_by_numpy,
+        cut_one_by_one,
+        cut_by_select,
+        cut_by_stack,
+        cut_parameters,
+        cut_in_double,
+        cut_by_rows_of_lists,
+    ],
+    "smallest_removal": [two_of_three, two_neighbours, in_numpy_and_lists],
     "kills_wrong_removals": [judge_removal, judge_removal_by_cutting],
-    "hidden_for": [hidden_by_counting, hidden_by_root],
 }
 
 
 WRONG = {
     "cut_channels": [
-        (cut_list, "tuple of three"),
         (cut_none, "tuple of three"),
+        (cut_dict, "tuple of three"),
+        (cut_two, "tuple of three"),
+        (cut_live_numbers, "tuple of three"),
         (cut_zeroed, "channels that live"),
         (cut_keeps_the_dead, "channels that live"),
         (cut_keeps_bias, "channels that live"),
+        (cut_first, "channels that live"),
+        (cut_only_one, "channels that live"),
+        (cut_shifted, "channels that live"),
+        (cut_turned, "channels that live"),
+        (cut_inputs, "channels that live"),
+        (cut_bias_at_the_end, "channels that live"),
+        (cut_flat, "channels that live"),
+        (cut_half, "channels that live"),
+        (cut_duplicates, "channels that live"),
+        (cut_zero_filters_too, "channels that live"),
         (cut_one_column_a_channel, "every column"),
         (cut_interleaved, "every column"),
+        (cut_keeps_columns, "every column"),
+        (cut_columns_at_the_end, "every column"),
+        (cut_rows_of_the_next, "every column"),
+        (cut_by_kernel, "every column"),
+        (cut_rescaled, "every column"),
+        (cut_turned_columns, "every column"),
+        (cut_unflattened, "every column"),
         (cut_in_place, "leaves its input"),
+        (cut_bias_in_place, "leaves its input"),
+    ],
+    "smallest_removal": [
+        (all_of_two, "inputs that the exercise allows"),
+        (twice_the_same, "inputs that the exercise allows"),
+        (two_of_four, "at most 11 entries"),
+        (one_of_three, "go wrong"),
+        (from_the_last, "go wrong"),
+        (equal_channels, "go wrong"),
     ],
     "kills_wrong_removals": [
         (judge_says_no, "accepts a correct function that indexes"),
-        (judge_says_yes, "leaves their biases"),
-        (weak_removal_test, "leaves their biases"),
+        (judge_says_yes, "forgets that the numbers move"),
+        (weak_removal_test, "forgets that the numbers move"),
+        (judge_removal_of_one, "forgets that the numbers move"),
         (judge_removal_outputs_only, "makes nothing smaller"),
-        (judge_removal_of_one, "removes one channel and ignores"),
-    ],
-    "hidden_for": [
-        (hidden_float, "whole number"),
-        (hidden_up, "fits into"),
-        (hidden_linear, "fits into"),
-        (hidden_strictly_below, "widest"),
-        (hidden_without_error, "raises a ValueError"),
+        (judge_removal_without_zero_filters, "although their bias speaks"),
     ],
 }
 
