@@ -261,8 +261,3 @@ def lowest_removed(score: Tensor, count: int) -> Tensor:
     keep = torch.ones(score.numel(), dtype=torch.bool)
     keep[torch.argsort(score.flatten(), descending=True, stable=True)[keep.numel() - count :]] = 0
     return keep.reshape(score.shape)
-
-
-def gone_after(share: float, rounds: int) -> float:
-    """The fraction of all weights removed after ``rounds`` that each remove ``share`` of the rest."""
-    return 1 - (1 - share) ** rounds
