@@ -1,126 +1,208 @@
 """The exercises of the lesson Lottery."""
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, gone_after, hunt, lowest_removed, not_a_mask
-from course_lib.exercises.exercise import REFUSES, UNCHANGED, Exercise, Property, show
+from course_lib.exercises.common import (
+    COUNT_HINT,
+    TIE_HINT,
+    draw,
+    hunt,
+    larger_gone,
+    later_kept,
+    lowest_removed,
+    not_a_mask,
+    smallest_input,
+)
+from course_lib.exercises.exercise import (
+    UNCHANGED,
+    Exercise,
+    Lines,
+    Property,
+    WrongLine,
+    show,
+)
 
-NextTicket = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+Layers = dict[str, Tensor]
+LayerTicket = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+_SECTION = "lesson Lottery, section “Definition → code”"
 
 
-def _expected_mask(trained: Tensor, keep: Tensor, share: float) -> Tensor:
-    """Without ``round(share * n)`` of the n kept weights: those that are smallest after training."""
-    size = torch.where(keep, trained.abs(), -1.0)
-    return lowest_removed(size, int((~keep).sum()) + round(share * int(keep.sum())))
+# ---- A · one round for a network
 
 
-def _ticket_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
+def next_ticket(
+    start: Layers, trained: Layers, keep: Layers, share: float
+) -> tuple[Layers, Layers]:
+    """(weights, masks), each by the layer's name."""
+    masks, shares = {}, dict.fromkeys(keep, share)
+    shares[list(keep)[-1]] = share / 2
+    for name, mask in keep.items():
+        size = trained[name].abs().masked_fill(~mask, -1).flatten()
+        order = size.argsort(descending=True, stable=True)[: int(mask.sum())]
+        stays = order[: len(order) - round(shares[name] * len(order))]
+        fresh = torch.zeros_like(size).index_fill(0, stays, 1).bool()
+        masks[name] = fresh.view_as(mask)
+    return {name: start[name] * mask for name, mask in masks.items()}, masks
+
+
+def _ticket_cases() -> Iterator[tuple[Layers, Layers, Layers, float]]:
     yield (
-        torch.tensor([0.5, -0.25, 0.75, 1.0, -0.5]),
-        torch.tensor([1.0, 2.0, 0.25, -3.0, -0.5]),
-        torch.tensor([True, True, True, True, True]),
-        0.4,
+        {"fc1": torch.tensor([0.5, -0.25, 0.75, 1.0]), "fc2": torch.tensor([-0.5, 0.25])},
+        {"fc1": torch.tensor([1.0, 2.0, 0.25, -3.0]), "fc2": torch.tensor([-0.5, 2.0])},
+        {"fc1": torch.ones(4).bool(), "fc2": torch.ones(2).bool()},
+        0.5,
     )
     generator = torch.Generator().manual_seed(0)
-    for shape, share in product(((4,), (3, 4), (5, 6)), (0.2, 0.5, 0.1, 0.0, 1.0)):
-        start, trained = draw(shape, generator), draw(shape, generator)
-        yield start, trained, torch.rand(shape, generator=generator) > 0.3, share
-
-
-def _not_a_ticket(returned: object, start: Tensor, *_: object) -> str | None:
-    if type(returned) is not tuple or len(returned) != 2:
-        return f"a tuple (weights, mask), got {show(returned)}"
-    weights, mask = returned
-    if type(weights) is not Tensor or weights.dtype != start.dtype or weights.shape != start.shape:
-        return (
-            f"weights like start, {start.dtype} of shape {tuple(start.shape)}, got {show(weights)}"
+    networks = (
+        ((3,),),
+        ((5,),),
+        ((4,), (3,)),
+        ((2, 3), (3, 2)),
+        ((3, 3), (2, 3), (5, 2)),
+        ((2, 1, 2, 2), (3, 8)),
+    )
+    for shapes, share in product(networks, (0.2, 0.5, 0.25, 0.1, 0.7, 0.0, 1.0)):
+        start, trained = (
+            {f"fc{i}": draw(s, generator) for i, s in enumerate(shapes, 1)} for _ in range(2)
         )
-    return not_a_mask(mask, start)
+        keep = {name: torch.rand(w.shape, generator=generator) > 0.3 for name, w in start.items()}
+        yield start, trained, keep, share
+    start, trained = (
+        {n: torch.randn(9, 11, generator=generator) for n in ("z", "a", "m")} for _ in range(2)
+    )
+    keep = {name: torch.rand(9, 11, generator=generator) > 0.6 for name in start}
+    yield start, trained, keep, 0.36
 
 
-def _count(returned, start, trained, keep, share):
-    left, wanted = int(returned[1].sum()), int(keep.sum()) - round(share * int(keep.sum()))
-    if left == wanted:
+def _shares(keep: Layers, share: float) -> dict[str, float]:
+    """Layer -> the share of its remaining weights that goes."""
+    return dict.fromkeys(keep, share) | {list(keep)[-1]: share / 2}
+
+
+def _not_a_ticket(returned: Any, start: Layers, *_: object) -> str | None:
+    both = isinstance(returned, tuple) and len(returned) == 2
+    if not both or not all(isinstance(part, dict) for part in returned):
+        return f"a tuple of two dicts, (weights, masks), got {show(returned)}"
+    for part, what in zip(returned, ("weights", "masks"), strict=True):
+        if part.keys() != start.keys():
+            return f"{what} of the layers {list(start)}, got those of {list(part)}"
+    weights, masks = returned
+    for name, first in start.items():
+        mine = weights[name]
+        if (
+            not isinstance(mine, Tensor)
+            or not mine.is_floating_point()
+            or mine.shape != first.shape
+        ):
+            return f"weights of {name}: floats of shape {tuple(first.shape)}, got {show(mine)}"
+        if wrong := not_a_mask(masks[name], first):
+            return f"the mask of {name}: {wrong}"
+    return None
+
+
+def _in_each_layer(demand: Callable[..., str | None]) -> Callable[..., str | None]:
+    """A demand on one layer, (weights, mask, start, trained, keep, share), asked of all of them."""
+
+    def of_all(returned, start, trained, keep, share):
+        for name, part in _shares(keep, share).items():
+            layer = (returned[0], returned[1], start, trained, keep)
+            if wrong := demand(*(tensors[name] for tensors in layer), part):
+                return f"{wrong} (layer {name})"
         return None
-    return f"{wanted} weights left: round({share:g} * {int(keep.sum())}) of {int(keep.sum())} go, not {left} left"
+
+    return of_all
+
+
+def _revives(weights, mask, start, trained, keep, share) -> str | None:
+    return (
+        "False wherever keep is False; here a weight comes back" if (mask & ~keep).any() else None
+    )
+
+
+def _wrong_number(weights, mask, start, trained, keep, share) -> str | None:
+    alive, left = int(keep.sum()), int(mask.sum())
+    go = round(share * alive)
+    if alive - left == go:
+        return None
+    return f"round({share:g} * {alive}) = {go} of {alive} weights gone, not {alive - left}"
+
+
+def _not_the_start(weights, mask, start, trained, keep, share) -> str | None:
+    if torch.equal(weights[mask], start[mask]):
+        return None
+    return f"the initial values {show(start[mask])} where the mask is True"
 
 
 NEXT_TICKET = Exercise(
     name="next_ticket",
     signature="next_ticket(start, trained, keep, share)",
-    section="lesson Lottery, section “Definition → code”",
+    section=_SECTION,
     cases=_ticket_cases,
+    expected=next_ticket,
     properties=(
         Property(
-            "returns (weights, mask)",
+            "returns (weights, masks)",
             _not_a_ticket,
-            "Return two tensors of the shape of start: floats first, then a bool mask.",
+            "Return two dicts with the names of start: floats first, then bool masks of the same "
+            "shapes.",
         ),
         Property(
             "lets nothing come back",
-            lambda returned, start, trained, keep, share: (
-                None
-                if not (returned[1] & ~keep).any()
-                else "every weight gone before gone still; here one is kept again"
-            ),
+            _in_each_layer(_revives),
             "The new mask may be True only where keep is. Rank the dead below everything else.",
         ),
         Property(
-            "removes exactly its share of what is left",
-            _count,
-            "Count first: round(share * number that keep has). A comparison with the k-th smallest "
-            "value removes that value too, and its twins.",
+            "removes exactly its share of what is left in each layer",
+            _in_each_layer(_wrong_number),
+            "Every layer loses round(share * number that its mask has), and the last one "
+            "round(share / 2 * its number). " + COUNT_HINT,
         ),
         Property(
             "removes the smallest of the trained weights",
-            lambda returned, start, trained, keep, share: (
-                None
-                if torch.equal(
-                    *(
-                        trained.abs()[m].sort().values
-                        for m in (returned[1], _expected_mask(trained, keep, share))
-                    )
+            _in_each_layer(
+                lambda _, mask, __, trained, keep, ___: larger_gone(
+                    trained.abs()[keep], mask[keep], "trained magnitude"
                 )
-                else "the smallest |trained| gone"
             ),
             "Training says which weights matter: rank by the trained magnitudes, not by the initial "
-            "ones.",
+            "ones, and each layer by itself.",
         ),
         Property(
             "keeps the earlier of equals",
-            lambda returned, start, trained, keep, share: (
-                None
-                if torch.equal(returned[1], _expected_mask(trained, keep, share))
-                else "the earlier of equal magnitudes kept, the later gone"
+            _in_each_layer(
+                lambda _, mask, __, trained, keep, ___: later_kept(
+                    trained.abs()[keep], mask[keep], "trained magnitude"
+                )
             ),
-            "Sort with stable=True, from large to small, and keep the first ones.",
+            TIE_HINT,
         ),
         Property(
             "puts the weights that are left back to their start",
-            lambda returned, start, trained, keep, share: (
-                None
-                if torch.equal(returned[0][returned[1]], start[returned[1]])
-                else "start, to the last bit, wherever the mask is True"
-            ),
+            _in_each_layer(_not_the_start),
             "A ticket is the mask and the *initial* values. With the trained ones you would be "
             "fine-tuning; with new ones you would run the control.",
         ),
         Property(
             "is zero where the mask is False",
-            lambda returned, start, trained, keep, share: (
-                None
-                if not returned[0][~returned[1]].any()
-                else "0 wherever the mask is False: m ⊙ θ_0"
+            _in_each_layer(
+                lambda weights, mask, *_: (
+                    "0 wherever the mask is False: m ⊙ θ_0" if weights[~mask].any() else None
+                )
             ),
             "Multiply the start by the new mask, not by the old one.",
         ),
         UNCHANGED,
     ),
 )
+
+
+# ---- B · one layer, by a threshold
 
 
 def buggy_next_ticket(
@@ -133,23 +215,28 @@ def buggy_next_ticket(
     return start * mask, mask
 
 
-def weak_ticket_test(next_ticket: NextTicket) -> bool:
-    """The test that every wrong function of the bug hunt passes: about a fifth goes at first."""
-    start = torch.linspace(1.0, 2.0, 100)
-    trained = torch.linspace(0.01, 1.0, 100)
-    weights, mask = next_ticket(start, trained, torch.ones(100, dtype=torch.bool), 0.2)
-    return abs(int(mask.sum()) - 80) <= 1 and bool((weights[mask] != 0).all())
+def weak_ticket_test(layer_ticket: LayerTicket) -> bool:
+    """A test that every wrong function of the bug hunt passes: about a fifth goes at first."""
+    start, trained = torch.linspace(1.0, 2.0, 100), torch.linspace(0.01, 1.0, 100)
+    weights, mask = layer_ticket(start, trained, torch.ones(100, dtype=torch.bool), 0.2)
+    return abs(int(mask.sum()) - 80) <= 1 and bool((weights[mask > 0] != 0).all())
+
+
+def _mask(trained: Tensor, keep: Tensor, share: float, *, to_whole: Callable = round) -> Tensor:
+    """Without ``round(share * n)`` of the n kept weights: those that are smallest after training."""
+    size = torch.where(keep, trained.abs(), -1.0)
+    return lowest_removed(size, int((~keep).sum()) + to_whole(share * int(keep.sum())))
 
 
 def _ticket_by_sort(start, trained, keep, share):
     """a correct function that ranks the dead below all others"""
-    mask = _expected_mask(trained, keep, share)
+    mask = _mask(trained, keep, share)
     return torch.where(mask, start, 0.0), mask
 
 
 def _ticket_by_product(start, trained, keep, share):
     """a correct function that multiplies by the mask"""
-    mask = _expected_mask(trained, keep, share)
+    mask = _mask(trained, keep, share)
     return start * mask, mask
 
 
@@ -164,28 +251,59 @@ def _ticket_by_python(start, trained, keep, share):
 
 def _ticket_keeps_trained(start, trained, keep, share):
     """a function that goes on from the trained weights"""
-    mask = _expected_mask(trained, keep, share)
+    mask = _mask(trained, keep, share)
     return trained * mask, mask
 
 
 def _ticket_redraws(start, trained, keep, share):
     """a function that gives the weights that are left new random values"""
-    mask = _expected_mask(trained, keep, share)
+    mask = _mask(trained, keep, share)
     generator = torch.Generator().manual_seed(0)
     return (2 + torch.rand(start.shape, generator=generator)) * mask, mask
 
 
 def _ticket_deals_out(start, trained, keep, share):
     """a function that deals the initial values of the survivors out among them in another order"""
-    mask = _expected_mask(trained, keep, share)
+    mask = _mask(trained, keep, share)
     weights = start * mask
     weights[mask] = weights[mask].flip(0)
     return weights, mask
 
 
+def _ticket_rescales(start, trained, keep, share):
+    """a function that scales the initial values up, as dropout does for what it removes"""
+    mask = _mask(trained, keep, share)
+    return start * mask * mask.numel() / max(int(mask.sum()), 1), mask
+
+
 def _ticket_by_start(start, trained, keep, share):
     """a function that removes the weights that were smallest before training"""
-    mask = _expected_mask(start, keep, share)
+    mask = _mask(start, keep, share)
+    return start * mask, mask
+
+
+def _ticket_signed(start, trained, keep, share):
+    """a function that forgets the absolute value"""
+    mask = _mask(trained - trained.min() + 1, keep, share)
+    return start * mask, mask
+
+
+def _ticket_later_stays(start, trained, keep, share):
+    """a function that keeps the later of equal magnitudes"""
+    mask = _mask(trained.flatten().flip(0), keep.flatten().flip(0), share)
+    mask = mask.flip(0).view_as(keep)
+    return start * mask, mask
+
+
+def _ticket_rounds_down(start, trained, keep, share):
+    """a function that rounds the number of weights that go down"""
+    mask = _mask(trained, keep, share, to_whole=lambda number: int(number + 1e-9))
+    return start * mask, mask
+
+
+def _ticket_rounds_up(start, trained, keep, share):
+    """a function that rounds the number of weights that go up"""
+    mask = _mask(trained, keep, share, to_whole=lambda number: math.ceil(number - 1e-9))
     return start * mask, mask
 
 
@@ -195,117 +313,161 @@ def _ticket_of_all(start, trained, keep, share):
     return start * mask, mask
 
 
+def _ticket_revives(start, trained, keep, share):
+    """a function that ranks the dead by their trained values, so that they may come back"""
+    mask = lowest_removed(trained.abs(), int((~keep).sum()) + round(share * int(keep.sum())))
+    return start * mask, mask
+
+
 def _ticket_only_the_new(start, trained, keep, share):
     """a function whose mask forgets what earlier rounds removed"""
-    mask = _expected_mask(trained, keep, share) | ~keep
+    mask = _mask(trained, keep, share) | ~keep
     return start * mask, mask
 
 
 def _ticket_unmasked(start, trained, keep, share):
     """a function that leaves the initial values of removed weights in place"""
-    return start.clone(), _expected_mask(trained, keep, share)
+    return start.clone(), _mask(trained, keep, share)
+
+
+def _ticket_flat(start, trained, keep, share):
+    """a function that returns a row of numbers, whatever the layer's shape is"""
+    mask = _mask(trained, keep, share)
+    return (start * mask).flatten(), mask.flatten()
+
+
+def _ticket_row_by_row(start, trained, keep, share):
+    """a function that takes the share from each row of a matrix"""
+    if start.dim() == 1:
+        return _ticket_by_product(start, trained, keep, share)
+    mask = torch.stack([_mask(t, k, share) for t, k in zip(trained, keep, strict=True)])
+    return start * mask, mask
+
+
+def _ticket_float_mask(start, trained, keep, share):
+    """a function whose mask holds the numbers 0 and 1 instead of False and True"""
+    mask = _mask(trained, keep, share)
+    return start * mask, mask.float()
 
 
 def _ticket_in_place(start, trained, keep, share):
     """a function that also changes the initial weights it was given, which the next round needs"""
-    mask = _expected_mask(trained, keep, share)
+    mask = _mask(trained, keep, share)
     return start.mul_(mask), mask
+
+
+def _ticket_keep_in_place(start, trained, keep, share):
+    """a function that also changes the mask it was given"""
+    mask = keep.copy_(_mask(trained, keep, share))
+    return start * mask, mask.clone()
 
 
 KILLS_WRONG_TICKETS = hunt(
     name="kills_wrong_tickets",
-    signature="is_next_ticket(next_ticket)",
-    section="lesson Lottery, section “Definition → code”",
+    signature="is_layer_ticket(layer_ticket)",
+    section=_SECTION,
     right=(_ticket_by_sort, _ticket_by_product, _ticket_by_python),
     alarm="A false alarm. Of the weights that the mask keeps, it removes round(share * their "
-    "number), those with the smallest trained magnitude, and gives back the initial values of "
-    "the others, and zeros.",
+    "number), those with the smallest trained magnitude, of equal ones the later. It gives back the "
+    "initial values of the others, zeros, and the bool mask.",
     wrong={
-        buggy_next_ticket: "Count how many are left. One more or less matters in a small layer, and "
-        "a test that allows it cannot see it.",
+        buggy_next_ticket: "Count how many are left. One more or less matters in a small layer.",
         _ticket_keeps_trained: "Compare the weights that are left with start.",
         _ticket_redraws: "Compare the weights that are left with start, one by one.",
         _ticket_deals_out: "Compare each weight with its own initial value, in its own place.",
+        _ticket_rescales: "Compare the values themselves, not only their order or their zeros.",
         _ticket_by_start: "Let the order of the initial magnitudes differ from that of the trained "
         "ones.",
+        _ticket_signed: "Try negative trained weights as well.",
+        _ticket_later_stays: "Try equal trained magnitudes at the cut, and look at which one stays.",
+        _ticket_rounds_down: "Try a share of what is left that lies a little below a whole number.",
+        _ticket_rounds_up: "Try a share of what is left that lies a little above a whole number.",
         _ticket_of_all: "Begin where a second round begins, with a mask that has removed something.",
+        _ticket_revives: "Give a dead weight a large trained value.",
         _ticket_only_the_new: "What an earlier round removed has to be gone from the new mask.",
         _ticket_unmasked: "Look at the weights where the mask is False.",
+        _ticket_flat: "Try a matrix, and compare the shapes.",
+        _ticket_row_by_row: "Try a matrix whose small weights are all in one row.",
+        _ticket_float_mask: "1.0 equals True in Python. Look at the dtype of the mask.",
         _ticket_in_place: "Compare start with a copy from before the call.",
+        _ticket_keep_in_place: "Compare keep with a copy from before the call.",
     },
 )
 
 
-def _search_cases() -> Iterator[tuple[float, int, int]]:
-    yield from ((0.1, 5, 30), (0.5, 4, 8), (0.25, 10, 25), (0.036, 8, 128), (0.2, 3, 5))
-    yield from product((0.5, 0.21, 0.07, 0.02), (1, 4, 10), (6, 25, 80))
+def _layer_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
+    trained = torch.tensor([1.0, 2.0, 0.25, -3.0, -0.5])
+    yield torch.tensor([0.5, -0.25, 0.75, 1.0, -0.5]), trained, torch.ones(5).bool(), 0.4
 
 
-def _smallest(left: float, rounds: int) -> int:
-    """The smallest whole percentage per round that leaves at most the fraction ``left``."""
-    return next(p for p in range(1, 101) if gone_after(p / 100, rounds) >= 1 - left - 1e-9)
-
-
-def _not_a_search(plan: object, *_: object) -> str | None:
-    if type(plan) is not tuple or len(plan) != 2 or not all(type(n) is int for n in plan):
-        return f"a tuple of two ints, (rounds, percent), got {show(plan)}"
-    if plan[0] >= 1 and 1 <= plan[1] <= 99:
+def _illegal_layer(start: Tensor, trained: Tensor, keep: Tensor, share: float) -> str | None:
+    """None for inputs that the statement allows, else what it allows."""
+    floats = all(w.is_floating_point() and w.isfinite().all() for w in (start, trained))
+    same = start.shape == trained.shape == keep.shape and keep.dtype == torch.bool
+    if floats and same and keep.any() and 0 <= share <= 1:
         return None
-    return f"at least one round, and from 1 to 99 per cent, got {plan}"
+    return (
+        "start and trained of finite floats, a bool mask of their shape that keeps at least one "
+        "weight, a share in [0, 1]"
+    )
 
 
-GENTLEST_SEARCH = Exercise(
-    name="gentlest_search",
-    signature="gentlest_search(left, epochs, budget)",
-    section="lesson Lottery, exercise C",
-    cases=_search_cases,
-    refuses=lambda left, epochs, budget: budget < 2 * epochs,
-    properties=(
-        Property(
-            "returns (rounds, percent), two whole numbers",
-            _not_a_search,
-            "Return a tuple of two ints. // gives whole rounds; count the per cents from 1 upwards.",
-        ),
-        Property(
-            "stays within the budget, the dense training included",
-            lambda plan, left, epochs, budget: (
-                None
-                if (plan[0] + 1) * epochs <= budget
-                else f"at most {budget} epochs; {plan[0]} rounds and the dense training take "
-                f"{(plan[0] + 1) * epochs}"
-            ),
-            "Before the first round there is a network to train: r rounds need r + 1 trainings.",
-        ),
-        Property(
-            "uses every round that the budget pays for",
-            lambda plan, left, epochs, budget: (
-                None
-                if (plan[0] + 2) * epochs > budget
-                else f"{budget // epochs - 1} rounds, not {plan[0]}"
-            ),
-            "The more rounds, the gentler each can be. How often does `epochs` go into the budget?",
-        ),
-        Property(
-            "leaves no more weights than asked",
-            lambda plan, left, *_: (
-                None
-                if plan[1] >= _smallest(left, plan[0])
-                else f"at most {left:g} left; {plan[0]} rounds of {plan[1]} % leave "
-                f"{(1 - plan[1] / 100) ** plan[0]:.4g}"
-            ),
-            "After r rounds the fraction (1 - p) ** r is left, not 1 - r * p.",
-        ),
-        Property(
-            "removes no more a round than it must",
-            lambda plan, left, *_: (
-                None
-                if plan[1] == _smallest(left, plan[0])
-                else f"{_smallest(left, plan[0])} % a round, which is enough; here {plan[1]} %"
-            ),
-            "Try 1 %, 2 %, 3 %, … and stop at the first that leaves few enough.",
-        ),
-        REFUSES,
-    ),
+def _not_the_ticket(returned: tuple, *inputs) -> str | None:
+    weights, mask = _ticket_by_product(*inputs)
+    if torch.equal(returned[0], weights) and torch.equal(returned[1], mask):
+        return None
+    return f"the weights {show(weights)} and the mask {show(mask)}"
+
+
+_LAYER_TICKET = Exercise(  # what `smallest_ticket` is judged by; no reader has to write it
+    name="layer_ticket",
+    signature="layer_ticket(start, trained, keep, share)",
+    section=_SECTION,
+    cases=_layer_cases,
+    legal=_illegal_layer,
+    properties=(Property("is the next ticket", _not_the_ticket, ""), UNCHANGED),
 )
 
-EXERCISES = (NEXT_TICKET, KILLS_WRONG_TICKETS, GENTLEST_SEARCH)
+SMALLEST_TICKET = smallest_input(
+    name="smallest_ticket",
+    signature="smallest()",
+    section=_SECTION,
+    wrong=buggy_next_ticket,
+    judged_by=_LAYER_TICKET,
+    at_most=3,
+    hint="How many weights should go, and how many are above left[k]? Let few go, or none.",
+)
+
+PUZZLES = (
+    Lines(
+        name="next_ticket",
+        function=next_ticket,
+        distractors={
+            "shares[list(keep)[-1]] = 2 * share": "the output layer loses half the share of the "
+            "others, because it is small.",
+            "    size = start[name].abs().masked_fill(~mask, -1).flatten()": "the trained magnitudes "
+            "decide who stays, not the initial ones.",
+            "    stays = order[: len(order) - round(shares[name] * mask.numel())]": "the share is one "
+            "of the remaining weights, not of all.",
+            "return {name: trained[name] * mask for name, mask in masks.items()}, masks": "that would "
+            "be fine-tuning. A ticket has the initial values.",
+        },
+    ),
+    WrongLine(
+        name="kills_wrong_tickets",
+        function=buggy_next_ticket,
+        wrong="mask = keep & (trained.abs() > left[k])",
+        why="left[0] to left[k - 1] are the k smallest, so left[k] should stay, but it is not above "
+        "itself. And with a comparison, all weights that are equal to it go together. Count, "
+        "rather than compare.",
+        others={
+            "left = trained[keep].abs().sort().values": "these are the magnitudes of the weights "
+            "that are left, the smallest first.",
+            "k = min(round(share * len(left)), len(left) - 1)": "this many weights go. The minimum "
+            "only keeps k a position in left.",
+            "return start * mask, mask": "the initial values under the mask, and the mask: that is a "
+            "ticket.",
+        },
+    ),
+)
+EXERCISES = (NEXT_TICKET, SMALLEST_TICKET, KILLS_WRONG_TICKETS)

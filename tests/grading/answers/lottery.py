@@ -2,248 +2,517 @@
 
 import math
 
+import numpy as np
 import torch
 
-from course_lib.exercises.lottery import buggy_next_ticket, weak_ticket_test
+from course_lib.exercises.lottery import buggy_next_ticket, next_ticket, weak_ticket_test
+from course_lib.pruning import allocate, counting, masks
 
 from .common import judge_says_no, judge_says_yes
 
-# next_ticket
+# next_ticket, layer by layer
 
 
-def ticket_by_sort(start, trained, keep, share):
+def layer(start, trained, keep, share, *, to_whole=round):
+    """One layer of a right answer; with another ``to_whole``, of a wrong one."""
     size = torch.where(keep, trained.abs(), -1.0).flatten()
-    n_left = int(keep.sum()) - round(share * int(keep.sum()))
+    alive = int(keep.sum())
     mask = torch.zeros(size.numel(), dtype=torch.bool)
-    mask[size.argsort(descending=True, stable=True)[:n_left]] = True
+    order = size.argsort(descending=True, stable=True)
+    mask[order[: alive - min(alive, to_whole(share * alive))]] = True
     mask = mask.view_as(keep)
     return start * mask, mask
+
+
+def network(of_layer, start, trained, keep, share, *, last=0.5):
+    """A ticket from a function of one layer."""
+    shares = dict.fromkeys(keep, share) | {list(keep)[-1]: share * last}
+    found = {n: of_layer(start[n], trained[n], keep[n], shares[n]) for n in keep}
+    return {n: weights for n, (weights, _) in found.items()}, {n: m for n, (_, m) in found.items()}
+
+
+def ticket_by_layers(start, trained, keep, share):
+    return network(layer, start, trained, keep, share)
 
 
 def ticket_by_python(start, trained, keep, share):
-    size = trained.abs().flatten().tolist()
-    left = [i for i, alive in enumerate(keep.flatten().tolist()) if alive]
-    left.sort(key=lambda i: -size[i])
-    stays = set(left[: len(left) - round(share * len(left))])
-    mask = torch.tensor([i in stays for i in range(len(size))]).reshape(start.shape)
-    return start.masked_fill(~mask, 0.0), mask
+    weights, new, last = {}, {}, list(keep)[-1]
+    for name in keep:
+        size = trained[name].abs().flatten().tolist()
+        left = [i for i, alive in enumerate(keep[name].flatten().tolist()) if alive]
+        left.sort(key=lambda i: -size[i])
+        gone = round((share / 2 if name == last else share) * len(left))
+        stays = set(left[: len(left) - gone])
+        new[name] = torch.tensor([i in stays for i in range(len(size))]).view_as(keep[name])
+        weights[name] = start[name].masked_fill(~new[name], 0.0)
+    return weights, new
+
+
+def ticket_by_numpy(start, trained, keep, share):
+    weights, new = {}, {}
+    for name, alive in keep.items():
+        part = share / 2 if name == list(keep)[-1] else share
+        size = np.where(alive.numpy(), np.abs(trained[name].numpy()), -1.0).ravel()
+        n = int(alive.sum())
+        mask = np.zeros(size.size, bool)
+        mask[np.argsort(-size, kind="stable")[: n - round(part * n)]] = True
+        new[name] = mask.reshape(alive.shape)
+        weights[name] = start[name].numpy() * new[name]
+    return [weights, new]
+
+
+def ticket_by_library(start, trained, keep, share):
+    """Two functions of the library, with the counts as sparsities."""
+    left, last = {n: int(mask.sum()) for n, mask in keep.items()}, list(keep)[-1]
+    gone = {n: round((share / 2 if n == last else share) * left[n]) for n in keep}
+    scores = {n: trained[n].abs().masked_fill(~mask, -torch.inf) for n, mask in keep.items()}
+    sparsity = {n: 1 - (left[n] - gone[n]) / keep[n].numel() for n in keep}
+    new = allocate.per_layer(scores, sparsity)
+    return {n: start[n] * new[n] for n in new}, new
+
+
+def ticket_among_the_living(start, trained, keep, share):
+    def one(start, trained, keep, share):
+        mask, left = keep.clone(), trained[keep].abs()
+        mask[keep] = counting.keep_top(left, len(left) - round(share * len(left)))
+        return torch.where(mask, start, 0.0), mask
+
+    return network(one, start, trained, keep, share)
+
+
+def ticket_one_by_one(start, trained, keep, share):
+    def one(start, trained, keep, share):
+        size, mask = trained.abs().flatten().tolist(), keep.flatten().tolist()
+        for _ in range(round(share * sum(mask))):
+            mask[min((i for i, k in enumerate(mask) if k), key=lambda i: (size[i], -i))] = False
+        mask = torch.tensor(mask).view_as(keep)
+        return start.double() * mask, mask
+
+    return network(one, start, trained, keep, share)
+
+
+def ticket_by_rank(start, trained, keep, share):
+    def one(start, trained, keep, share):
+        size = torch.where(keep, trained.abs(), -1.0).flatten()
+        place, alive = torch.arange(len(size)), int(keep.sum())
+        above = size[None] > size[:, None]
+        above |= (size[None] == size[:, None]) & (place[None] < place[:, None])
+        mask = (above.sum(1) < alive - round(share * alive)).view_as(keep)
+        return torch.nn.Parameter(start * mask), mask
+
+    return network(one, start, trained, keep, share)
+
+
+def ticket_from_the_last(start, trained, keep, share):
+    """Works through the layers backwards, so the dicts have another order."""
+    weights, new, part = {}, {}, share / 2
+    for name in reversed(keep):
+        weights[name], new[name] = layer(start[name], trained[name], keep[name], part)
+        part = share
+    return weights, new
+
+
+def ticket_by_squares(start, trained, keep, share):
+    return network(layer, start, {n: t * t for n, t in trained.items()}, keep, share)
 
 
 def ticket_swapped(start, trained, keep, share):
-    return ticket_by_sort(start, trained, keep, share)[::-1]
-
-
-def ticket_float_mask(start, trained, keep, share):
-    weights, mask = ticket_by_sort(start, trained, keep, share)
-    return weights, mask.float()
+    return next_ticket(start, trained, keep, share)[::-1]
 
 
 def ticket_weights_only(start, trained, keep, share):
-    return ticket_by_sort(start, trained, keep, share)[0]
+    return next_ticket(start, trained, keep, share)[0]
 
 
-def ticket_double(start, trained, keep, share):
-    weights, mask = ticket_by_sort(start, trained, keep, share)
-    return weights.double(), mask
+def ticket_lists(start, trained, keep, share):
+    return tuple(list(part.values()) for part in next_ticket(start, trained, keep, share))
+
+
+def ticket_pairs(start, trained, keep, share):
+    weights, new = next_ticket(start, trained, keep, share)
+    return {n: (weights[n], new[n]) for n in new}
+
+
+def ticket_without_the_last(start, trained, keep, share):
+    parts = next_ticket(start, trained, keep, share)
+    return tuple({n: part[n] for n in list(part)[:-1]} for part in parts)
+
+
+def _each(change):
+    """An answer that is right but for what ``change(weights, mask)`` makes of each layer."""
+
+    def answer(start, trained, keep, share):
+        weights, new = next_ticket(start, trained, keep, share)
+        changed = {n: change(weights[n], new[n]) for n in new}
+        return {n: w for n, (w, _) in changed.items()}, {n: m for n, (_, m) in changed.items()}
+
+    return answer
+
+
+ticket_float_masks = _each(lambda weights, mask: (weights, mask.float()))
+ticket_int_masks = _each(lambda weights, mask: (weights, mask.int()))
+ticket_flat = _each(lambda weights, mask: (weights.flatten(), mask.flatten()))
+ticket_inverted = _each(lambda weights, mask: (weights, ~mask))
+ticket_half = _each(lambda weights, mask: (weights.half(), mask))
+ticket_rescaled = _each(lambda w, mask: (w * mask.numel() / max(1, int(mask.sum())), mask))
+ticket_ones = _each(lambda weights, mask: (mask.float(), mask))
+ticket_signs = _each(lambda weights, mask: (weights.sign(), mask))
+ticket_plus_noise = _each(lambda weights, mask: (weights + 1e-4 * mask, mask))
+ticket_redraws = _each(lambda weights, mask: (torch.randn(mask.shape) * mask, mask))
+
+
+def ticket_same_share(start, trained, keep, share):
+    return network(layer, start, trained, keep, share, last=1)
+
+
+def ticket_first_is_last(start, trained, keep, share):
+    shares = dict.fromkeys(keep, share) | {next(iter(keep)): share / 2}
+    found = {n: layer(start[n], trained[n], keep[n], shares[n]) for n in keep}
+    return {n: w for n, (w, _) in found.items()}, {n: m for n, (_, m) in found.items()}
+
+
+def ticket_last_by_name(start, trained, keep, share):
+    shares = dict.fromkeys(keep, share) | {max(keep): share / 2}
+    found = {n: layer(start[n], trained[n], keep[n], shares[n]) for n in keep}
+    return {n: w for n, (w, _) in found.items()}, {n: m for n, (_, m) in found.items()}
+
+
+def ticket_spares_the_last(start, trained, keep, share):
+    return network(layer, start, trained, keep, share, last=0)
+
+
+def ticket_global(start, trained, keep, share):
+    """One ranking over all layers."""
+    n = sum(m.numel() for m in keep.values())
+    alive = sum(int(m.sum()) for m in keep.values())
+    scores = {name: t.abs() for name, t in trained.items()}
+    new = allocate.globally(scores, 1 - (alive - round(share * alive)) / n, within=keep)
+    return {name: start[name] * new[name] for name in new}, new
+
+
+def ticket_share_of_all(start, trained, keep, share):
+    def one(start, trained, keep, share):
+        part = share * keep.numel() / max(1, int(keep.sum()))
+        return layer(start, trained, keep, min(1.0, part))
+
+    return network(one, start, trained, keep, share)
 
 
 def ticket_revives(start, trained, keep, share):
-    size = trained.abs().flatten()
-    gone = int((~keep).sum()) + round(share * int(keep.sum()))
-    mask = torch.ones(size.numel(), dtype=torch.bool)
-    mask[size.argsort()[:gone]] = False
-    mask = mask.view_as(keep)
-    return start * mask, mask
+    def one(start, trained, keep, share):
+        left = int(keep.sum()) - round(share * int(keep.sum()))
+        mask = counting.keep_top(trained.abs().flatten(), left).view_as(keep)
+        return start * mask, mask
+
+    return network(one, start, trained, keep, share)
+
+
+def ticket_tied_zeros(start, trained, keep, share):
+    def one(start, trained, keep, share):
+        left = int(keep.sum()) - round(share * int(keep.sum()))
+        mask = counting.keep_top((trained.abs() * keep).flatten(), left).view_as(keep)
+        return start * mask, mask
+
+    return network(one, start, trained, keep, share)
+
+
+def ticket_only_the_new(start, trained, keep, share):
+    new = {n: m | ~keep[n] for n, m in next_ticket(start, trained, keep, share)[1].items()}
+    return {n: start[n] * new[n] for n in new}, new
 
 
 def ticket_off_by_one(start, trained, keep, share):
-    if not keep.any():
-        return start * keep, keep.clone()
-    return buggy_next_ticket(start, trained, keep, share)
+    def one(start, trained, keep, share):
+        if not keep.any():
+            return start * keep, keep.clone()
+        return buggy_next_ticket(start, trained, keep, share)
+
+    return network(one, start, trained, keep, share)
 
 
-def ticket_rounded_up(start, trained, keep, share):
-    n = int(keep.sum())
-    return ticket_by_sort(start, trained, keep, math.ceil(share * n) / max(n, 1))
+def _rounded(to_whole):
+    def answer(start, trained, keep, share):
+        def one(*layer_and_share):
+            return layer(*layer_and_share, to_whole=to_whole)
+
+        return network(one, start, trained, keep, share)
+
+    return answer
+
+
+ticket_rounded_down = _rounded(int)
+ticket_rounded_up = _rounded(lambda number: math.ceil(number - 1e-9))
+ticket_half_up = _rounded(lambda number: int(number + 0.5))
+ticket_at_least_one = _rounded(lambda number: max(1, round(number)))
+
+
+def ticket_never_all(start, trained, keep, share):
+    def one(start, trained, keep, share):
+        return layer(start, trained, keep, min(share, 1 - 1 / max(1, int(keep.sum()))))
+
+    return network(one, start, trained, keep, share)
 
 
 def ticket_by_start(start, trained, keep, share):
-    return ticket_by_sort(start, start, keep, share)
+    return network(layer, start, start, keep, share)
+
+
+def ticket_by_movement(start, trained, keep, share):
+    return network(layer, start, {n: trained[n] - start[n] for n in start}, keep, share)
 
 
 def ticket_signed(start, trained, keep, share):
-    mask = ticket_by_sort(start, trained - trained.min() + 1, keep, share)[1]
-    return start * mask, mask
+    up = {n: t - t.min() + 1 for n, t in trained.items()}
+    return network(layer, start, up, keep, share)
 
 
-def ticket_ties_reversed(start, trained, keep, share):
-    flat = [t.flatten().flip(0) for t in (start, trained, keep)]
-    weights, mask = ticket_by_sort(*flat, share)
-    return weights.flip(0).view_as(start), mask.flip(0).view_as(keep)
+def ticket_largest(start, trained, keep, share):
+    return network(layer, start, {n: 99 - t.abs() for n, t in trained.items()}, keep, share)
+
+
+def ticket_later_stays(start, trained, keep, share):
+    def one(start, trained, keep, share):
+        turned = (t.flatten().flip(0) for t in (start, trained, keep))
+        return tuple(t.flip(0).view_as(keep) for t in layer(*turned, share))
+
+    return network(one, start, trained, keep, share)
+
+
+def ticket_by_columns(start, trained, keep, share):
+    def one(start, trained, keep, share):
+        if keep.dim() != 2:
+            return layer(start, trained, keep, share)
+        return tuple(t.t() for t in layer(start.t(), trained.t(), keep.t(), share))
+
+    return network(one, start, trained, keep, share)
 
 
 def ticket_keeps_trained(start, trained, keep, share):
-    mask = ticket_by_sort(start, trained, keep, share)[1]
-    return trained * mask, mask
-
-
-def ticket_redraws(start, trained, keep, share):
-    mask = ticket_by_sort(start, trained, keep, share)[1]
-    return torch.randn(start.shape) * mask, mask
+    new = next_ticket(start, trained, keep, share)[1]
+    return {n: trained[n] * new[n] for n in new}, new
 
 
 def ticket_unmasked(start, trained, keep, share):
-    return start.clone(), ticket_by_sort(start, trained, keep, share)[1]
+    return {n: w.clone() for n, w in start.items()}, next_ticket(start, trained, keep, share)[1]
 
 
 def ticket_old_mask(start, trained, keep, share):
-    return start * keep, ticket_by_sort(start, trained, keep, share)[1]
+    new = next_ticket(start, trained, keep, share)[1]
+    return {n: start[n] * keep[n] for n in new}, new
 
 
 def ticket_in_place(start, trained, keep, share):
-    mask = ticket_by_sort(start, trained, keep, share)[1]
-    return start.mul_(mask), mask
+    new = next_ticket(start, trained, keep, share)[1]
+    return {n: start[n].mul_(new[n]) for n in new}, new
+
+
+def ticket_updates_keep(start, trained, keep, share):
+    weights, new = next_ticket(start, trained, keep, share)
+    keep.update(new)
+    return weights, new
+
+
+def ticket_pops_the_last(start, trained, keep, share):
+    weights, new = next_ticket(start, trained, keep, share)
+    trained.popitem()
+    return weights, new
+
+
+# smallest_ticket
+
+
+def none_should_go():
+    return torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([True]), 0.0
+
+
+def less_than_half():
+    return np.array([1.0]), np.array([-2.0]), np.array([True]), 0.5
+
+
+def two_weights():
+    return torch.ones(2), torch.ones(2), torch.tensor([True, True]), 0.5
+
+
+def all_go():
+    return torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([True]), 1.0
+
+
+def none_is_left():
+    return torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([False]), 0.5
+
+
+def masks_of_floats():
+    return torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([1.0]), 0.0
+
+
+def three_inputs():
+    return torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([True])
 
 
 # kills_wrong_tickets
 
 
-def judge_ticket_by_oracle(next_ticket):
+def judge_ticket_by_oracle(layer_ticket):
     generator = torch.Generator().manual_seed(0)
-    for n in range(2, 25):
-        start = 1 + torch.rand(n, generator=generator)
-        trained = torch.randint(-4, 5, (n,), generator=generator) / 4
-        keep = torch.rand(n, generator=generator) > 0.3
-        keep[0] = True
+    for shape in ((2,), (5,), (3, 4), (6, 5)) * 4:
+        start = 1 + torch.rand(shape, generator=generator)
+        trained = torch.randint(-4, 5, shape, generator=generator) / 4
+        keep = torch.rand(shape, generator=generator) > 0.3
+        keep.view(-1)[0] = True
         for share in (0.1, 0.2, 0.35, 0.5):
-            given = start.clone()
-            weights, mask = next_ticket(given, trained.clone(), keep.clone(), share)
-            expected = ticket_by_python(start, trained, keep, share)
-            if not (torch.equal(weights, expected[0]) and torch.equal(mask, expected[1])):
-                return False
-            if not torch.equal(given, start):
+            inputs = start.clone(), trained.clone(), keep.clone()
+            found = layer_ticket(*inputs, share)
+            expected = layer(start, trained, keep, share)
+            pairs = [*zip(found, expected, strict=True)]
+            pairs += zip(inputs, (start, trained, keep), strict=True)
+            if not all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
                 return False
     return True
 
 
-def judge_ticket_by_hand(next_ticket):
-    start = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
-    trained = torch.tensor([9.0, -5.0, 4.0, 0.5, -0.25, 7.0])
-    keep = torch.tensor([False, True, True, True, True, True])
-    given = start.clone()
-    weights, mask = next_ticket(given, trained, keep, 0.4)  # two of five
-    return (
-        mask.tolist() == [False, True, True, False, False, True]
-        and weights.tolist() == [0, 2, 3, 0, 0, 6]
-        and given.equal(start)
-    )
+def judge_ticket_by_hand(layer_ticket):
+    start = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    trained = torch.tensor([[9.0, -2.0, 0.5], [-0.25, 2.0, 2.0]])
+    keep = torch.tensor([[False, True, True], [True, True, True]])
+    for share, places in ((0.5, [1, 4, 5]), (0.3, [1, 4, 5]), (0.7, [1]), (0.55, [1, 4])):
+        given, mask_given = start.clone(), keep.clone()
+        weights, mask = layer_ticket(given, trained, mask_given, share)
+        wanted = torch.zeros(6, dtype=torch.bool)
+        wanted[places] = True
+        wanted = wanted.view(2, 3)
+        if mask.dtype != torch.bool or not mask.equal(wanted):
+            return False
+        if not weights.equal(start * wanted):
+            return False
+        if not (given.equal(start) and mask_given.equal(keep)):
+            return False
+    return True
 
 
-def judge_ticket_counts(next_ticket):
+def judge_ticket_counts(layer_ticket):
     """The count of a first round, and nothing else."""
-    _, mask = next_ticket(torch.ones(10), torch.arange(10.0), torch.ones(10, dtype=torch.bool), 0.2)
+    _, mask = layer_ticket(
+        torch.ones(10), torch.arange(10.0), torch.ones(10, dtype=torch.bool), 0.2
+    )
     return int(mask.sum()) == 8
 
 
-def judge_ticket_values(next_ticket):
+def judge_ticket_values(layer_ticket):
     """Values of a first round where start and trained are in the same order."""
     start = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
-    weights, _ = next_ticket(start, start * 2, torch.ones(5, dtype=torch.bool), 0.4)
+    weights, _ = layer_ticket(start, start * 2, torch.ones(5, dtype=torch.bool), 0.4)
     return weights.tolist() == [0, 0, 3, 4, 5]
 
 
-def judge_ticket_first_round(next_ticket):
+def judge_ticket_first_round(layer_ticket):
     """All of a first round."""
     start = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     trained = torch.tensor([3.0, -1.0, 0.5, 4.0, 5.0])
-    weights, mask = next_ticket(start, trained, torch.ones(5, dtype=torch.bool), 0.4)
+    weights, mask = layer_ticket(start, trained, torch.ones(5, dtype=torch.bool), 0.4)
     return weights.tolist() == [1, 0, 0, 4, 5] and mask.tolist() == [True, False, False, True, True]
 
 
-def judge_ticket_demands_trained(next_ticket):
+def judge_ticket_without_dtype(layer_ticket):
+    """Right and exact, but 1.0 is True to it."""
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((5,), (3, 4), (6, 5)) * 4:
+        start = 1 + torch.rand(shape, generator=generator)
+        trained = torch.randint(-4, 5, shape, generator=generator) / 4
+        keep = torch.rand(shape, generator=generator) > 0.3
+        for share in (0.2, 0.35, 0.5):
+            given, kept = start.clone(), keep.clone()
+            weights, mask = layer_ticket(given, trained, kept, share)
+            expected = layer(start, trained, keep, share)
+            if weights.tolist() != expected[0].tolist() or mask.tolist() != expected[1].tolist():
+                return False
+            if not (given.equal(start) and kept.equal(keep)):
+                return False
+    return True
+
+
+def judge_ticket_demands_trained(layer_ticket):
     """Expects fine-tuning."""
-    weights, _ = next_ticket(torch.ones(4), torch.arange(4.0), torch.ones(4, dtype=torch.bool), 0.5)
+    weights, _ = layer_ticket(
+        torch.ones(4), torch.arange(4.0), torch.ones(4, dtype=torch.bool), 0.5
+    )
     return weights.tolist() == [0, 0, 2, 3]
 
 
-# gentlest_search
-
-
-def search_by_loop(left, epochs, budget):
-    rounds = budget // epochs - 1
-    if rounds < 1:
-        raise ValueError(f"budget must pay for two trainings of {epochs}, got {budget}")
-    percent = 1
-    while (1 - percent / 100) ** rounds > left + 1e-9:
-        percent += 1
-    return rounds, percent
-
-
-def search_by_root(left, epochs, budget):
-    if budget < 2 * epochs:
-        raise ValueError("budget too small")
-    rounds = budget // epochs - 1
-    return rounds, math.ceil(100 * (1 - left ** (1 / rounds)) - 1e-7)
-
-
-def search_without_dense(left, epochs, budget):
-    search_by_root(left, epochs, budget)
-    rounds = budget // epochs
-    return rounds, math.ceil(100 * (1 - left ** (1 / rounds)) - 1e-7)
-
-
-def search_one_round(left, epochs, budget):
-    search_by_root(left, epochs, budget)
-    return 1, math.ceil(100 * (1 - left) - 1e-7)
-
-
-def search_linear(left, epochs, budget):
-    rounds, _ = search_by_root(left, epochs, budget)
-    return rounds, max(1, math.ceil(100 * (1 - left) / rounds - 1e-7))
-
-
-def search_rounded_down(left, epochs, budget):
-    rounds, percent = search_by_root(left, epochs, budget)
-    return rounds, max(1, percent - 1)
-
-
-def search_always_half(left, epochs, budget):
-    rounds, percent = search_by_root(left, epochs, budget)
-    return rounds, max(50, percent)
-
-
-def search_fraction(left, epochs, budget):
-    rounds, percent = search_by_root(left, epochs, budget)
-    return rounds, percent / 100
-
-
-def search_without_error(left, epochs, budget):
-    return search_by_root(left, epochs, max(budget, 2 * epochs))
+def judge_ticket_by_masks(layer_ticket):
+    """Looks at sparsities alone."""
+    keep = torch.tensor([True, True, True, False])
+    _, mask = layer_ticket(torch.ones(4), torch.arange(4.0), keep, 1 / 3)
+    return masks.sparsity({"": mask}) == 0.5
 
 
 RIGHT = {
-    "next_ticket": [ticket_by_sort, ticket_by_python],
+    "next_ticket": [
+        next_ticket,
+        ticket_by_layers,
+        ticket_by_python,
+        ticket_by_numpy,
+        ticket_by_library,
+        ticket_among_the_living,
+        ticket_one_by_one,
+        ticket_by_rank,
+        ticket_from_the_last,
+        ticket_by_squares,
+    ],
+    "smallest_ticket": [none_should_go, less_than_half],
     "kills_wrong_tickets": [judge_ticket_by_oracle, judge_ticket_by_hand],
-    "gentlest_search": [search_by_loop, search_by_root],
 }
 
 WRONG = {
     "next_ticket": [
-        (ticket_weights_only, "returns (weights, mask)"),
-        (ticket_swapped, "returns (weights, mask)"),
-        (ticket_float_mask, "returns (weights, mask)"),
-        (ticket_double, "returns (weights, mask)"),
+        (ticket_weights_only, "returns (weights, masks)"),
+        (ticket_swapped, "returns (weights, masks)"),
+        (ticket_lists, "returns (weights, masks)"),
+        (ticket_pairs, "returns (weights, masks)"),
+        (ticket_without_the_last, "returns (weights, masks)"),
+        (ticket_float_masks, "returns (weights, masks)"),
+        (ticket_int_masks, "returns (weights, masks)"),
+        (ticket_flat, "returns (weights, masks)"),
         (ticket_revives, "lets nothing come back"),
+        (ticket_tied_zeros, "lets nothing come back"),
+        (ticket_only_the_new, "lets nothing come back"),
+        (ticket_inverted, "lets nothing come back"),
+        (ticket_same_share, "exactly its share"),
+        (ticket_first_is_last, "exactly its share"),
+        (ticket_last_by_name, "exactly its share"),
+        (ticket_spares_the_last, "exactly its share"),
+        (ticket_global, "exactly its share"),
+        (ticket_share_of_all, "exactly its share"),
         (ticket_off_by_one, "exactly its share"),
+        (ticket_rounded_down, "exactly its share"),
         (ticket_rounded_up, "exactly its share"),
+        (ticket_half_up, "exactly its share"),
+        (ticket_at_least_one, "exactly its share"),
+        (ticket_never_all, "exactly its share"),
         (ticket_by_start, "smallest of the trained"),
+        (ticket_by_movement, "smallest of the trained"),
         (ticket_signed, "smallest of the trained"),
-        (ticket_ties_reversed, "keeps the earlier"),
+        (ticket_largest, "smallest of the trained"),
+        (ticket_later_stays, "keeps the earlier"),
+        (ticket_by_columns, "keeps the earlier"),
         (ticket_keeps_trained, "back to their start"),
         (ticket_redraws, "back to their start"),
+        (ticket_rescaled, "back to their start"),
+        (ticket_ones, "back to their start"),
+        (ticket_signs, "back to their start"),
+        (ticket_plus_noise, "back to their start"),
+        (ticket_half, "back to their start"),
         (ticket_unmasked, "zero where the mask is False"),
         (ticket_old_mask, "zero where the mask is False"),
         (ticket_in_place, "leaves its input"),
+        (ticket_updates_keep, "leaves its input"),
+        (ticket_pops_the_last, "leaves its input"),
+    ],
+    "smallest_ticket": [
+        (none_is_left, "inputs that the exercise allows"),
+        (masks_of_floats, "inputs that the exercise allows"),
+        (three_inputs, "inputs that the exercise allows"),
+        (two_weights, "at most 3 entries"),
+        (all_go, "go wrong"),
     ],
     "kills_wrong_tickets": [
         (judge_says_no, "accepts a correct function that ranks the dead"),
@@ -251,17 +520,10 @@ WRONG = {
         (judge_says_yes, "one more than asked"),
         (weak_ticket_test, "one more than asked"),
         (judge_ticket_counts, "goes on from the trained"),
+        (judge_ticket_by_masks, "goes on from the trained"),
         (judge_ticket_values, "smallest before training"),
-        (judge_ticket_first_round, "the dead ones are taken again"),
-    ],
-    "gentlest_search": [
-        (search_fraction, "two whole numbers"),
-        (search_without_dense, "the dense training included"),
-        (search_one_round, "every round that the budget pays for"),
-        (search_linear, "no more weights than asked"),
-        (search_rounded_down, "no more weights than asked"),
-        (search_always_half, "no more a round than it must"),
-        (search_without_error, "raises a ValueError"),
+        (judge_ticket_first_round, "forgets the absolute value"),
+        (judge_ticket_without_dtype, "the numbers 0 and 1"),
     ],
 }
 
