@@ -6,10 +6,11 @@
 // A box that scrolls sideways must be reachable without a mouse, and its cut edge must show.
 function reachable(box) {
   const wider = box.scrollWidth > box.clientWidth + 1;
-  box.classList.toggle("course-scrolls", wider);
-  if (!wider || box.hasAttribute("tabindex")) return;
-  box.addEventListener("scroll", () => atEnd(box), { passive: true });
-  if (box.querySelector("a, button, input, summary")) return;
+  const scrolls = wider && getComputedStyle(box).overflowX !== "visible";
+  box.classList.toggle("course-scrolls", scrolls);
+  atEnd(box);
+  const inside = "a, button, input, summary"; // which the keyboard reaches, and the box with them
+  if (!scrolls || box.hasAttribute("tabindex") || box.querySelector(inside)) return;
   box.tabIndex = 0;
   box.setAttribute("role", "group");
   const kind = box.matches("pre") ? "Code or output" : "Table or formula";
@@ -34,7 +35,10 @@ document.querySelectorAll(".citation-list[role]").forEach((box) => box.removeAtt
 // A box has a width only once it is shown: a drawing when it is loaded, a table when its gate opens.
 const shown = new ResizeObserver((boxes) => boxes.forEach(({ target }) => reachable(target)));
 const wide = "pre, .pst-scrollable-table-container, div.math, p:has(> img), .cell_output .text_html";
-document.querySelectorAll(wide).forEach((box) => shown.observe(box));
+document.querySelectorAll(wide).forEach((box) => {
+  shown.observe(box);
+  box.addEventListener("scroll", () => atEnd(box), { passive: true });
+});
 nameThemeControls();
 
 // The theme's toggles in the list of pages have a picture and no name.
