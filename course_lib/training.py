@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import itertools
+import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -171,7 +172,8 @@ def fit(
         begin = max(plan.first, (plan.first // per_epoch + len(history.loss)) * per_epoch)
         steps = _steps(train, plan, begin)
         # Shown only where it lasts: a bar for a one-second job would be noise.
-        with tqdm(steps, total=last, initial=begin, desc="fit", delay=1, leave=False) as bar:
+        off = bool(os.environ.get("TQDM_DISABLE"))  # tqdm's bar for notebooks overlooks it
+        with tqdm(steps, "fit", last, initial=begin, delay=1, leave=False, disable=off) as bar:
             for _, epoch in itertools.groupby(bar, key=lambda step: step[0] // per_epoch):
                 began = time.perf_counter()
                 _epoch(model, train, plan, optimizer, epoch, history)

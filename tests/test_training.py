@@ -98,6 +98,18 @@ def test_interrupted_training_ends_where_it_would_have(tmp_path, toy, hold):
     assert torch.equal(again.fc1.weight, whole.fc1.weight)
 
 
+@pytest.mark.parametrize("disable", ["", "1"])
+def test_the_environment_switches_the_bar_off(toy, monkeypatch, disable):
+    """As the book's build does: tqdm's own bar for notebooks does not look at the variable."""
+    bars, make = [], training.tqdm
+    monkeypatch.setattr(
+        training, "tqdm", lambda *args, **options: bars.append(make(*args, **options)) or bars[-1]
+    )
+    monkeypatch.setenv("TQDM_DISABLE", disable)
+    training.fit(build_mlp(0), toy[0], epochs=1)
+    assert [bar.disable for bar in bars] == [bool(disable)]
+
+
 def test_loss_is_told_which_images_it_is_given(toy):
     """Cross-entropy, looked up by the positions, is the default."""
     train, _ = toy
