@@ -25,13 +25,17 @@ def description(doctree: nodes.document | None) -> str:
 def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Write the description and what a link to the page shows elsewhere; no address is in it."""
     title, text = re.sub(r"<.*?>", "", context.get("title", "")), description(doctree)
-    said = {"og:title": unescape(title), "og:type": "article", "og:site_name": app.config.project}
+    said = {
+        "og:title": unescape(title),
+        "og:type": "article",
+        "og:site_name": app.config.html_title,
+    }
     said |= {"og:description": text} if text else {}
     tags = [f'<meta property="{name}" content="{escape(value)}" />' for name, value in said.items()]
     if text:
         tags.append(f'<meta name="description" content="{escape(text)}" />')
     context["metatags"] = "\n".join([context.get("metatags", ""), *tags, ""])
-    if title == app.config.project:
+    if title == context.get("docstitle"):
         context["docstitle"] = ""  # else the tab says the same words twice
 
 
