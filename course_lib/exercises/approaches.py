@@ -197,11 +197,10 @@ SMALLEST_KERNEL = smallest_input(
 
 
 def _factors_to_order(weight, rank):
-    if rank < 1 or rank > min(weight.shape):
-        raise ValueError("there is no such rank")
     u, s, vt = torch.linalg.svd(weight, full_matrices=False)
-    u, s, vt = u[:, :rank], s[:rank], vt[:rank]
-    return u * s, vt
+    if rank < 1 or rank > len(s):
+        raise ValueError("there is no such rank")
+    return u[:, :rank] * s[:rank], vt[:rank]
 
 
 PUZZLES = (
@@ -209,12 +208,14 @@ PUZZLES = (
         name="low_rank_factors",
         function=_factors_to_order,
         distractors={
-            "u, s, vt = u[:, -rank:], s[-rank:], vt[-rank:]": "the singular values come in falling "
+            "if rank < 1 or rank > len(weight):": "a matrix has no more singular values than its "
+            "shorter side.",
+            "return u[:, -rank:] * s[-rank:], vt[-rank:]": "the singular values come in falling "
             "order, so this keeps the smallest.",
-            "u, s, vt = u[:rank], s[:rank], vt[:rank]": "U has a row per output and a column per "
-            "singular value. The columns are chosen.",
-            "return u, vt": "without the singular values the product has another size.",
-            "return u * s, s[:, None] * vt": "here each singular value enters the product twice.",
+            "return u[:, :rank], vt[:rank]": "without the singular values the product has another "
+            "size.",
+            "return u[:, :rank] * s[:rank], s[:rank, None] * vt[:rank]": "here each singular value "
+            "enters the product twice.",
         },
     ),
     WrongLine(

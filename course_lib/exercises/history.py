@@ -48,11 +48,11 @@ def _quadratic(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _obd_cut(hessian: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    if count < 0 or count > len(weights):
-        raise ValueError("there are not so many weights")
     cost = hessian.diagonal() * weights**2 / 2
     order = cost.argsort(descending=True, stable=True)
     gone = order[len(weights) - count :]
+    if len(gone) != count:
+        raise ValueError("there are not so many weights")
     return weights.index_fill(0, gone, 0), cost[gone].sum()
 
 
@@ -275,8 +275,8 @@ PUZZLES = (
             "cost = weights * (hessian @ weights) / 2": "this also adds the mixed derivatives, which "
             "OBD leaves out.",
             "gone = order[:count]": "the order is descending, so these are the dearest.",
-            "return weights * (cost > cost[gone].max()), cost[gone].sum()": "this also deletes the "
-            "weights that are tied with the last one that goes.",
+            "order = cost.argsort(stable=True)": "the lowest would come first, and the next line "
+            "takes the end.",
         },
     ),
     WrongLine(
