@@ -88,5 +88,11 @@ def test_a_printed_lesson_holds_what_waits_on_the_screen(visit, theme):
     assert end > text.index(parts["feedback"][-1])
     for part in parts["hints"] + parts["solutions"]:
         assert text.index(part[:60]) > end
-    for left_out in ("Predictfirst", "Showcodecell", "downloadthenotebook", "matplotlib"):
+    for left_out in (
+        "Predictfirst",
+        "Showcodecell",
+        "downloadthenotebook",
+        "matplotlib",
+        "Ihavedonethis",
+    ):
         assert left_out not in text
