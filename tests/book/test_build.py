@@ -287,7 +287,7 @@ def test_ctrl_c_ends_the_kernel_and_keeps_what_is_done(build, tree, one_core, ct
 
 
 def test_every_module_has_its_page():
-    X
+    """A module of the library is documented on a page of its own; what a lesson asks is content."""
     root = ROOT
     modules = {
         path.relative_to(root)
