@@ -44,6 +44,9 @@ def _active_cases() -> Iterator[tuple[Tensor]]:
     yield (torch.tensor([[-0.25, 0.0]]),)
     yield (torch.tensor([[1.0, -1.0, 0.0]]),)
     yield (torch.tensor([[1e-12, 1.0], [0.0, -1e-12]]),)
+    yield (torch.tensor([[1e-30, 1e20], [0.0, -1e-30]]),)
+    yield (torch.tensor([[1e-300, 1.0]]).double() + torch.tensor([[1e-300, 0.0]]).double(),)
+    yield ((torch.arange(640) > 31).float().view(20, 2, 4, 4),)  # 304 of 320 per channel
     yield (torch.zeros(1, 2, 1, 1),)
     generator = torch.Generator().manual_seed(5)
     for shape in ((2, 3), (4, 2), (1, 2, 3), (2, 1, 2, 2), (3, 2, 1, 2), (2, 3, 2, 2)) * 3:
@@ -134,6 +137,7 @@ def _maps() -> Iterator[tuple[Tensor, Tensor]]:
     yield maps((1, 2, 1, 1), [1.0, 2.0], [3.0, 0.5])
     yield maps((1, 1, 1, 1), [2.0], [-3.0])
     yield maps((2, 1, 1, 1), [1.0, 1.0], [1.0, -3.0])
+    yield maps((1, 2, 1, 1), [200.0, 1.0], [200.0, -1.0])
     yield maps((1, 1, 1, 2), [1.0, 1.0], [1.0, -3.0])
     yield maps((1, 2, 2, 1), [1.0, 1.0, 2.0, 0.0], [1.0, -1.0, 1.0, 5.0])
     yield maps((2, 1, 1, 2), [1.0, 3.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0])

@@ -39,6 +39,8 @@ def _positions() -> Iterator[tuple[list[int], list[float], int]]:
         steps = torch.randint(1, 20, (6,), generator=generator)
         values = torch.randint(1, 9, (6,), generator=generator) / 4
         yield (steps.cumsum(0) - 1).tolist(), (values - 3).where(values != 3, 1.0).tolist(), bits
+    yield [500, 2000], [0.5, -1.0], 10
+    yield list(range(1001)), [1.0 + n % 5 for n in range(1001)], 2
     far = torch.randint(1, 60, (400,), generator=generator).cumsum(0) - 1
     yield far.tolist(), [1.0 + n % 7 for n in range(400)], 5
 
@@ -183,11 +185,8 @@ def _clusters() -> Iterator[tuple[Tensor, Tensor, int]]:
     for shape in ((4,), (2, 3), (3, 2), (5, 4), (2, 2, 2), (2, 2, 1, 3)) * 3:
         k = pick(5, generator)
         yield draw(shape, generator), torch.randint(-1, k, shape, generator=generator), k
-    yield (
-        draw((6, 5), generator).double(),
-        torch.randint(-1, 3, (6, 5), generator=generator),
-        4,
-    )
+    yield torch.tensor([2000.0, -1.0]), torch.tensor([0, 1]), 2
+    yield torch.tensor([1.0, 2.0, 4.0]), torch.tensor([199, 299, 199]), 300
     yield (
         torch.randn(40, 30, generator=generator),
         torch.randint(-1, 15, (40, 30), generator=generator),

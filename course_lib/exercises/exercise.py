@@ -211,7 +211,9 @@ def _shown(value: Any) -> str:
     if issubclass(kind, Tensor):
         ordinary = value.layout is torch.strided and value.device.type == "cpu"
         if ordinary and value.numel() <= LONGEST_TENSOR:
-            return f"torch.tensor({value.tolist()})"
+            usual = value.dtype in (torch.float32, torch.int64, torch.bool)
+            dtype = "" if usual else f", dtype={value.dtype}"
+            return f"torch.tensor({value.tolist()}{dtype})"
         return f"<{value.dtype} tensor of shape {tuple(value.shape)}>"
     if kind is dict and len(value) <= LONGEST_TENSOR:
         return "{" + ", ".join(f"{show(key)}: {show(item)}" for key, item in value.items()) + "}"

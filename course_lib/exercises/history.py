@@ -71,6 +71,8 @@ def _cuts() -> Iterator[tuple[Tensor, Tensor, int]]:
         n = len(weights)
         for count in {0, 1, n, pick(n, generator)}:
             yield hessian, weights, count
+    yield torch.eye(40).double(), torch.ones(40).double(), 17  # many equal saliencies
+    yield 1e-8 * torch.eye(2).double(), torch.tensor([1.0, 0.5]).double(), 1
     for count in (-1, 3, 100):
         yield torch.eye(2).double(), torch.ones(2).double(), count
 
@@ -191,6 +193,8 @@ def _saliency_cases() -> Iterator[tuple[Tensor, Tensor]]:
         ([[2.0, -1.0], [-1.0, 2.0]], [1.0, 1.0]),
         ([[2e-3, 1e-3], [1e-3, 2e-3]], [5.0, -3.0]),
         ([[1e3, 9e2], [9e2, 1e3]], [0.01, 0.02]),
+        ([[1.0, 0.9999], [0.9999, 1.0]], [1.0, 1.0]),  # nearly singular
+        ([[2e-6, 1e-6], [1e-6, 2e-6]], [1.0, 2.0]),
     ):
         yield torch.tensor(hessian).double(), torch.tensor(weights).double()
 

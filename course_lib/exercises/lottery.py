@@ -325,6 +325,18 @@ def _ticket_only_the_new(start, trained, keep, share):
     return start * mask, mask
 
 
+def _ticket_old_mask(start, trained, keep, share):
+    """a function that returns the mask it was given, from the second round on"""
+    mask = _mask(trained, keep, share)
+    return start * mask, mask if keep.all() else keep.clone()
+
+
+def _ticket_as_double(start, trained, keep, share):
+    """a function that returns 64-bit floats"""
+    mask = _mask(trained, keep, share)
+    return (start * mask).double(), mask
+
+
 def _ticket_unmasked(start, trained, keep, share):
     """a function that leaves the initial values of removed weights in place"""
     return start.clone(), _mask(trained, keep, share)
@@ -388,7 +400,9 @@ KILLS_WRONG_TICKETS = hunt(
         _ticket_unmasked: "Look at the weights where the mask is False.",
         _ticket_flat: "Try a matrix, and compare the shapes.",
         _ticket_row_by_row: "Try a matrix whose small weights are all in one row.",
+        _ticket_old_mask: "Compare the mask entry by entry, too.",
         _ticket_float_mask: "1.0 equals True in Python. Look at the dtype of the mask.",
+        _ticket_as_double: "Compare the dtype of the weights with that of start.",
         _ticket_in_place: "Compare start with a copy from before the call.",
         _ticket_keep_in_place: "Compare keep with a copy from before the call.",
     },

@@ -20,12 +20,14 @@ def _energy_cases() -> Iterator[tuple[int, int, int, int]]:
     yield from ((1, 0, 1, 1), (3, 0, 8, 1), (11, 0, 3, 1), (33, 0, 1, 1), (7, 7, 5, 1))  # part full
     yield from ((9, 0, 7, 1), (17, 1, 2, 1), (1, 0, 33, 1))
     yield from ((1_000, 1_000, 32, 64), (64, 0, 1, 4), (7, 0, 32, 64), (3, 1, 8, 2), (5, 2, 5, 3))
+    yield from ((1, 0, 32, 2_049), (0, 1, 1, 2_049))  # many images
     generator = torch.Generator().manual_seed(1)
     for _ in range(20):
         yield tuple(pick(n, generator) for n in (50, 50, 40, 20))
     yield from ((10**9, 10**9, 32, 1), (671 * 10**9, 37 * 10**9, 4, 100))
     yield from ((-1, 0, 32, 1), (0, -1, 32, 1), (10, 10, 0, 1), (10, 10, 32, 0))  # no such pass
     yield from ((10, 10, -8, 1), (10, 10, 32, -1), (-4, 3, -8, 2), (4, -3, 8, -2), (0, 0, 0, 0))
+    yield from ((-1, 5, 1, 1), (5, -1, 1, 1), (1, 1, -1, -1))
 
 
 def _no_pass(weights: int, macs: int, bits: int, images: int) -> bool:
@@ -118,6 +120,7 @@ def _file_cases() -> Iterator[tuple[tuple[int, ...], int]]:
     yield from (((1, 1), 4), ((3, 5), 4), ((1, 1, 1), 1), ((4, 4), 1), ((8, 9), 1), ((0, 3), 4))
     yield from (((1, 0, 1), 2), ((1,) * 8, 1), ((1,) * 9, 1), ((5, 5), 5), ((2, 2, 2, 2), 3))
     yield from (((9, 1), 9), ((1, 1), 12), ((1, 9), 1), ((5, 3, 2), 7))
+    yield from (((1,), 64), ((8,) * 11, 8), ((2**24, 1), 8), ((2**30,), 8))
     generator = torch.Generator().manual_seed(2)
     for layers in (1, 2, 3, 4, 5) * 6:
         yield tuple(pick(12, generator) for _ in range(layers)), pick(16, generator)

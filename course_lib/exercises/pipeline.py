@@ -172,6 +172,8 @@ def _next_cases() -> Iterator[tuple[Tensor, Tensor, float]]:
     yield torch.tensor([0.0, 0.0, 0.0]), torch.tensor([False, True, True]), 0.5
     yield torch.tensor([1.0, 2.0]), torch.tensor([False, False]), 0.5
     yield torch.tensor([5.0]), torch.tensor([True]), 1.0
+    yield torch.tensor([3.0, -1.0]), torch.tensor([True, False]), 0.5  # round(0.5) is 0
+    yield torch.tensor([2e-30, 1e-30]), torch.tensor([True, True]), 0.5
     generator = torch.Generator().manual_seed(1)
     shares = (0.2, 0.5, 0.1, 0.0, 1.0, 0.25, 0.7)
     for shape, share in product(((3,), (5,), (2, 4), (3, 1, 3), (4, 6)), shares):

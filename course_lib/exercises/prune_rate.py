@@ -62,6 +62,7 @@ def _global_cases() -> Iterator[tuple[dict[str, Tensor], float]]:
         ({"fc1": [1.0, 2.0, 3.0], "fc2": [[5.0, 4.0]]}, 0.5),  # round(2.5) is 2
         ({"conv": [[[[1.0, 0.5]]]], "fc": [[0.5, 0.25], [0.5, 2.0]]}, 0.5),
         ({"fc1": [0.1, 0.2, 0.1], "fc2": [7.0, 8.0, 9.0]}, 2 / 3),
+        ({"fc1": [1.00002, 1.00001], "fc2": [2e-5, 1e-5, 3e-5]}, 0.5),
     ):
         yield {name: torch.tensor(score) for name, score in scores.items()}, sparsity
     generator = torch.Generator().manual_seed(1)
@@ -194,6 +195,8 @@ def _mask_cases() -> Iterator[tuple[dict[str, Tensor]]]:
         {"fc1": [[True, False, False]], "fc2": [[True], [True]], "fc3": [False] * 4},
         {"conv": [[[[False, True], [False, False]]]], "bias": [True, False, True]},
         {"fc1": [True, True, True], "fc2": [[True]]},
+        {"fc1": [True], "fc2": [False], "fc3": [False], "fc4": [False, True, True, True]},
+        {"conv": [[[True, False, False]], [[False, False, True]]], "fc": [True]},
         {"fc1": [False, False], "fc2": [[False]]},
     ):
         yield ({name: torch.tensor(keep) for name, keep in layers.items()},)

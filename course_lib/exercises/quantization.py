@@ -35,6 +35,7 @@ def _rows_cases() -> Iterator[tuple[Tensor, int]]:
         ([[-2.0]], 8),
         ([[0.0]], 5),
         ([[1e-6, -4e-7], [3e4, 1e4]], 5),
+        ([[1e-10, -4e-11], [1e-35, 7e-36]], 3),
     ):
         yield torch.tensor(weight), bits
     generator = torch.Generator().manual_seed(5)
@@ -133,7 +134,7 @@ def buggy_binarize(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def weak_binary_test(fn: Callable[[Tensor], tuple[Tensor, Tensor]]) -> bool:
     """The test that every wrong function of the bug hunt passes."""
-    weight = torch.ones(2, 3)
+    weight = torch.ones(6)
     signs, scale = fn(weight)
     return torch.equal(scale * signs, weight)
 
@@ -209,6 +210,11 @@ def _binary_of_the_first_eight(weight):
     return _signs(weight), weight.flatten()[:8].abs().mean()
 
 
+def _binary_flat(weight):
+    """a function that returns the signs of a matrix as one row"""
+    return _signs(weight).flatten(), weight.abs().mean()
+
+
 def _binary_in_integers(weight):
     """a function that returns the signs as integers, not in the dtype of the weight"""
     return _signs(weight).long(), weight.abs().mean()
@@ -243,6 +249,7 @@ KILLS_WRONG_BINARIES = hunt(
         "more than two.",
         _binary_of_the_first_row: "Try a matrix whose rows differ.",
         _binary_of_the_first_eight: "Try a weight with more than eight entries.",
+        _binary_flat: "Try a matrix, and compare the shapes.",
         _binary_in_integers: "torch.equal finds 1 and 1.0 equal. Compare the dtypes, too.",
         _binary_in_place: "A function has effects beside its result: compare the weight after the "
         "call with a copy from before it.",

@@ -54,6 +54,13 @@ def _networks() -> Iterator[tuple[Tensor, Tensor, float, Tensor]]:
         mask = torch.rand(shape, generator=generator) < 0.7
         luck = torch.randint(0, 8, shape, generator=generator) / 8
         yield weight * mask, mask, pick((0.0, 0.25, 0.35, 0.5, 0.75, 1.0), generator), luck
+    # Numbers that differ by little, or are small; luck may be 1 where nothing is free.
+    close = torch.tensor([1e-30, 2e-30, 3.0, 4.0, 0.0, 0.0])
+    luck = torch.tensor([0.1, 0.1, 1.0, 0.2, 0.50001, 0.50002])
+    yield close, close != 0, 0.25, luck
+    yield torch.tensor([2.0, 1.0, 0.0]), torch.arange(3) < 2, 0.5, torch.tensor([1.0, 0.0, 0.0])
+    ladder = torch.arange(1.0, 101.0)  # int(0.29 * 100) is 28
+    yield ladder, ladder > 0, 0.29, torch.rand(100, generator=generator)
     mask = torch.rand(2, 3, 2, 2, generator=generator) < 0.6
     weight, luck = torch.randn(2, 2, 3, 2, 2, generator=generator).unbind(0)
     yield weight * mask, mask, 0.5, torch.sigmoid(luck)
@@ -174,6 +181,9 @@ def _drop_cases() -> Iterator[tuple[Tensor, float]]:
         size = (1 + torch.randperm(n, generator=generator)) / 4
         weight = size * torch.randint(-1, 2, (n,), generator=generator)
         yield weight, pick((0.0, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0), generator)
+    for close in ([2e-30, 1e-30], [1.00002, 1.00001], [-2e-30, -1e-30]):
+        yield torch.tensor(close), 0.5
+    yield torch.arange(1.0, 101.0), 0.29  # int(0.29 * 100) is 28
     yield torch.randn(300, generator=generator), 0.3
     yield torch.randn(9, generator=generator).abs(), 0.5
     yield -torch.randn(9, generator=generator).abs(), 0.5

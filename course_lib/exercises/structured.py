@@ -48,6 +48,9 @@ def _cut_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[int, ...]]]:
         yield weight, bias, draw((2, shape[0] * places), generator), dead
     zero = torch.tensor([[0.0, 0.0], [1.0, -1.0], [0.0, 0.0]])  # filters that are zero may live
     yield zero, torch.tensor([0.5, 0.0, 0.0]), draw((2, 6), generator), (2,)
+    silent = torch.tensor([[0.0, 0.0], [1.0, -1.0], [2.0, 1.0]])  # the first lives, and is 0
+    yield silent, torch.tensor([0.0, 0.5, 1.0]), draw((1, 3), generator), (1,)
+    yield draw((4, 2, 3), generator), draw((4,), generator), draw((1, 8), generator), (2,)
     square = torch.randn(4, 4, generator=generator)
     yield square, torch.randn(4, generator=generator), square.t().clone(), (3, 0)
 
@@ -218,6 +221,17 @@ def _removal_in_half(weight, bias, next_weight, dead):
     return tuple(part.half() for part in _removal_by_index(weight, bias, next_weight, dead))
 
 
+def _removal_as_double(weight, bias, next_weight, dead):
+    """a function that returns 64-bit floats"""
+    return tuple(part.double() for part in _removal_by_index(weight, bias, next_weight, dead))
+
+
+def _removal_of_another_order(weight, bias, next_weight, dead):
+    """a function that returns the filters in another order than the biases"""
+    weight, bias, next_weight = _removal_by_index(weight, bias, next_weight, dead)
+    return weight.flip(0) if dead else weight, bias, next_weight
+
+
 def _removal_without_bias(weight, bias, next_weight, dead):
     """a function that loses the biases of all channels"""
     weight, bias, next_weight = _removal_by_index(weight, bias, next_weight, dead)
@@ -235,6 +249,13 @@ def _removal_in_place_of_columns(weight, bias, next_weight, dead):
     """a function that also zeroes the columns of the dead in the next_weight it was given"""
     answer = _removal_by_index(weight, bias, next_weight, dead)
     next_weight[:, list(dead)] = 0
+    return answer
+
+
+def _removal_in_place_of_biases(weight, bias, next_weight, dead):
+    """a function that also zeroes the biases of the dead in the bias it was given"""
+    answer = _removal_by_index(weight, bias, next_weight, dead)
+    bias[list(dead)] = 0
     return answer
 
 
@@ -262,6 +283,9 @@ KILLS_WRONG_REMOVALS = hunt(
         _removal_of_other_biases: "Give every channel another bias, and let the first be dead.",
         _removal_that_rescales: "Compare the outputs themselves, not only their order.",
         _removal_in_half: "Compare the dtypes, and use numbers that 16 bits cannot hold.",
+        _removal_as_double: "Compare the dtypes: 32 bits went in.",
+        _removal_of_another_order: "Compare every tensor that comes back, the weight too.",
+        _removal_in_place_of_biases: "Compare the bias after the call with a copy, too.",
         _removal_in_place: "Compare the weight after the call with a copy from before it.",
         _removal_in_place_of_columns: "Compare next_weight with a copy, too.",
     },

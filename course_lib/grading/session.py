@@ -84,7 +84,8 @@ _ORIGINAL = {
     (owner, name): value
     for owner, module in _OWNERS.items()
     for name, value in vars(module).items()
-    if callable(value) and not name.startswith("_")
+    # torch itself wraps manual_seed when its first optimizer is made.
+    if callable(value) and not name.startswith("_") and value is not torch.manual_seed
 } | {("builtins", name): getattr(builtins, name) for name in _USED.split()}
 _OWNERS["builtins"] = builtins
 _INHERITED = {name for base in torch.Tensor.__mro__[1:-1] for name in vars(base)}

@@ -95,6 +95,13 @@ def test_a_deleted_function_comes_back():
     assert torch.sort is original
 
 
+def test_what_torch_wraps_by_itself_is_nobodys_doing():
+    import torch._dynamo  # noqa: F401 (as the first optimizer does)
+
+    with standard_session() as tidy:
+        assert tidy() == []
+
+
 def test_a_readers_own_function_is_not_used_inside_and_stays(monkeypatch):
     original, own = torch.equal, lambda *_: True
     monkeypatch.setattr(torch, "equal", own)

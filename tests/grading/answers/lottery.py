@@ -382,7 +382,7 @@ def judge_ticket_by_hand(layer_ticket):
         wanted = wanted.view(2, 3)
         if mask.dtype != torch.bool or not mask.equal(wanted):
             return False
-        if not weights.equal(start * wanted):
+        if weights.dtype != start.dtype or not weights.equal(start * wanted):
             return False
         if not (given.equal(start) and mask_given.equal(keep)):
             return False

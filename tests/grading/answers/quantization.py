@@ -310,7 +310,7 @@ def judge_in_double(fn):
         signs, scale = fn(given)
         same = signs.dtype == weight.dtype and torch.equal(given, weight)
         wanted = [1.0 if w >= 0 else -1.0 for w in weight.flatten().tolist()]
-        if not same or signs.flatten().tolist() != wanted:
+        if not same or signs.shape != weight.shape or signs.flatten().tolist() != wanted:
             return False
         if abs(scale.item() - sum(map(abs, weight.flatten().tolist())) / weight.numel()) > 1e-5:
             return False

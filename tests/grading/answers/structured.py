@@ -307,7 +307,7 @@ def judge_removal_by_cutting(remove):
         answer = remove(*copies, dead)
         expected = cut_by_index(*given, dead)
         pairs = [*zip(answer, expected, strict=True), *zip(copies, given, strict=True)]
-        if not all(torch.equal(a, e) for a, e in pairs):
+        if not all(a.dtype == e.dtype and torch.equal(a, e) for a, e in pairs):
             return False
     return True
 
