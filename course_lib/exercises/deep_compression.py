@@ -40,7 +40,6 @@ def _positions() -> Iterator[tuple[list[int], list[float], int]]:
         values = torch.randint(1, 9, (6,), generator=generator) / 4
         yield (steps.cumsum(0) - 1).tolist(), (values - 3).where(values != 3, 1.0).tolist(), bits
     yield [500, 2000], [0.5, -1.0], 10
-    yield list(range(1001)), [1.0 + n % 5 for n in range(1001)], 2
     far = torch.randint(1, 60, (400,), generator=generator).cumsum(0) - 1
     yield far.tolist(), [1.0 + n % 7 for n in range(400)], 5
 
