@@ -186,8 +186,6 @@ MENDED_FULL_KERNEL = Exercise(
 
 SMALLEST_KERNEL = smallest_input(
     name="smallest_kernel",
-    signature="smallest()",
-    section=SECTION,
     wrong=buggy_full_kernel,
     judged_by=MENDED_FULL_KERNEL,
     at_most=4,

@@ -210,8 +210,6 @@ MENDED_TAYLOR = Exercise(
 
 SMALLEST_TAYLOR = smallest_input(
     name="smallest_taylor",
-    signature="smallest()",
-    section=_SECTION,
     wrong=buggy_taylor,
     judged_by=MENDED_TAYLOR,
     at_most=4,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises.calls import call, first_unmet
-from course_lib.exercises.exercise import Candidate, Exercise, Property, show
+from course_lib.exercises.exercise import UNCHANGED, Candidate, Exercise, Property, show
 
 SPARSITIES = (0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 0.75, 0.9, 1.0)
 
@@ -155,15 +155,39 @@ def _judged(candidate: Candidate) -> Property:
     return Property(f"{verb} {candidate.says}", demand, candidate.hint)
 
 
+def oracle(
+    *, signature: str, section: str, right: Callable, case: tuple, legal: Callable[..., str | None]
+) -> Exercise:
+    """What ``smallest_input`` judges by where no reader writes the function itself.
+
+    A function is right if it returns the tensors and numbers that ``right`` returns, to five digits.
+    """
+
+    def demand(returned: object, *inputs) -> str | None:
+        wanted = right(*inputs)
+        return None if _alike(returned, wanted) else show(wanted)
+
+    return Exercise(
+        name=signature.split("(")[0],
+        signature=signature,
+        section=section,
+        cases=lambda: iter([case]),
+        legal=legal,
+        properties=(Property("is right", demand, ""), UNCHANGED),
+    )
+
+
+def _alike(mine: Any, theirs: tuple) -> bool:
+    """Whether two tuples hold the same tensors and numbers."""
+    pairs = [
+        (torch.as_tensor(a).double(), torch.as_tensor(b).double())
+        for a, b in zip(mine, theirs, strict=True)
+    ]
+    return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-5, atol=0) for a, b in pairs)
+
+
 def smallest_input(
-    *,
-    name: str,
-    signature: str,
-    section: str,
-    wrong: Callable,
-    judged_by: Exercise,
-    at_most: int,
-    hint: str,
+    *, name: str, wrong: Callable, judged_by: Exercise, at_most: int, hint: str
 ) -> Exercise:
     """The first step of a bug hunt: give an input on which the shown function goes wrong.
 
@@ -193,8 +217,8 @@ def smallest_input(
 
     return Exercise(
         name=name,
-        signature=signature,
-        section=section,
+        signature="smallest()",
+        section=judged_by.section,
         cases=lambda: iter([()]),
         properties=(
             Property(

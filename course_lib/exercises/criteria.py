@@ -128,8 +128,6 @@ def buggy_magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
 
 SMALLEST = smallest_input(
     name="mask_goes_wrong",
-    signature="smallest()",
-    section="lesson Criteria, section “Definition → code”, the tie rule",
     wrong=buggy_magnitude_mask,
     judged_by=MAGNITUDE_MASK,
     at_most=2,

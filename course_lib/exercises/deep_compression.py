@@ -251,8 +251,6 @@ MENDED_GRADIENT = Exercise(
 
 SMALLEST_GRADIENT = smallest_input(
     name="smallest_gradient",
-    signature="smallest()",
-    section=f"{_SECTION}, tuning",
     wrong=buggy_centroid_gradient,
     judged_by=MENDED_GRADIENT,
     at_most=4,

@@ -234,8 +234,6 @@ MENDED_LOSS = Exercise(
 
 SMALLEST_LOSS = smallest_input(
     name="smallest_loss",
-    signature="smallest()",
-    section=_SECTION,
     wrong=buggy_loss,
     judged_by=MENDED_LOSS,
     at_most=5,

@@ -260,8 +260,6 @@ MENDED_OBS_SALIENCY = Exercise(
 
 SMALLEST_HESSIAN = smallest_input(
     name="smallest_hessian",
-    signature="smallest()",
-    section=f"{SECTION}, Optimal Brain Surgeon",
     wrong=buggy_obs_saliency,
     judged_by=MENDED_OBS_SALIENCY,
     at_most=6,

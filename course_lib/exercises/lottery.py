@@ -17,6 +17,7 @@ from course_lib.exercises.common import (
     later_kept,
     lowest_removed,
     not_a_mask,
+    oracle,
     smallest_input,
 )
 from course_lib.exercises.exercise import (
@@ -409,11 +410,6 @@ KILLS_WRONG_TICKETS = hunt(
 )
 
 
-def _layer_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
-    trained = torch.tensor([1.0, 2.0, 0.25, -3.0, -0.5])
-    yield torch.tensor([0.5, -0.25, 0.75, 1.0, -0.5]), trained, torch.ones(5).bool(), 0.4
-
-
 def _illegal_layer(start: Tensor, trained: Tensor, keep: Tensor, share: float) -> str | None:
     """None for inputs that the statement allows, else what it allows."""
     floats = all(w.is_floating_point() and w.isfinite().all() for w in (start, trained))
@@ -426,28 +422,16 @@ def _illegal_layer(start: Tensor, trained: Tensor, keep: Tensor, share: float) -
     )
 
 
-def _not_the_ticket(returned: tuple, *inputs) -> str | None:
-    weights, mask = _ticket_by_product(*inputs)
-    if torch.equal(returned[0], weights) and torch.equal(returned[1], mask):
-        return None
-    return f"the weights {show(weights)} and the mask {show(mask)}"
-
-
-_LAYER_TICKET = Exercise(  # what `smallest_ticket` is judged by; no reader has to write it
-    name="layer_ticket",
-    signature="layer_ticket(start, trained, keep, share)",
-    section=_SECTION,
-    cases=_layer_cases,
-    legal=_illegal_layer,
-    properties=(Property("is the next ticket", _not_the_ticket, ""), UNCHANGED),
-)
-
 SMALLEST_TICKET = smallest_input(
     name="smallest_ticket",
-    signature="smallest()",
-    section=_SECTION,
     wrong=buggy_next_ticket,
-    judged_by=_LAYER_TICKET,
+    judged_by=oracle(
+        signature="layer_ticket(start, trained, keep, share)",
+        section=_SECTION,
+        right=_ticket_by_product,
+        case=(torch.tensor([0.5, -0.25]), torch.tensor([1.0, -3.0]), torch.ones(2).bool(), 0.5),
+        legal=_illegal_layer,
+    ),
     at_most=3,
     hint="How many weights should go, and how many are above left[k]? Let few go, or none.",
 )

@@ -182,8 +182,6 @@ MENDED_FILE_BYTES = Exercise(
 
 SMALLEST_FILE = smallest_input(
     name="smallest_file",
-    signature="smallest()",
-    section=SECTION,
     wrong=buggy_file_bytes,
     judged_by=MENDED_FILE_BYTES,
     at_most=2,

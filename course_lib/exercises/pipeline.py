@@ -243,8 +243,6 @@ MENDED_NEXT_ROUND = Exercise(
 
 SMALLEST_NEXT_ROUND = smallest_input(
     name="smallest_next_round",
-    signature="smallest()",
-    section=_SECTION,
     wrong=buggy_next_round,
     judged_by=MENDED_NEXT_ROUND,
     at_most=4,

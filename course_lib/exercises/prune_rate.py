@@ -245,8 +245,6 @@ MENDED_TOTAL_SPARSITY = Exercise(
 
 SMALLEST_MASKS = smallest_input(
     name="smallest_masks",
-    signature="smallest()",
-    section=SECTION,
     wrong=buggy_total_sparsity,
     judged_by=MENDED_TOTAL_SPARSITY,
     at_most=3,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind, pick, smallest_input
+from course_lib.exercises.common import draw, hunt, kind, oracle, pick, smallest_input
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
 
 _SECTION = "lesson Quantization, section “Definition → code”"
@@ -257,41 +257,22 @@ KILLS_WRONG_BINARIES = hunt(
 )
 
 
-def _binary_cases() -> Iterator[tuple[Tensor]]:
-    yield (torch.tensor([3.0, -1.0]),)
-    yield (torch.tensor([1.0, 0.0]),)
-    yield (torch.tensor([[0.5, -2.0, 0.25], [1.0, 1.0, -0.5]]),)
-
-
 def _illegal_floats(weight: Tensor) -> str | None:
     """None for a weight that the statement allows, else what it allows."""
     fine = weight.is_floating_point() and weight.numel() > 0 and weight.isfinite().all()
     return None if fine else "a tensor of finite floats with at least one entry"
 
 
-def _not_best(returned: tuple[Tensor, float], weight: Tensor) -> str | None:
-    signs, scale = _binary_by_mean(weight)
-    best = abs(float(returned[1]) - scale.item()) <= 1e-5 * scale.item()
-    if best and torch.equal(returned[0].double(), signs.double()):
-        return None
-    return f"the signs {show(signs)} and the scale {scale.item():.6g}"
-
-
-_BEST_BINARY = Exercise(  # what `smallest_binary` is judged by; no reader has to write it
-    name="best_binary",
-    signature="best_binary(weight)",
-    section=_SECTION,
-    cases=_binary_cases,
-    legal=_illegal_floats,
-    properties=(Property("minimizes ‖W − αB‖", _not_best, ""), UNCHANGED),
-)
-
 SMALLEST_BINARY = smallest_input(
     name="smallest_binary",
-    signature="smallest()",
-    section=_SECTION,
     wrong=buggy_binarize,
-    judged_by=_BEST_BINARY,
+    judged_by=oracle(
+        signature="best_binary(weight)",
+        section=_SECTION,
+        right=_binary_by_mean,
+        case=(torch.tensor([3.0, -1.0]),),
+        legal=_illegal_floats,
+    ),
     at_most=2,
     hint="One weight is reached exactly, by either scale. When do the mean magnitude and the root "
     "mean square of two weights differ?",

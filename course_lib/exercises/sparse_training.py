@@ -258,8 +258,6 @@ MENDED_DROP = Exercise(
 
 SMALLEST_DROP = smallest_input(
     name="smallest_drop",
-    signature="smallest()",
-    section=_SECTION,
     wrong=buggy_drop,
     judged_by=MENDED_DROP,
     at_most=1,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind, smallest_input
+from course_lib.exercises.common import draw, hunt, kind, oracle, smallest_input
 from course_lib.exercises.exercise import (
     UNCHANGED,
     Exercise,
@@ -309,28 +309,16 @@ def _illegal_removal(
     )
 
 
-def _not_removed(returned: tuple, *inputs) -> str | None:
-    expected = _removal_by_index(*inputs)
-    if all(torch.equal(mine, part) for mine, part in zip(returned, expected, strict=True)):
-        return None
-    return f"{show(expected)}"
-
-
-_REMOVAL = Exercise(  # what `smallest_removal` is judged by; no reader has to write it
-    name="removal",
-    signature="remove(weight, bias, next_weight, dead)",
-    section=_SECTION,
-    cases=lambda: iter([(torch.eye(3), torch.ones(3), torch.ones(1, 3), (1,))]),
-    legal=_illegal_removal,
-    properties=(Property("removes the dead channels", _not_removed, ""), UNCHANGED),
-)
-
 SMALLEST_REMOVAL = smallest_input(
     name="smallest_removal",
-    signature="smallest()",
-    section=_SECTION,
     wrong=buggy_removal,
-    judged_by=_REMOVAL,
+    judged_by=oracle(
+        signature="remove(weight, bias, next_weight, dead)",
+        section=_SECTION,
+        right=_removal_by_index,
+        case=(torch.eye(3), torch.ones(3), torch.ones(1, 3), (1,)),
+        legal=_illegal_removal,
+    ),
     at_most=11,
     hint="With one dead channel it is right. Which number does channel 2 have when channel 0 is gone?",
 )

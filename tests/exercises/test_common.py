@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.exercises.common import entries, smallest_input
+from course_lib.exercises.common import entries, oracle, smallest_input
 from course_lib.exercises.criteria import MAGNITUDE_MASK, buggy_magnitude_mask
 from course_lib.exercises.exercise import REFUSES, Exercise, Property
 from course_lib.grading.checks import run
 
 SMALLEST = smallest_input(
     name="tied",
-    signature="smallest()",
-    section="lesson Criteria",
     wrong=buggy_magnitude_mask,
     judged_by=MAGNITUDE_MASK,
     at_most=2,
@@ -75,9 +73,7 @@ DOUBLE = Exercise(
 
 
 def test_one_input_may_stand_alone_and_a_missing_error_counts_as_wrong():
-    exercise = smallest_input(
-        name="s", signature="s()", section="", wrong=twice, judged_by=DOUBLE, at_most=0, hint="!"
-    )
+    exercise = smallest_input(name="s", wrong=twice, judged_by=DOUBLE, at_most=0, hint="!")
     assert run(exercise, lambda: (4.0,)).passed
     assert run(exercise, lambda: 4).passed  # a whole number where a float is expected
     assert run(exercise, lambda: -1.0).passed  # `twice` answers where it must raise
@@ -89,3 +85,21 @@ def test_entries_count_numbers_in_containers_but_not_inputs_that_are_numbers():
     assert entries(({"fc1": torch.ones(2), "fc2": torch.ones(1)}, 0.5)) == 3
     assert entries(((2, 4), 10)) == 2
     assert entries(({"fc1": 3},)) == 1
+
+
+def test_an_oracle_compares_shapes_and_numbers_to_five_digits():
+    def right(x):
+        return x.abs(), x.abs().mean()
+
+    case = (torch.tensor([1.0, -3.0]),)
+    exercise = oracle(signature="f(x)", section="", right=right, case=case, legal=lambda x: None)
+    assert exercise.name == "f" and list(exercise.cases()) == [case]
+    assert run(exercise, right).passed
+    assert run(exercise, lambda x: (x.abs(), 1.000001 * x.abs().mean())).passed
+    for wrong in (
+        lambda x: (x.abs(), 1.001 * x.abs().mean()),
+        lambda x: (x.abs()[:, None], x.abs().mean()),
+        lambda x: (x, x.abs().mean()),
+        lambda x: (x.abs_(), x.mean()),  # changes its input
+    ):
+        assert not run(exercise, wrong).passed
