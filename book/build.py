@@ -47,8 +47,8 @@ def digest(root: Path, patterns: Iterable[str]) -> str:
     return total.hexdigest()
 
 
-def toc_notebooks(root: Path) -> list[str]:
-    """Return the notebooks of book/_toc.yml, as paths from `root`, in reading order."""
+def toc_pages(root: Path) -> list[str]:
+    """Return the pages of book/_toc.yml, as paths from `root` without suffix, in reading order."""
     import yaml
 
     def files(entry):
@@ -59,8 +59,12 @@ def toc_notebooks(root: Path) -> list[str]:
             yield from files(inner)
 
     toc = yaml.safe_load((root / "book/_toc.yml").read_text(encoding="utf-8"))
-    names = [name.removesuffix(".ipynb") + ".ipynb" for name in files(toc)]
-    return [name for name in names if (root / name).is_file()]
+    return [name.removesuffix(".ipynb") for name in files(toc)]
+
+
+def toc_notebooks(root: Path) -> list[str]:
+    """Return the notebooks among them, with their suffix."""
+    return [f"{page}.ipynb" for page in toc_pages(root) if (root / f"{page}.ipynb").is_file()]
 
 
 def open_cache(root: Path):

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 from urllib.parse import urldefrag
 
-import yaml
 from bs4 import BeautifulSoup, Tag
+from build import ROOT, toc_pages
 
-ROOT = Path(__file__).resolve().parent.parent
 FOOT = (
     '<p style="font: 8pt sans-serif; margin: 0 auto"><span class="pageNumber"></span> / '
     '<span class="totalPages"></span></p>'
@@ -22,10 +21,8 @@ FOOT = (
 
 
 def names(root: Path) -> list[str]:
-    """Return the pages of book/_toc.yml in reading order, without the library's reference."""
-    toc = yaml.safe_load((root / "book/_toc.yml").read_text(encoding="utf-8"))
-    chapters = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
-    return [toc["root"], *(name for name in chapters if not name.startswith("book/api/"))]
+    """Return the pages of the book in reading order, without the library's reference."""
+    return [page for page in toc_pages(root) if not page.startswith("book/api/")]
 
 
 def target(link: Tag, page: str) -> tuple[str, str]:

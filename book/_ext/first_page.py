@@ -1,11 +1,10 @@
 """What the book's first page is made of: measured numbers to move through, the map, a self-test."""
 
 import html
-import json
-import re
 import statistics
 from pathlib import Path
 
+import nbformat
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -22,21 +21,32 @@ STEPS = {  # what is done to the network -> the rows of the recorded run: error,
     "weights shared": ("error, compressed", "times smaller on disk, P+Q"),
     "coded": ("error, compressed", "times smaller on disk, P+Q+H"),
 }
+OPPONENT = "small from the start"  # trained as long, shared and coded, but not pruned
+SMALL = "70-23"  # its hidden layers
+
+
+def deep(quantity: str) -> list[float]:
+    """Return one quantity of the recorded run of Deep Compression, a value per seed."""
+    return recorded_values("deepcompression2016", f"{NET}: {quantity}")
 
 
 def compressed(step: str) -> tuple[str, str]:
-    """Return the bars and the sentence of one step of Deep Compression, as it was recorded."""
-
-    def mean(quantity: str) -> float:
-        return statistics.fmean(recorded_values("deepcompression2016", f"{NET}: {quantity}"))
-
-    error, times = STEPS[step]
-    dense = mean("file, compressed") * mean("times smaller on disk, P+Q+H") / 1000
-    now = dense / (mean(times) if times else 1)
+    """Return the bars and the sentence of one step of Deep Compression, or of its small opponent."""
+    mean = statistics.fmean
+    dense = mean(deep("file, compressed")) * mean(deep("times smaller on disk, P+Q+H")) / 1000
+    if step == OPPONENT:
+        row, run = f"MNIST, 37 epochs: {SMALL}, not pruned", "long_deep_compression"
+        error, now = (recorded_values(run, f"{row}, {what}") for what in ("error", "file"))
+        now = mean(now) / 1000
+        lead = f"A network with hidden layers of {SMALL.replace('-', ' and ')} units, not pruned"
+    else:
+        quantity, times = STEPS[step]
+        error, now = deep(quantity), dense / (mean(deep(times)) if times else 1)
+        lead = f"Step “{step}”"
     rows = {"file as trained": (dense, f"{dense:,.0f} kB"), "file now": (now, f"{now:,.0f} kB")}
-    smaller = f", {dense / now:.0f} times less than the trained network's" if times else ""
+    smaller = f", {dense / now:.0f} times less than the large one's" if now < dense else ""
     sentence = (
-        f"Step “{step}”: the file has {now:,.0f} kB{smaller}; the network reads "
+        f"{lead}: the file has {now:,.0f} kB{smaller}; the network reads "
         f"{100 - mean(error):.1f} % of the test images right."
     )
     return bars(rows, top=dense), sentence
@@ -47,9 +57,12 @@ class FirstWidget(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Show one frame for each step."""
-        self.env.note_dependency("book/reproductions/deepcompression2016.json")
-        title = "Measured on MNIST, mean of three networks: choose how far to go"
-        shown = scrub("first", title, {"step": list(STEPS)}, compressed, start={"step": "coded"})
+        for run in ("deepcompression2016", "long_deep_compression"):
+            self.env.note_dependency(f"book/reproductions/{run}.json")
+        networks = len(deep("file, compressed"))
+        title = f"Measured on MNIST, mean of {networks} networks: choose how far to go"
+        steps = [*STEPS, OPPONENT]
+        shown = scrub("first", title, {"step": steps}, compressed, start={"step": "coded"})
         return [nodes.raw("", shown.data, format="html")]
 
 
@@ -58,14 +71,13 @@ class FirstWidget(SphinxDirective):
 
 def lessons(directive: SphinxDirective) -> dict[str, dict]:
     """Return name -> title, minutes and needs of every lesson, in reading order."""
-    root = Path(directive.env.srcdir)
-    toc = (root / "book/_toc.yml").read_text(encoding="utf-8")
     found = {}
-    for name in re.findall(r"file: notebooks/([\w-]+)", toc):
-        directive.env.note_dependency(f"notebooks/{name}.ipynb")
-        notebook = json.loads((root / f"notebooks/{name}.ipynb").read_text(encoding="utf-8"))
-        title = "".join(notebook["cells"][0]["source"]).splitlines()[0].removeprefix("# ")
-        found[name] = {"title": title} | notebook["metadata"]["course"]
+    for docname in directive.env.external_site_map:  # book/_toc.yml, as it was read
+        if docname.startswith("notebooks/"):
+            directive.env.note_dependency(f"{docname}.ipynb")
+            notebook = nbformat.read(directive.env.doc2path(docname), as_version=4)
+            title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
+            found[Path(docname).name] = {"title": title} | notebook.metadata["course"]
     return found
 
 

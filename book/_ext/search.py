@@ -8,9 +8,12 @@ outputs, hints, solutions and quizzes are not in it.
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
+from portable import label
+from pybtex.database import parse_file
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
@@ -23,15 +26,30 @@ def silent(node: nodes.Node) -> bool:
     """Return whether a node has no words for the search: cells, hints, formulas, code."""
     if isinstance(node, nodes.container):
         return bool(node.get("nb_element")) or node.get("design_component") == "dropdown"
-    citation = isinstance(node, addnodes.pending_xref) and node.get("refdomain") == "cite"
     strip = "course-strip" in node.get("classes", ())
-    return citation or strip or isinstance(node, (*SILENT, *OTHERS, addnodes.index))
+    return strip or isinstance(node, (*SILENT, *OTHERS, addnodes.index))
+
+
+@cache
+def references() -> dict:
+    """Return the entries of the bibliography."""
+    return parse_file(Path(__file__).resolve().parent.parent / "references.bib").entries
+
+
+def cited(citation: addnodes.pending_xref) -> str:
+    """Return a citation in words: Han et al. (2015), or in brackets (Han et al., 2015)."""
+    textual = citation["reftype"] == "t"
+    keys = map(str.strip, citation["reftarget"].split(","))
+    labels = "; ".join(label(references()[key], textual) for key in keys)
+    return labels if textual else f"({labels})"
 
 
 def words(node: nodes.Node) -> Iterator[str]:
-    """Yield the words of a node's own text, and of its pictures' descriptions."""
+    """Yield the words of a node's own text, of its citations and of its pictures' descriptions."""
     for child in node.children:
-        if isinstance(child, nodes.Text):
+        if isinstance(child, addnodes.pending_xref) and child.get("refdomain") == "cite":
+            yield cited(child)
+        elif isinstance(child, nodes.Text):
             yield child.astext()
         elif isinstance(child, nodes.math):
             yield child.astext() if re.fullmatch(r"[\w =+<>.%-]{1,20}", child.astext()) else "…"

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from course_lib import ensemble, measure
 from course_lib.teaching import claims
 
-CITED = re.compile(
-    r"\{cite\}`([a-z]+)(\d{4})\w*`"
-)  # a key begins with the first author and the year
+CITED = re.compile(r"\{cite\}`([a-z]+)(\d{4})\w*`")  # a key begins with first author and year
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Markdown:

@@ -60,6 +60,15 @@ def test_the_first_widget_shows_recorded_numbers(visit):
         assert f"{bytes_ / 1000:.0f} kB" in widget.locator(".sentence").inner_text()
         widget.get_by_label("trained").first.check()
         assert "times" not in widget.locator(".sentence").inner_text()
+        widget.get_by_label("small from the start").check()
+        assert f"{_small_opponent():.1f} % of the test" in widget.locator(".sentence").inner_text()
+
+
+def _small_opponent() -> float:
+    run = json.loads((ROOT / "book/reproductions/long_deep_compression.json").read_text())
+    rows = {row["quantity"]: row["ours"] for row in run["table"]}
+    error = rows["MNIST, 37 epochs: 70-23, not pruned, error"]
+    return 100 - sum(error) / len(error)
 
 
 @pytest.mark.parametrize("wrong", [[], [4], list(range(8))])

@@ -1,7 +1,8 @@
 """The course on paper: links inside one page, and a lesson that Chromium has printed."""
 
-import importlib.util
+import importlib
 import re
+import sys
 import unicodedata
 from io import BytesIO
 from pathlib import Path
@@ -10,9 +11,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("pdf", ROOT / "book/pdf.py")
-pdf = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pdf)
+sys.path.insert(0, str(ROOT / "book"))
+pdf = importlib.import_module("pdf")
 
 
 def words(text: str) -> str:

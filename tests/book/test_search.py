@@ -41,6 +41,12 @@ def test_nothing_that_is_folded_can_be_found(rows):
             assert len(words) < 20 or words not in text, (page.name, words)
 
 
+def test_citations_are_words(rows):
+    text = " ".join(row[-1] for row in rows if row[0].startswith("notebooks/"))
+    assert "Han et al. (2015)" in text and "et al., 20" in text
+    assert " : " not in text  # what stood before the colon was a citation
+
+
 @pytest.mark.parametrize("scheme", ["http", "file"])
 @pytest.mark.parametrize(
     ("query", "first"),
