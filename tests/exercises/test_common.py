@@ -7,6 +7,7 @@ import torch
 from course_lib.exercises.common import entries, oracle, smallest_input
 from course_lib.exercises.criteria import MAGNITUDE_MASK, buggy_magnitude_mask
 from course_lib.exercises.exercise import REFUSES, Exercise, Property
+from course_lib.exercises.sparse_training import buggy_drop
 from course_lib.grading.checks import run
 
 SMALLEST = smallest_input(
@@ -103,3 +104,8 @@ def test_an_oracle_compares_shapes_and_numbers_to_five_digits():
         lambda x: (x.abs_(), x.mean()),  # changes its input
     ):
         assert not run(exercise, wrong).passed
+
+
+def test_the_bug_of_sparse_training_drops_what_the_page_says():
+    half = torch.arange(1.0, 501.0)
+    assert int((~buggy_drop(torch.cat([half, -half]), 0.2)).sum()) == 900
