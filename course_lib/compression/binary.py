@@ -236,9 +236,10 @@ def pack(x: Tensor) -> Tensor:
 
 def _words(x: Tensor) -> np.ndarray:
     """Write signs as ``pack`` says."""
-    if x.dim() == 0 or x.isnan().any():
+    values = layers.at_least_float32(x.detach()).cpu().numpy()
+    if values.ndim == 0 or np.isnan(values).any():
         raise ValueError(f"x must be (…, n) without NaN, got shape {tuple(x.shape)}")
-    bits = np.packbits((x >= 0).cpu().numpy(), axis=-1, bitorder="little")  # (…, ⌈n/8⌉) bytes
+    bits = np.packbits(values >= 0, axis=-1, bitorder="little")  # (…, ⌈n/8⌉) bytes
     words = np.zeros((*bits.shape[:-1], -(-x.shape[-1] // 64)), dtype=np.int64)
     words.view(np.uint8)[..., : bits.shape[-1]] = bits
     return words
