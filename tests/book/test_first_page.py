@@ -99,9 +99,31 @@ def test_what_is_done_in_a_lesson_stands_on_the_map(visit, scheme):
         state = page.locator(f"[data-lesson={TOC[0]}] .state")
         steps = re.search(r"of its (\d+)", said)[1]
         assert state.inner_text() == f"1 of {steps} solved"
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="Save my progress").click()
         page.get_by_role("button", name="Erase my progress").click()
         assert state.text_content() == ""
+        _load(page, saved.value.path())
+        assert state.inner_text() == f"1 of {steps} solved"
+        assert "is loaded" in page.locator(".course-map [role=status]").inner_text()
         assert page.complaints == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"criteria": {"done": 1}}', '{"a b": null}'])
+def test_another_file_is_no_progress(visit, tmp_path, text):
+    (tmp_path / "other.json").write_text(text)
+    with visit(FIRST) as page:
+        _load(page, tmp_path / "other.json")
+        status = page.locator(".course-map [role=status]", has_text="Nothing was loaded")
+        status.wait_for()
+        assert page.complaints == []
+
+
+def _load(page, path):
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Load such a file").click()
+    chooser.value.set_files(path)
+    page.locator(".course-map [role=status]", has_text="loaded").wait_for()
 
 
 def test_the_switch_for_code_leaves_folded_cells_and_exercises_alone(visit):

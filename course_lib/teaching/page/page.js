@@ -37,13 +37,17 @@ var coursePage = (() => {
     for (const part of [now.answers, now.solved]) { // questions that the page no longer asks go
       Object.keys(part).filter((id) => !ids.includes(id)).forEach((id) => delete part[id]);
     }
-    unsaved[pageName()] = JSON.stringify(now);
+    keep(pageName(), now);
+    document.dispatchEvent(new Event("course-progress"));
+  }
+
+  function keep(name, page) {
+    unsaved[name] = JSON.stringify(page);
     try {
-      localStorage.setItem(PREFIX + pageName(), unsaved[pageName()]);
+      localStorage.setItem(PREFIX + name, unsaved[name]);
     } catch {
       // a private window, or no room: what is unsaved lives as long as the page
     }
-    document.dispatchEvent(new Event("course-progress"));
   }
 
   /** Make `el` one of the page's steps, and return what the reader answered there before. */
@@ -217,6 +221,10 @@ var coursePage = (() => {
         "Your answers are kept in this browser, on your own machine. Nothing is sent anywhere."),
       make("p", { class: "actions" },
         button("Save my progress as a file", exportAll),
+        button("Load such a file", () => importAll((sentence) => {
+          draw();
+          total.textContent = `${sentence} ${total.textContent}`;
+        })),
         button("Erase my progress", () => {
           eraseAll();
           draw();
@@ -241,6 +249,24 @@ var coursePage = (() => {
     const link = make("a", { href: URL.createObjectURL(file), download: "course-progress.json" });
     link.click();
     URL.revokeObjectURL(link.href);
+  }
+
+  /** Take over what `exportAll` saved, page by page; `say` hears what became of it. */
+  function importAll(say) {
+    const chooser = make("input", { type: "file", accept: ".json,application/json" });
+    chooser.addEventListener("change", async () => {
+      try {
+        const all = Object.entries(JSON.parse(await chooser.files[0].text()));
+        const known = ([name, page]) => /^[\w-]+$/.test(name) && typeof page.done === "boolean"
+          && typeof page.steps === "number" && page.answers instanceof Object && page.solved instanceof Object;
+        if (!all.length || !all.every(known)) throw new TypeError("another file");
+        all.forEach(([name, page]) => keep(name, page));
+        say("Your progress is loaded.");
+      } catch {
+        say("Nothing was loaded, because this is not a file that this page saved.");
+      }
+    });
+    chooser.click();
   }
 
   function eraseAll() {
