@@ -108,8 +108,26 @@ def folded(model: nn.Module) -> nn.Module:
         if parametrize.is_parametrized(module):
             for leaf, steps in list(module.parametrizations.items()):
                 if id(steps) in of_layers:
-                    _replace(module, leaf, _fold(steps, done))
+                    restore(module, leaf, _fold(steps, done))
     return model
+
+
+def restore(owner: Any, leaf: str, parameter: nn.Parameter) -> None:
+    """Put a parameter where a parametrisation was, in place: in front, as its class has it.
+
+    Args:
+        owner: the module whose ``leaf`` is parametrised, such as a layer and its ``"weight"``.
+    """
+    others = {name: steps for name, steps in owner.parametrizations.items() if name != leaf}
+    # Not torch's remove_parametrizations: it would change the class, which copies share.
+    owner.__class__ = parametrize.type_before_parametrizations(owner)
+    del owner.parametrizations
+    behind = dict(owner._parameters)
+    owner._parameters.clear()
+    owner.register_parameter(leaf, parameter)
+    owner._parameters.update(behind)
+    for name, steps in others.items():
+        _install(owner, name, steps)
 
 
 def straight_through(x: Tensor, value: Tensor, passes: Tensor | None = None) -> Tensor:
@@ -153,17 +171,3 @@ def _fold(steps: Any, done: dict) -> nn.Parameter:
     if key not in done or not torch.equal(done[key], weight):
         done[key] = nn.Parameter(weight, requires_grad=trains)
     return done[key]
-
-
-def _replace(module: Any, leaf: str, parameter: nn.Parameter) -> None:
-    """Put a parameter where a parametrisation was, in front, as its class has it."""
-    others = {name: steps for name, steps in module.parametrizations.items() if name != leaf}
-    # Not torch's remove_parametrizations: it would change the class, which copies share.
-    module.__class__ = parametrize.type_before_parametrizations(module)
-    del module.parametrizations
-    behind = dict(module._parameters)
-    module._parameters.clear()
-    module.register_parameter(leaf, parameter)
-    module._parameters.update(behind)
-    for name, steps in others.items():
-        _install(module, name, steps)
