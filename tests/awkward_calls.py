@@ -11,7 +11,15 @@ from torch.nn.parameter import is_lazy
 
 from course_lib import ensemble, experiments, layers, parametrized, training
 from course_lib.compression import binary, coding
-from course_lib.pruning import channels, penalties, pipeline, schedules, sparse_training
+from course_lib.pruning import (
+    bayesian,
+    channels,
+    gates,
+    penalties,
+    pipeline,
+    schedules,
+    sparse_training,
+)
 
 
 @dataclass
@@ -266,6 +274,35 @@ rows("penalties", "rows columns", on_model)
 rows("penalties", "bn_scales", on_model, kind="bn")
 _prox = {"prox": penalties.prox_l1, "strength": 0.1}
 rows("penalties", "regularise", held(lambda f, c, o: f(o, c.model, **_prox)), changes=True)
+_slope = {"slope": penalties.smooth_root(0.1), "strength": 0.1}
+rows("penalties", "penalise", held(lambda f, c, o: f(o, c.model, **_slope)), changes=True)
+rows("penalties", "trained", on_model, views=True)
+rows("penalties", "per_member", lambda f, c: f(c.model, penalties.l1))
+rows("penalties", "groups", on_graph, kind="bn")
+
+
+def squares(values):
+    return {name: v.square() for name, v in values.items()}
+
+
+rows("penalties", "prox_selective", lambda f, c: f(c.model, 0.5)({"v": c.x.new_ones(2, 4)}, 1.0))
+rows("penalties", "by_network", lambda f, c: f(c.model, squares, {"v": c.x.new_ones(2, 4)}))
+
+
+def with_noise(c):
+    return bayesian.noisy(c.model, bayesian.Variational)
+
+
+def charged(f, c):
+    own = SimpleNamespace(model=with_noise(c), probe=c.probe, labels=c.labels)
+    return held(lambda f, c, o: f(o, c.model, n=10))(f, own)
+
+
+rows("bayesian", "noisy", lambda f, c: outputs(f(c.model, bayesian.Jeffreys), c.probe))
+rows("bayesian", "kl levels", lambda f, c: f(with_noise(c)))
+rows("bayesian", "precision", lambda f, c: [*f(with_noise(c)).values()])
+rows("bayesian", "harden", lambda f, c: f(with_noise(c))[1])
+rows("bayesian", "charge", charged)
 _moves = {"methods": sparse_training.RIGL, "fraction": lambda step: 0.3 * (step == 1)}
 rows(
     "sparse_training",
@@ -284,6 +321,38 @@ rows(
 rows("pipeline", "check_rounds", lambda f, c: f(c.model, c.split, PLAN, PRUNING))
 rows("pipeline", "next_masks", lambda f, c: f(c.model, PRUNING))
 rows("lottery", "find_tickets", _rounds, changes=True)
+
+
+def with_gates(call):
+    """With gates, half of which are closed; where there can be none, refused."""
+
+    def inside(f, c):
+        gates.attach(c.model, gates.Sigmoid())
+        for name, p in c.model.named_parameters():
+            if name.endswith(".0.logits"):
+                p.data[0] = 1
+        return call(f, c)
+
+    return inside
+
+
+def annealed(f, c):
+    optimizer = torch.optim.SGD(c.model.parameters(), lr=0.05)
+    with f(optimizer, c.model, to=9.0, steps=2):
+        optimizer.step()
+    return outputs(c.model, c.probe)
+
+
+def hardened(f, c):
+    return f(c.model), outputs(c.model, c.probe)
+
+
+rows("gates", "attach", then_outputs(lambda f, c: f(c.model, gates.Sigmoid())), changes=True)
+rows("gates", "parameter_groups", with_gates(lambda f, c: len(f(c.model)[1])), changes=True)
+rows("gates", "anneal", with_gates(annealed), changes=True)
+rows("gates", "expected", with_gates(on_model), changes=True)
+rows("gates", "reset", with_gates(then_outputs(on_model)), changes=True)
+rows("gates", "harden", with_gates(hardened), changes=True)
 rows("lottery", "layer_shares", on_model)
 rows("lottery", "ticket", lambda f, c: f(c.model, keep(c)))
 rows("lottery", "reinitialise", lambda f, c: f(c.model, seed=0))

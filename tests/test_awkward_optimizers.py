@@ -47,6 +47,10 @@ def shrink(optimizer, model):
     penalties.regularise(optimizer, model, penalties.prox_l1, strength=0.05)
 
 
+def penalise(optimizer, model):
+    penalties.penalise(optimizer, model, penalties.smooth_root(0.01), strength=0.1)
+
+
 def rewire(optimizer, model):
     keep = {n: p.detach().abs() > 0.2 for n, p in weights(model).items()}
     sparse_training.rewire(
@@ -54,7 +58,7 @@ def rewire(optimizer, model):
     )
 
 
-HOOKS = {"hold": hold, "share": share, "shrink": shrink, "rewire": rewire}
+HOOKS = {"hold": hold, "share": share, "shrink": shrink, "penalise": penalise, "rewire": rewire}
 HOOKS["in range"] = binary.hold_in_range
 
 # ---- ways: how a model is changed before, and how a step is done
@@ -211,7 +215,7 @@ def test_lbfgs_is_refused_or_does_what_it_can(hook):
         model = parametrized.attach(model, binary.sign)
     optimizer = torch.optim.LBFGS(model.parameters(), lr=LR, max_iter=3)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    if hook in ("share", "shrink", "rewire"):
+    if hook in ("share", "shrink", "penalise", "rewire"):
         with pytest.raises((TypeError, NotImplementedError), match="optimizer must"):
             HOOKS[hook](optimizer, model)
         assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
