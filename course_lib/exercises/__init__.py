@@ -6,6 +6,7 @@ the pages are made from the same functions.
 
 from course_lib.exercises import (
     approaches,
+    bayesian,
     channel_criteria,
     criteria,
     deep_compression,
@@ -13,6 +14,7 @@ from course_lib.exercises import (
     history,
     lottery,
     motivation,
+    objective,
     pipeline,
     prune_rate,
     quantization,
@@ -31,6 +33,8 @@ LESSONS = (
     sparse_training,
     structured,
     channel_criteria,
+    objective,
+    bayesian,
     deep_compression,
     quantization,
     distillation,
