@@ -2,7 +2,8 @@ r"""The codes of Deep Compression: positions as distances, Huffman's code, and a
 
 ``relative`` writes the positions of the kept weights as distances. ``code_lengths`` and ``encode``
 code distances and values by Huffman's code. ``save`` and ``load`` write and read a file of them
-(module ``container``), so that the size on disk can be measured.
+(module ``container``), so that the size on disk can be measured. Arithmetic coding (module
+``arithmetic``), which the paper does not use, makes the file smaller still.
 
 Each tensor is written in the form that is shortest for it. A tensor's bytes in the file, where
 integers are little-endian and s is the size of one value::
@@ -20,7 +21,18 @@ integers are little-endian and s is the size of one value::
 The first distance is counted from the place before the first position; in the paper's figure 2, from
 the first position itself.
 
-Source: Han, Mao & Dally 2016, sections 2 and 4, figure 2.
+Where arithmetic coding is allowed, a tensor of R rows and C columns may have another form. It codes
+for each place whether a weight is there, and it may leave out the rows and columns without any::
+
+    1             its form: ARITHMETIC, and perhaps LIVE, CODEBOOK
+    4             K, the number of weights that are not zero
+    R / 8, C / 8  a bit for each row and for each column: whether it has such a weight    (LIVE)
+    …             the places of these rows and columns, coded with the counts (places − K, K)
+    2 and s k     k, and the k values of the codebook    (CODEBOOK)
+    …             how often each is used: k numbers of as many bits as K has
+    …             values: s bytes each, or codebook numbers, coded with these counts
+
+Source: Han, Mao & Dally 2016, sections 2 and 4, figure 2. The form with arithmetic coding is our own.
 """
 
 import heapq
@@ -35,10 +47,10 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import measure
-from course_lib.compression import container
+from course_lib.compression import arithmetic, container
 from course_lib.data import check_integer
 
-SPARSE, CODEBOOK, CODED_INDICES, CODED_VALUES = 1, 2, 4, 8
+SPARSE, CODEBOOK, CODED_INDICES, CODED_VALUES, ARITHMETIC, LIVE = 1, 2, 4, 8, 16, 32
 MOST_INDEX_BITS, LARGEST_ALPHABET, LONGEST_CODE = 31, 4096, 32
 # A float's bits as an integer, by its size in bytes.
 WORDS: dict[int, type[np.unsignedinteger]] = {2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -222,7 +234,9 @@ def decode(data: bytes, lengths: Sequence[int], count: int) -> tuple[list[int], 
 # ---- the file
 
 
-def save(model: nn.Module, path: str | Path, *, huffman: bool = True) -> int:
+def save(
+    model: nn.Module, path: str | Path, *, huffman: bool = True, arithmetic: bool = False
+) -> int:
     """Write the parameters and buffers of ``model`` to a file, and return its size in bytes.
 
     Each tensor has the form that is shortest for it, and a tied one is written once. The file does
@@ -231,6 +245,8 @@ def save(model: nn.Module, path: str | Path, *, huffman: bool = True) -> int:
 
     Args:
         huffman: False writes fixed-length codes, to see what Huffman's code is worth.
+        arithmetic: True also tries arithmetic coding, which needs fewer bytes and more time: about a
+            second per million weights.
 
     Raises:
         TypeError: a state_dict that holds something other than dense tensors.
@@ -248,20 +264,22 @@ def save(model: nn.Module, path: str | Path, *, huffman: bool = True) -> int:
         >>> torch.equal(layer.weight, other.weight)
         True
     """
-    data = b"".join(piece for _, _, piece in _pieces(model, huffman))
+    data = b"".join(piece for _, _, piece in _pieces(model, huffman, arithmetic))
     container.write(path, data)
     return len(data)
 
 
-def sizes(model: nn.Module, *, huffman: bool = True) -> dict[str, dict[str, int]]:
+def sizes(
+    model: nn.Module, *, huffman: bool = True, arithmetic: bool = False
+) -> dict[str, dict[str, int]]:
     """The bytes that ``save`` would write: tensor -> part -> bytes.
 
-    The parts are ``indices``, ``values``, ``codebook``, ``tables`` (lengths of code words),
+    The parts are ``indices``, ``values``, ``codebook``, ``tables`` (lengths of code words, or counts),
     ``header``, and ``plain`` for a tensor that is written as it is. The header of the file itself is
     under ``""``. All parts add up to the size of the file.
     """
     found: dict[str, dict[str, int]] = {}
-    for name, part, piece in _pieces(model, huffman):
+    for name, part, piece in _pieces(model, huffman, arithmetic):
         parts = found.setdefault(name, {})
         parts[part] = parts.get(part, 0) + len(piece)
     return found
@@ -294,20 +312,20 @@ def load(path: str | Path, model: nn.Module) -> None:
 Piece = tuple[str, bytes]  # the part of the file it belongs to, and what is written
 
 
-def _pieces(model: nn.Module, huffman: bool) -> list[tuple[str, str, bytes]]:
+def _pieces(model: nn.Module, huffman: bool, arithmetic: bool) -> list[tuple[str, str, bytes]]:
     """The file as (tensor, part, bytes)."""
     tensors = container.tensors(model)
     written = [
         (name, *piece)
         for name, first in container.firsts(tensors).items()
         if name == first
-        for piece in _shortest(tensors[name], huffman)
+        for piece in _shortest(tensors[name], huffman, arithmetic)
     ]
     body = b"".join(data for _, _, data in written)
     return [("", "header", container.header(tensors, body)), *written]
 
 
-def _shortest(tensor: Tensor, huffman: bool) -> list[Piece]:
+def _shortest(tensor: Tensor, huffman: bool, arithmetic: bool) -> list[Piece]:
     """The shortest form of one tensor."""
     data = measure.raw(tensor)
     plain = [("header", b"\0"), ("plain", data)]
@@ -322,6 +340,9 @@ def _shortest(tensor: Tensor, huffman: bool) -> list[Piece]:
         values = np.zeros(len(distances), dtype)  # a filler's is 0.0
         values[at] = words[positions]
         forms.append(_sparse(distances.numpy(), values, index_bits, huffman))
+    if arithmetic and len(words):
+        matrix = words.reshape(len(tensor) if tensor.dim() > 1 else 1, -1)  # (R, C)
+        forms += [_placed(matrix, live) for live in (False, True)]
     return min(forms, key=_length)
 
 
@@ -367,6 +388,31 @@ def _stream(
     return False, [(part, container.pack(symbols, width))]
 
 
+def _placed(words: np.ndarray, live: bool) -> list[Piece]:
+    """One tensor, (R, C), in the form with arithmetic coding."""
+    kept = words << 1 != 0
+    values, indices, places = words[kept], b"", kept
+    if live:
+        rows, columns = kept.any(1), kept.any(0)
+        indices = np.packbits(rows).tobytes() + np.packbits(columns).tobytes()
+        places = kept[rows][:, columns]
+    if len(values):
+        counts = [places.size - len(values), len(values)]
+        indices += arithmetic.encode(places.ravel(), counts)
+    form, shared, written = ARITHMETIC | LIVE * live, [], [("values", values.tobytes())]
+    codebook, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if 0 < len(codebook) <= LARGEST_ALPHABET:
+        table = [
+            ("codebook", struct.pack("<H", len(codebook)) + codebook.tobytes()),
+            ("tables", container.pack(counts, len(values).bit_length())),
+        ]
+        stream = [("values", arithmetic.encode(numbers, counts.tolist()))]
+        if _length(table + stream) < _length(written):
+            form, shared, written = form | CODEBOOK, table, stream
+    head = struct.pack("<BI", form, len(values))
+    return [("header", head), ("indices", indices), *shared, *written]
+
+
 def _length(pieces: Sequence[Piece]) -> int:
     return sum(len(data) for _, data in pieces)
 
@@ -378,17 +424,19 @@ def _read_tensor(file: BytesIO, like: Tensor) -> Tensor:
     if form == 0:
         return _tensor(container.take(file, like.numel() * size), like)
     known = SPARSE | CODEBOOK | CODED_INDICES | CODED_VALUES
-    if not like.is_floating_point() or size not in WORDS or form & ~known or not form & SPARSE:
+    coded = form & ~(CODEBOOK | LIVE) == ARITHMETIC and like.numel()
+    if (
+        not like.is_floating_point()
+        or size not in WORDS
+        or not (coded or form & SPARSE and not form & ~known)
+    ):
         raise ValueError(f"it holds a tensor of unknown form {form}")
+    if coded:
+        return _tensor(_read_placed(file, like, form).tobytes(), like)
     index_bits, entries = struct.unpack("<BI", container.take(file, 5))
     if index_bits > MOST_INDEX_BITS or entries > like.numel():
         raise ValueError(f"it has {entries} entries of {index_bits} bits for {like.shape}")
-    codebook = None
-    if form & CODEBOOK:
-        (k,) = struct.unpack("<H", container.take(file, 2))
-        if not 1 <= k <= min(LARGEST_ALPHABET, entries):
-            raise ValueError(f"it has a codebook of {k} values for {entries} entries")
-        codebook = np.frombuffer(container.take(file, size * k), WORDS[size])
+    codebook = _read_codebook(file, WORDS[size], entries) if form & CODEBOOK else None
     distances = _read_stream(file, entries, 2**index_bits, bool(form & CODED_INDICES))
     positions = absolute(torch.from_numpy(distances)).numpy()
     if entries and positions[-1] >= like.numel():
@@ -400,6 +448,48 @@ def _read_tensor(file: BytesIO, like: Tensor) -> Tensor:
         numbers = _read_stream(file, entries, len(codebook), bool(form & CODED_VALUES))
         words[positions] = codebook[numbers]
     return _tensor(words.tobytes(), like)
+
+
+def _read_codebook(file: BytesIO, dtype: type[np.unsignedinteger], entries: int) -> np.ndarray:
+    (k,) = struct.unpack("<H", container.take(file, 2))
+    if not 1 <= k <= min(LARGEST_ALPHABET, entries):
+        raise ValueError(f"it has a codebook of {k} values for {entries} entries")
+    return np.frombuffer(container.take(file, np.dtype(dtype).itemsize * k), dtype)
+
+
+def _read_placed(file: BytesIO, like: Tensor, form: int) -> np.ndarray:
+    """The next tensor's words, (R, C), from the form with arithmetic coding."""
+    dtype, n = WORDS[like.element_size()], like.numel()
+    (kept,) = struct.unpack("<I", container.take(file, 4))
+    r = len(like) if like.dim() > 1 else 1
+    rows, columns = np.ones(r, bool), np.ones(n // r, bool)
+    if form & LIVE:
+        rows, columns = (container.unpack(file, len(b), 1).astype(bool) for b in (rows, columns))
+    places = int(rows.sum() * columns.sum())
+    if kept > places:
+        raise ValueError(f"it has {kept} weights for {places} places")
+    there = _read_coded(file, [places - kept, kept], places)
+    words, at = np.zeros((r, n // r), dtype), np.zeros((r, n // r), bool)
+    at[np.ix_(rows, columns)] = there.reshape(rows.sum(), columns.sum())
+    if at.sum() != kept:
+        raise ValueError(f"it has {kept} weights at {at.sum()} places")
+    if form & CODEBOOK:
+        codebook = _read_codebook(file, dtype, kept)
+        counts = container.unpack(file, len(codebook), kept.bit_length()).tolist()
+        words[at] = codebook[_read_coded(file, counts, kept)]
+    else:
+        words[at] = np.frombuffer(container.take(file, words.itemsize * kept), dtype)
+    return words
+
+
+def _read_coded(file: BytesIO, counts: list[int], count: int) -> np.ndarray:
+    """``count`` symbols in the arithmetic code of these counts, (count,) int64."""
+    if not any(counts):
+        return np.zeros(0, np.int64)
+    start = file.tell()
+    symbols, used = arithmetic.decode(file.read(), counts, count)
+    file.seek(start + used)
+    return np.array(symbols, np.int64)
 
 
 def _tensor(data: bytes, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Huffman against brute force and another library, distances against a loop, the file against the
+"""Huffman against brute force and another library (the arithmetic coder: test_arithmetic.py), distances against a loop, the file against the
 entropy and against a size computed apart. Damaged and forged files: test_container.py."""
 
 import copy
@@ -246,19 +246,22 @@ def scrambled(net):
     return other
 
 
-@pytest.mark.parametrize("huffman", [True, False])
+CODES = {"huffman": {}, "fixed": {"huffman": False}, "arithmetic": {"arithmetic": True}}
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
 @pytest.mark.parametrize("kind", FILES)
-def test_round_trip_is_bit_identical_and_every_byte_is_counted(kind, huffman, tmp_path):
+def test_round_trip_is_bit_identical_and_every_byte_is_counted(kind, code, tmp_path):
     net, path = FILES[kind](), tmp_path / "net.dc"
-    size = coding.save(net, path, huffman=huffman)
-    parts = coding.sizes(net, huffman=huffman)
+    size = coding.save(net, path, **code)
+    parts = coding.sizes(net, **code)
     assert size == path.stat().st_size == sum(sum(p.values()) for p in parts.values())
     other = scrambled(net)
     coding.load(path, other)
     assert bits_of(other) == bits_of(net)
     assert not list(tmp_path.glob("*.part"))
     again = tmp_path / "again.dc"
-    coding.save(other, again, huffman=huffman)
+    coding.save(other, again, **code)
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -267,27 +270,34 @@ VALUES = st.sampled_from([0.0, 0.0, 0.0, 0.0, 1.0, -2.5, 3e-40, math.inf]) | st.
 
 
 @QUIET
-@given(st.lists(VALUES, min_size=1, max_size=300), st.booleans(), st.sampled_from(FLOATS))
-def test_any_tensor_comes_back(tmp_path_factory, values, huffman, dtype):
+@given(
+    st.lists(VALUES, min_size=1, max_size=300),
+    st.sampled_from([*CODES.values()]),
+    st.sampled_from(FLOATS),
+    st.integers(1, 20),
+)
+def test_any_tensor_comes_back(tmp_path_factory, values, code, dtype, rows):
     tensor = torch.tensor(values, dtype=torch.double).to(dtype)
+    tensor = tensor if len(values) % rows else tensor.view(rows, -1)
     tensor[tensor == 0] = 0.0  # the one exception: −0.0
     net, path = holding(tensor), tmp_path_factory.mktemp("any") / "net.dc"
-    size = coding.save(net, path, huffman=huffman)
+    size = coding.save(net, path, **code)
     assert size <= 12 + 1 + tensor.element_size() * len(values)
     other = scrambled(net)
     coding.load(path, other)
     assert bits_of(other) == bits_of(net)
 
 
-def test_negative_zeros_come_back_as_zeros(tmp_path):
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_negative_zeros_come_back_as_zeros(code, tmp_path):
     net = compressed((30, 20, 3))
     net.fc1.weight.data[net.fc1.weight == 0] = -0.0
-    size = coding.save(net, tmp_path / "a")
+    size = coding.save(net, tmp_path / "a", **code)
     other = scrambled(net)
     coding.load(tmp_path / "a", other)
     assert torch.equal(other.fc1.weight, net.fc1.weight)
     assert not other.fc1.weight[other.fc1.weight == 0].signbit().any()
-    assert coding.save(other, tmp_path / "a") == size
+    assert coding.save(other, tmp_path / "a", **code) == size
 
 
 def test_huffman_and_sharing_save_bytes(tmp_path):
@@ -360,6 +370,54 @@ def test_the_file_is_near_the_entropy_at_every_sparsity(kept, dtype):
     entropy = (ways / math.log(2) + kept * math.log2(15)) / 8
     codebook = 2 + min(kept, 15) * tensor.element_size()
     assert size <= 1.1 * entropy + codebook + 12  # a header, and ends of bytes
+
+
+def placed(generator, shape, kept):
+    """A matrix with so many weights at random places, each one of seven values."""
+    tensor = torch.zeros(shape.numel())
+    places = torch.randperm(shape.numel(), generator=generator)[:kept]
+    tensor[places] = torch.randint(1, 8, (kept,), generator=generator).float()
+    return tensor.view(shape)
+
+
+@pytest.mark.parametrize("kept", [1000, 4000, 20_000, 117_600])
+def test_arithmetic_codes_are_within_three_percent_of_the_entropy(kept):
+    tensor = placed(torch.Generator().manual_seed(kept), torch.Size([300, 784]), kept)
+    n, parts = tensor.numel(), coding.sizes(holding(tensor), arithmetic=True)["w"]
+    ways = math.lgamma(n + 1) - math.lgamma(kept + 1) - math.lgamma(n - kept + 1)
+    assert ways / math.log(2) / 8 < parts["indices"] < 1.03 * ways / math.log(2) / 8
+    share = tensor[tensor != 0].unique(return_counts=True)[1] / kept
+    entropy = float(-(share * share.log2()).sum()) * kept / 8
+    assert entropy < parts["values"] < 1.03 * entropy
+    assert parts["tables"] == -(-7 * kept.bit_length() // 8)
+    assert (parts["header"], parts["codebook"]) == (5, 2 + 7 * 4)
+
+
+def test_empty_rows_and_columns_are_left_out():
+    """Of a matrix with weights in a small block, the block's entropy and a bit per row and column."""
+    block = placed(torch.Generator().manual_seed(0), torch.Size([60, 40]), 500)
+    whole = torch.zeros(300, 784)
+    whole[::5, 3:43] = block
+    parts = coding.sizes(holding(whole), arithmetic=True)["w"]
+    inner = coding.sizes(holding(block), arithmetic=True)["w"]
+    assert parts.pop("indices") == inner.pop("indices") + 300 // 8 + 1 + 784 // 8
+    assert parts == inner
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_arithmetic_coding_never_needs_more_bytes(kind):
+    net = FILES[kind]()
+    size = {
+        name: sum(sum(p.values()) for p in coding.sizes(net, **c).values())
+        for name, c in CODES.items()
+    }
+    assert size["arithmetic"] <= size["huffman"] <= size["fixed"]
+
+
+def test_arithmetic_coding_of_a_pruned_network_saves_a_twentieth(tmp_path):
+    net = compressed((784, 300, 100, 10), sparsity=0.98, bits=3)
+    huffman = coding.save(net, tmp_path / "a")
+    assert coding.save(net, tmp_path / "a", arithmetic=True) < 0.95 * huffman
 
 
 def test_no_cliff_where_few_weights_are_left():

@@ -46,9 +46,10 @@ def unharmed(path, net, data, before):
     return bits_of(net) == before
 
 
-def test_every_flipped_bit_is_refused_and_changes_nothing(tmp_path):
+@pytest.mark.parametrize("arithmetic", [False, True])
+def test_every_flipped_bit_is_refused_and_changes_nothing(tmp_path, arithmetic):
     net, path = compressed(), tmp_path / "net.dc"
-    coding.save(net, path)
+    coding.save(net, path, arithmetic=arithmetic)
     data, other = path.read_bytes(), scrambled(net)
     before = bits_of(other)
     assert len(data) < 300
@@ -85,11 +86,12 @@ def holding(tensor):
 FORGED = (*range(20), *range(20, 256, 11), 127, 128, 254, 255)
 
 
-def test_forged_files_are_read_or_refused_but_never_worse(tmp_path):
+@pytest.mark.parametrize("arithmetic", [False, True])
+def test_forged_files_are_read_or_refused_but_never_worse(tmp_path, arithmetic):
     """The checksum is no protection against malice: every byte of the body is set to many values,
     every cut is made, under a right checksum."""
     net, path = compressed((9, 4), sparsity=0.6, bits=2), tmp_path / "net.dc"
-    coding.save(net, path)
+    coding.save(net, path, arithmetic=arithmetic)
     whole, other = path.read_bytes(), scrambled(net)
     body = whole[12:]
     before, refused = bits_of(other), 0
@@ -121,7 +123,7 @@ def forge(path, body, net):
 def test_forged_bodies_are_refused_cheaply(tmp_path_factory, data):
     """Sizes are bounded by the model before anything is allocated."""
     net, path = holding(torch.ones(50)), tmp_path_factory.mktemp("forged") / "net.dc"
-    head = data.draw(st.sampled_from([1, 3, 5, 7, 9, 11, 15, 255]))
+    head = data.draw(st.sampled_from([1, 3, 5, 7, 9, 11, 15, 16, 18, 48, 50, 255]))
     forge(path, bytes([head]) + data.draw(st.binary(max_size=60)), net)
     try:
         coding.load(path, net)
@@ -145,7 +147,14 @@ def test_forged_bodies_are_refused_cheaply(tmp_path_factory, data):
         (struct.pack("<BBI", 1, 0, 10) + b"\0" * 30, "10 bytes too early"),
         (struct.pack("<BBIH", 3, 0, 9, 3) + b"\0" * 12 + b"\xff" * 3, "beyond its alphabet"),
         (b"\2", "unknown form"),
-        (b"\x10", "unknown form"),
+        (b"\x11", "unknown form"),
+        (b"\x20", "unknown form"),
+        (struct.pack("<BI", 16, 11), "11 weights for 10 places"),
+        (struct.pack("<BI", 48, 3) + b"\x80\xa0\0", "3 weights for 2 places"),
+        (struct.pack("<BI", 16, 2) + b"\0\0\0", "2 weights at 0 places"),
+        (struct.pack("<BI", 16, 5) + b"\0", "bytes too early"),
+        (struct.pack("<BIH", 18, 10, 11), "codebook of 11"),
+        (struct.pack("<BIH", 18, 10, 2) + b"\0" * 8 + b"\xff", "bytes that no message|too early"),
         (b"\0abc", "too early"),
         (b"", "too early"),
         (struct.pack("<BBI", 1, 0, 0) + b"\0", "goes on"),
@@ -159,9 +168,18 @@ def test_what_is_wrong_is_said(body, words, tmp_path):
     assert net.w.tolist() == [1] * 10
 
 
-def test_integers_have_no_sparse_form(tmp_path):
+@pytest.mark.parametrize("body", [struct.pack("<BBI", 1, 0, 0), struct.pack("<BI", 16, 0)])
+def test_integers_have_no_sparse_form(body, tmp_path):
     net = holding(torch.ones(10, dtype=torch.int32))
-    forge(tmp_path / "a", struct.pack("<BBI", 1, 0, 0), net)
+    forge(tmp_path / "a", body, net)
+    with pytest.raises(ValueError, match="unknown form"):
+        coding.load(tmp_path / "a", net)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)])
+def test_no_weights_have_no_coded_form(shape, tmp_path):
+    net = holding(torch.ones(shape))
+    forge(tmp_path / "a", b"\x30", net)
     with pytest.raises(ValueError, match="unknown form"):
         coding.load(tmp_path / "a", net)
 
