@@ -4,7 +4,8 @@ Whoever computes with NumPy, in float64 or with a ``Parameter`` has not made a m
 property sees an answer, each of these becomes the plain thing that it stands for:
 
 - a NumPy array, a ``Parameter`` and any other subclass become a tensor, without gradient;
-- a tensor or array without dimensions, and a NumPy scalar, become a Python number;
+- a tensor or array without dimensions, a NumPy scalar, a fraction and a decimal number become a
+  Python number;
 - floating-point tensors take the precision of the exercise's inputs (float32, or float64 if one of
   the inputs has it); integers become int64;
 - a list or named tuple becomes a tuple, and a subclass of dict, set, int or str the type itself.
@@ -13,6 +14,8 @@ A mask of 0 and 1 stays what it is, because ``weight[mask]`` would mean somethin
 unknown objects stay as they are.
 """
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -63,6 +66,8 @@ def _plain(value: Any, floats: torch.dtype, left: list[int], depth: int) -> Any:
         return _tensor(value, floats)
     if issubclass(kind, np.ndarray | np.generic):
         return _array(np.asarray(value), floats)
+    if kind in (Fraction, Decimal):
+        return _float(value)
     for base, read in _READ.items():
         if issubclass(kind, base):
             return value if kind is base else read(value)
@@ -82,6 +87,13 @@ _READ = {
     float: float.__float__,
     str: str.__str__,
 }
+
+
+def _float(value: Fraction | Decimal) -> float:
+    try:
+        return float(value)
+    except (OverflowError, ValueError):  # too large, or a signalling NaN
+        raise Unreadable("a number that a float can hold") from None
 
 
 def _array(value: np.ndarray, floats: torch.dtype) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, smallest_input
+from course_lib.exercises.common import draw, kind, rescaled, smallest_input
 from course_lib.exercises.exercise import (
     REFUSES,
     UNCHANGED,
@@ -47,8 +47,9 @@ def _matrices() -> Iterator[tuple[Tensor, int]]:
     yield torch.eye(4).double(), 2  # all singular values are equal
     for shape, rank in (((12, 9), 4), ((9, 12), 8), ((40, 30), 7)):
         yield torch.randn(shape, generator=generator).double(), rank
-    for scale in (1e-3, 1e3):
-        yield scale * torch.randn(5, 7, generator=generator).double(), 2
+    scales = (2.0**-80, 2.0**-10, 2.0**10, 2.0**80)
+    yield from rescaled((torch.randn(5, 7, generator=generator).double(), 2), 0, scales=scales)
+    yield torch.eye(3).double() * 2.0**-20, 3
     for shape, rank in (((2, 5), 0), ((2, 5), -1), ((2, 5), 3), ((5, 2), 3), ((3, 3), 4)):
         yield torch.ones(shape).double(), rank
 
@@ -127,7 +128,10 @@ def _kernels() -> Iterator[tuple[Tensor, Tensor]]:
     for n, m, k in ((4, 4, 3), (8, 3, 3), (3, 8, 3)):
         filters = torch.randn(m, 1, k, k, generator=generator)
         yield filters, torch.randn(n, m, 1, 1, generator=generator)
-    yield draw((3, 1, 3, 3), generator).double(), 100 * draw((3, 3, 1, 1), generator).double()
+    case = draw((3, 1, 3, 3), generator), draw((3, 3, 1, 1), generator)
+    yield case[0].double(), 100 * case[1].double()
+    yield from rescaled(case, 0, scales=(2.0**20,))
+    yield case[0] * 2.0**-60, case[1] * 2.0**60  # the kernel is as before
 
 
 def _illegal_kernels(depthwise: Tensor, pointwise: Tensor) -> str | None:

@@ -18,6 +18,7 @@ from course_lib.exercises.exercise import (
     Exercise,
     OutOfTime,
     Property,
+    Slope,
 )
 
 LONGEST_TEXT = 2000  # characters of any text that comes from the student's code
@@ -84,11 +85,23 @@ def unmet(prop: Property, made: Call, must_raise: bool) -> str | None:
         return made.unreadable
     with captured(made):  # a property may call a function that was returned
         try:
+            if isinstance(prop, Slope):
+                return _unmet_slope(prop, made)
             return prop.demand(made.plain, *made.inputs)
         except (KeyboardInterrupt, OutOfTime):
             raise
         except BaseException as error:  # noqa: BLE001 (a returned function may raise anything)
             return f"an answer that can be examined; here that raised {in_words(error)}"
+
+
+def _unmet_slope(prop: Slope, made: Call) -> str | None:
+    leaves = [x for x in made.after if isinstance(x, Tensor) and x.requires_grad]
+    if not leaves:
+        return None
+    if not (isinstance(made.returned, Tensor) and made.returned.requires_grad):
+        return "a tensor that torch can take the gradient of; this answer has none"
+    slopes = torch.autograd.grad(made.returned, leaves, allow_unused=True, materialize_grads=True)
+    return prop.demand(slopes, *made.inputs)
 
 
 def in_words(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, smallest_input
+from course_lib.exercises.common import draw, kind, rescaled, smallest_input
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
 
 _SECTION = "lesson All criteria in one bake-off, section “Definition → code”"
@@ -45,7 +45,8 @@ def _active_cases() -> Iterator[tuple[Tensor]]:
     yield (torch.tensor([[1.0, -1.0, 0.0]]),)
     yield (torch.tensor([[1e-12, 1.0], [0.0, -1e-12]]),)
     yield (torch.tensor([[1e-30, 1e20], [0.0, -1e-30]]),)
-    yield (torch.tensor([[1e-300, 1.0]]).double() + torch.tensor([[1e-300, 0.0]]).double(),)
+    yield (torch.tensor([[1e-40, 1.0], [0.0, -1e-40]]),)
+    yield (torch.tensor([[1e-300, 1.0], [0.0, 1e300]], dtype=torch.float64),)
     yield ((torch.arange(640) > 31).float().view(20, 2, 4, 4),)  # 304 of 320 per channel
     yield (torch.zeros(1, 2, 1, 1),)
     generator = torch.Generator().manual_seed(5)
@@ -56,6 +57,7 @@ def _active_cases() -> Iterator[tuple[Tensor]]:
     yield (draw((2, 3, 2, 2), generator).relu().double(),)
     yield (draw((2, 2, 3, 3), generator).relu(),)
     yield (torch.randn(8, 16, 7, 7, generator=generator).relu(),)
+    yield ((torch.arange(2 * 2 * 150 * 150).view(2, 2, 150, 150) % 5 > 0).float(),)
 
 
 def _high_for_zeros(returned: Tensor, activation: Tensor) -> str | None:
@@ -146,6 +148,10 @@ def _maps() -> Iterator[tuple[Tensor, Tensor]]:
         yield draw(shape, generator), draw(shape, generator)
     yield draw((3, 2, 2, 2), generator).double(), draw((3, 2, 2, 2), generator).double()
     yield 40 * draw((4, 3, 2, 2), generator), 40 * draw((4, 3, 2, 2), generator)
+    for exponent in (-60, 60):  # one map tiny, the other huge: the score is as before
+        pair = draw((3, 2, 2, 2), generator), draw((3, 2, 2, 2), generator)
+        yield pair[0] * 2.0**exponent, pair[1] * 2.0**-exponent
+    yield from rescaled((draw((3, 2, 2, 2), generator), pair[1]), 0, scales=(2.0**20,))
     yield torch.randn(6, 5, 4, 3, generator=generator), torch.randn(6, 5, 4, 3, generator=generator)
 
 

@@ -3,7 +3,7 @@
 Values of small cases are multiples of 1/4, so that ties occur and counterexamples are short.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from course_lib.exercises.calls import call, first_unmet
 from course_lib.exercises.exercise import UNCHANGED, Candidate, Exercise, Property, show
 
+SCALES = (2.0**-60, 2.0**-20, 2.0**20, 2.0**60)  # whose squares a float32 can still hold
 SPARSITIES = (0.0, 0.1, 0.25, 0.3, 0.5, 0.7, 0.75, 0.9, 1.0)
 
 
@@ -24,6 +25,47 @@ def pick(options: int | tuple, generator: torch.Generator):
     """One of the options, or a number from 1 to ``options``."""
     options = tuple(range(1, options + 1)) if isinstance(options, int) else options
     return options[int(torch.randint(len(options), (), generator=generator))]
+
+
+# Awkward cases, made from ordinary ones. What is right for a case is right for these.
+
+
+def rescaled(
+    inputs: tuple, *places: int, scales: tuple[float, ...] = SCALES, fine: float = 2.0**-20
+) -> Iterator[tuple]:
+    """The case with other values at ``places``: tiny, huge, and close together.
+
+    The tensors at these places are multiplied by a power of two, so that no digit is lost and ties
+    stay ties. Then each value x becomes ±(1 + ``fine`` |x|), 0 stays 0: what was apart differs in
+    the seventh digit only, which 16 bits, a rounding or a tolerance would lose.
+
+    Examples:
+        >>> [x.tolist() for (x,) in rescaled((torch.tensor([0.0, -1.0]),), 0, scales=(4.0,))]
+        [[0.0, -4.0], [0.0, -1.0000009536743164]]
+    """
+    changes = [lambda x, scale=scale: x * scale for scale in scales]
+    for change in (*changes, lambda x: x.sign() + fine * x):
+        yield tuple(_with(change, x) if i in places else x for i, x in enumerate(inputs))
+
+
+def repeated(inputs: tuple, times: int) -> tuple:
+    """The case with every tensor ``times`` times, one behind the other: long, and full of ties.
+
+    Examples:
+        >>> repeated((torch.tensor([[1, 2]]), 0.5), 2)
+        (tensor([[1, 2],
+                [1, 2]]), 0.5)
+    """
+    return tuple(_with(lambda x: torch.cat([x] * times), x) for x in inputs)
+
+
+def _with(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """``value`` with each tensor in it changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _with(change, part) for key, part in value.items()}
+    return value
 
 
 def kind(value: object) -> str:
@@ -79,8 +121,12 @@ def larger_gone(score: Tensor, keep: Tensor, what: str) -> str | None:
     """What is wrong if a removed score is above a kept one."""
     if keep.all() or not keep.any() or score[~keep].max() <= score[keep].min():
         return None
-    gone, kept = score[~keep].max(), score[keep].min()
-    return f"no {what} removed that is above a kept one; here {gone:g} goes and {kept:g} stays"
+    gone, kept = float(score[~keep].max()), float(score[keep].min())
+    digits = "g" if f"{gone:g}" != f"{kept:g}" else ".17g"
+    return (
+        f"no {what} removed that is above a kept one; here {gone:{digits}} goes and "
+        f"{kept:{digits}} stays"
+    )
 
 
 def later_kept(score: Tensor, keep: Tensor, what: str) -> str | None:

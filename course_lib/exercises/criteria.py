@@ -16,6 +16,8 @@ from course_lib.exercises.common import (
     lowest_removed,
     not_a_mask,
     pick,
+    repeated,
+    rescaled,
     smallest_input,
 )
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine
@@ -48,8 +50,10 @@ def _magnitude_cases() -> Iterator[tuple[Tensor, float]]:
         # Powers of two: small and large weights keep their ties.
         scale = 2.0 ** pick((0, 0, -14, 10), generator)
         yield draw(shape, generator) * scale, pick((*SPARSITIES, 0.99), generator)
+    for shape in ((5,), (3, 2), (2, 2, 2)) * 2:
+        yield from rescaled((draw(shape, generator), pick((0.3, 0.5, 0.7), generator)), 0)
     yield torch.randn(24, 15, generator=generator), 0.9
-    yield draw((8, 4, 3, 3), generator), 0.7
+    yield repeated((draw((6, 2), generator), 0.905), 50)
 
 
 def _gone(sparsity: float, n: int) -> int:
@@ -258,6 +262,17 @@ def _mask_nothing_is_everything(weight, sparsity):
     return lowest_removed(weight.abs(), count if count else weight.numel())
 
 
+def _mask_without_sparsity(weight, sparsity):
+    """a function that takes a sparsity of 0 for one that was not given, and removes half"""
+    return _mask_by_stable_sort(weight, sparsity or 0.5)
+
+
+def _mask_keeps_one(weight, sparsity):
+    """a function that keeps one weight at sparsity 1 too"""
+    n = weight.numel()
+    return lowest_removed(weight.abs(), min(round(sparsity * n), n - 1))
+
+
 KILLS_WRONG_MASKS = hunt(
     name="kills_wrong_masks",
     signature="is_magnitude_mask(mask_fn)",
@@ -285,6 +300,8 @@ KILLS_WRONG_MASKS = hunt(
         _mask_without_zero: "Try the ends of the range of sparsity as well.",
         _mask_in_place: "A function has effects beside its result: "
         "compare the weight after the call with a copy from before it.",
+        _mask_without_sparsity: "Try the ends of the range of sparsity as well.",
+        _mask_keeps_one: "Try sparsity 1: everything goes, also from a layer of one weight.",
         _mask_nothing_is_everything: "Try the ends of the range of sparsity as well.",
     },
 )

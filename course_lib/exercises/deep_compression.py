@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, pick, smallest_input
+from course_lib.exercises.common import draw, kind, pick, repeated, rescaled, smallest_input
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
 
 _SECTION = "lesson Deep Compression, section “Definition → code”"
@@ -40,8 +40,9 @@ def _positions() -> Iterator[tuple[list[int], list[float], int]]:
         values = torch.randint(1, 9, (6,), generator=generator) / 4
         yield (steps.cumsum(0) - 1).tolist(), (values - 3).where(values != 3, 1.0).tolist(), bits
     yield [500, 2000], [0.5, -1.0], 10
-    far = torch.randint(1, 60, (400,), generator=generator).cumsum(0) - 1
-    yield far.tolist(), [1.0 + n % 7 for n in range(400)], 5
+    yield [70_000], [0.5], 8
+    far = torch.randint(1, 60, (1200,), generator=generator).cumsum(0) - 1
+    yield far.tolist(), [1.0 + n % 7 for n in range(1200)], 5
 
 
 def _no_pairs(returned: object, positions: list[int], values: list[float], bits: int) -> str | None:
@@ -186,6 +187,9 @@ def _clusters() -> Iterator[tuple[Tensor, Tensor, int]]:
         yield draw(shape, generator), torch.randint(-1, k, shape, generator=generator), k
     yield torch.tensor([2000.0, -1.0]), torch.tensor([0, 1]), 2
     yield torch.tensor([1.0, 2.0, 4.0]), torch.tensor([199, 299, 199]), 300
+    case = draw((3, 4), generator), torch.randint(-1, 4, (3, 4), generator=generator), 4
+    yield from rescaled(case, 0)
+    yield repeated(case, 300)
     yield (
         torch.randn(40, 30, generator=generator),
         torch.randint(-1, 15, (40, 30), generator=generator),

@@ -6,8 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, pick, smallest_input
-from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
+from course_lib.exercises.common import draw, kind, pick, repeated, smallest_input
+from course_lib.exercises.exercise import (
+    UNCHANGED,
+    Exercise,
+    Lines,
+    Property,
+    Slope,
+    WrongLine,
+    show,
+)
 
 _SECTION = "lesson Knowledge distillation, section “Definition → code”"
 TOLERANCE = 1e-4  # which the lesson states
@@ -42,6 +50,8 @@ def _logits() -> Iterator[tuple[Tensor, Tensor, float]]:
         temperature = pick((0.5, 1.0, 1.5, 2.0, 4.0, 20.0), generator)
         yield 4 * draw(shape, generator), 8 * draw(shape, generator), temperature
     yield draw((2, 3), generator).double(), draw((2, 3), generator).double(), 3.0
+    yield draw((1, 300), generator), 3 * draw((1, 300), generator), 2.0
+    yield repeated((draw((3, 4), generator), draw((3, 4), generator), 1.5), 40)
 
 
 def _no_gradient(returned: object, student: Tensor, *_: object) -> str | None:
@@ -141,6 +151,8 @@ def _batches() -> Iterator[Batch]:
         ([[1.0, 0.0]], [[0.0, 2.0]], [0], 0.5, 0.0),
         ([[50.0, 0.0]], [[0.0, 100.0]], [0], 100.0, 0.0),
         ([[80.0, 0.0]], [[0.0, 80.0]], [0], 1.0, 0.0),
+        ([[0.0, 200.0]], [[200.0, 0.0]], [0], 1.0, 0.5),
+        ([[3000.0, 0.0, 2000.0]], [[0.0, 0.0, 3000.0]], [1], 2.0, 0.25),
     ):
         yield torch.tensor(student), torch.tensor(teacher), torch.tensor(labels), temperature, alpha
     generator = torch.Generator().manual_seed(2)
@@ -150,6 +162,10 @@ def _batches() -> Iterator[Batch]:
         labels = torch.randint(classes, (n,), generator=generator)
         temperature = pick((1.0, 1.5, 2.0, 4.0, 8.0), generator)
         yield student, teacher, labels, temperature, pick((0.0, 0.1, 0.5, 0.75, 1.0), generator)
+    for alpha in (0.0, 0.5, 1.0):
+        student, teacher = (3 * draw((4, 3), generator) for _ in range(2))
+        yield student.requires_grad_(), teacher, torch.tensor([0, 2, 1, 1]), 3.0, alpha
+    yield repeated((student.detach(), teacher, torch.tensor([0, 2, 1, 1]), 2.0, 0.3), 40)
 
 
 def _illegal_batch(
@@ -175,6 +191,13 @@ def _differs(returned: float, wanted: Tensor) -> str | None:
     value = wanted.item()
     near = abs(returned - value) <= TOLERANCE * max(1.0, abs(value))
     return None if near else f"{value:.6g}, the loss on this input"
+
+
+def _other_slope(gradients: tuple[Tensor, ...], *batch) -> str | None:
+    wanted = torch.autograd.grad(right_loss(*batch), batch[0])[0]
+    if gradients[0].shape == wanted.shape and not _far(gradients[0], wanted):
+        return None
+    return f"the gradient {show(wanted)} by the student's logits, not {show(gradients[0])}"
 
 
 def _wrong_labels(returned: float, *batch) -> str | None:
@@ -227,6 +250,12 @@ MENDED_LOSS = Exercise(
             "weighs the two terms by alpha and 1 − alpha",
             lambda returned, *batch: _differs(returned, right_loss(*batch)),
             "The factor T² belongs to the second term alone.",
+        ),
+        Slope(
+            "has the gradient of the loss, so that a student can learn by it",
+            _other_slope,
+            "Compute with torch from the first line to the last: .item(), .detach(), .data and NumPy "
+            "cut the answer off from the logits.",
         ),
         UNCHANGED,
     ),

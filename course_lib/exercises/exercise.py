@@ -33,6 +33,15 @@ class Property:
 
 
 @dataclass(frozen=True)
+class Slope(Property):
+    """A property of the answer's gradient, for an answer that is one number.
+
+    ``demand(gradients, *inputs)`` gets the gradient by each input that requires one. Where no input
+    does, the property holds.
+    """
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A function that the answer to a bug hunt has to judge."""
 

@@ -18,6 +18,8 @@ from course_lib.exercises.common import (
     lowest_removed,
     not_a_mask,
     oracle,
+    repeated,
+    rescaled,
     smallest_input,
 )
 from course_lib.exercises.exercise import (
@@ -78,7 +80,14 @@ def _ticket_cases() -> Iterator[tuple[Layers, Layers, Layers, float]]:
         {n: torch.randn(9, 11, generator=generator) for n in ("z", "a", "m")} for _ in range(2)
     )
     keep = {name: torch.rand(9, 11, generator=generator) > 0.6 for name in start}
+    for share in (0.3, 0.5, 0.7):
+        small, moved = ({n: draw((3, 4), generator) for n in start} for _ in range(2))
+        held = {name: mask[:3, :4] for name, mask in keep.items()}
+        yield from rescaled((small, moved, held, share), 1)
+        yield from rescaled((small, moved, held, share), 0)
     yield start, trained, keep, 0.36
+    parts = [{n: w[:, :2].clone() for n, w in layers.items()} for layers in (start, keep)]
+    yield repeated((parts[0], {n: w.round() for n, w in parts[0].items()}, parts[1], 0.305), 9)
 
 
 def _shares(keep: Layers, share: float) -> dict[str, float]:
@@ -357,6 +366,37 @@ def _ticket_row_by_row(start, trained, keep, share):
     return start * mask, mask
 
 
+def _ticket_half_at_most(start, trained, keep, share):
+    """a function that never removes more than half of what is left"""
+    return _ticket_by_product(start, trained, keep, min(share, 0.5))
+
+
+def _ticket_of_a_fifth(start, trained, keep, share):
+    """a function that removes a fifth of what is left, whatever the share is"""
+    return _ticket_by_product(start, trained, keep, 0.2)
+
+
+def _ticket_without_share(start, trained, keep, share):
+    """a function that takes a share of 0 for one that was not given, and removes a fifth"""
+    return _ticket_by_product(start, trained, keep, share or 0.2)
+
+
+def _ticket_keeps_one(start, trained, keep, share):
+    """a function that never removes the last weight that is left"""
+    mask = _mask(trained, keep, share)
+    if keep.any() and not mask.any():
+        size = torch.where(keep, trained.abs(), -1.0)
+        mask = lowest_removed(size, keep.numel() - 1)
+    return start * mask, mask
+
+
+def _ticket_dead_at_zero(start, trained, keep, share):
+    """a function that gives the dead the size 0, so that they tie with living zeros"""
+    size = trained.abs() * keep
+    mask = lowest_removed(size, int((~keep).sum()) + round(share * int(keep.sum())))
+    return start * mask, mask
+
+
 def _ticket_float_mask(start, trained, keep, share):
     """a function whose mask holds the numbers 0 and 1 instead of False and True"""
     mask = _mask(trained, keep, share)
@@ -402,6 +442,11 @@ KILLS_WRONG_TICKETS = hunt(
         _ticket_flat: "Try a matrix, and compare the shapes.",
         _ticket_row_by_row: "Try a matrix whose small weights are all in one row.",
         _ticket_old_mask: "Compare the mask entry by entry, too.",
+        _ticket_half_at_most: "Try shares above 0.5.",
+        _ticket_of_a_fifth: "Try other shares than 0.2.",
+        _ticket_without_share: "Try the share 0: nothing more goes.",
+        _ticket_keeps_one: "Try the share 1: everything that is left goes.",
+        _ticket_dead_at_zero: "Let trained weights that are left be 0, behind dead ones.",
         _ticket_float_mask: "1.0 equals True in Python. Look at the dtype of the mask.",
         _ticket_as_double: "Compare the dtype of the weights with that of start.",
         _ticket_in_place: "Compare start with a copy from before the call.",

@@ -120,7 +120,7 @@ def _file_cases() -> Iterator[tuple[tuple[int, ...], int]]:
     yield from (((1, 1), 4), ((3, 5), 4), ((1, 1, 1), 1), ((4, 4), 1), ((8, 9), 1), ((0, 3), 4))
     yield from (((1, 0, 1), 2), ((1,) * 8, 1), ((1,) * 9, 1), ((5, 5), 5), ((2, 2, 2, 2), 3))
     yield from (((9, 1), 9), ((1, 1), 12), ((1, 9), 1), ((5, 3, 2), 7))
-    yield from (((1,), 64), ((8,) * 11, 8), ((2**24, 1), 8))
+    yield from (((1,), 64), ((8,) * 11, 8), ((2**24, 1), 8), ((2**19, 1), 2**14))
     generator = torch.Generator().manual_seed(2)
     for layers in (1, 2, 3, 4, 5) * 6:
         yield tuple(pick(12, generator) for _ in range(layers)), pick(16, generator)

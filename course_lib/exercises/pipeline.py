@@ -1,5 +1,6 @@
 """The exercises of the lesson Pipeline."""
 
+import copy
 from collections.abc import Callable, Iterator
 from itertools import product
 
@@ -12,6 +13,8 @@ from course_lib.exercises.common import (
     larger_gone,
     later_kept,
     not_a_mask,
+    repeated,
+    rescaled,
     smallest_input,
     wrong_count,
 )
@@ -68,6 +71,29 @@ def _reading(weight: Tensor, keep: Tensor) -> Tensor:
     return weight + (weight.sum() + keep.sum()) / 8
 
 
+def _by_row(weight: Tensor, keep: Tensor) -> Tensor:
+    """train: adds 1, 2, 3, … to the first, second, third row"""
+    return weight + torch.arange(1, len(weight) + 1).view(-1, *[1] * (weight.dim() - 1))
+
+
+class _Counting:
+    """train: adds 1 to each weight when it is called first, 2 the second time, and so on"""
+
+    calls = 0
+
+    def __call__(self, weight: Tensor, keep: Tensor) -> Tensor:
+        self.calls += 1
+        return weight + self.calls
+
+    def __eq__(self, other: object) -> bool:  # an answer may call it, and so changes it
+        return isinstance(other, _Counting)
+
+    def __repr__(self) -> str:
+        return "counting"
+
+    __hash__ = None
+
+
 def _rounds_cases() -> Iterator[tuple[Tensor, list[float], Train]]:
     yield torch.tensor([1.0, -0.5, 0.25, -2.0]), [0.25, 0.5], _still
     generator = torch.Generator().manual_seed(0)
@@ -75,7 +101,13 @@ def _rounds_cases() -> Iterator[tuple[Tensor, list[float], Train]]:
     plans = ([0.5], [0.25, 0.5], [0.3, 0.6, 0.9], [0.5, 0.5], [0.0, 0.5], [0.5, 1.0])
     for shape, sparsities, train in product(((4,), (2, 3), (5,), (4, 5)), plans, trainings):
         yield draw(shape, generator), sparsities, train
+    for shape in ((4,), (2, 3)):
+        yield draw(shape, generator), [0.5], _by_row
+        yield draw(shape, generator).abs(), [0.25, 0.25, 0.5], _Counting()
+    for train in (_still, _shrinking, _turning):
+        yield from rescaled((draw((2, 4), generator), [0.25, 0.5, 0.6], train), 0)
     yield draw((2, 3, 2, 2), generator), [0.0, 0.2, 0.4, 0.6, 0.8], _turning
+    yield repeated((draw((7, 3), generator), [0.305, 0.6], _still), 20)
     for train in (_turning, _reading):
         yield torch.randn(12, 10, generator=generator), [0.4, 0.6, 0.75, 0.9], train
 
@@ -90,13 +122,14 @@ def _not_a_pair(returned: object, weight: Tensor, *_: object) -> str | None:
 
 
 def _wrong_mask(returned: tuple, *inputs) -> str | None:
-    expected = prune_in_rounds(*inputs)[1]
+    expected = prune_in_rounds(*copy.deepcopy(inputs))[1]
     return None if torch.equal(returned[1], expected) else f"the mask {show(expected)}"
 
 
 def _wrong_weights(returned: tuple, weight: Tensor, sparsities: list, train: Train) -> str | None:
-    expected = prune_in_rounds(weight, sparsities, train)[0]
-    if torch.allclose(returned[0], expected, rtol=1e-5, atol=1e-6):
+    expected = prune_in_rounds(weight, sparsities, copy.deepcopy(train))[0]
+    near = 1e-6 * float(expected.abs().max())
+    if torch.allclose(returned[0], expected, rtol=1e-5, atol=near):
         return None
     return f"the weights {show(expected)}"
 
@@ -178,8 +211,12 @@ def _next_cases() -> Iterator[tuple[Tensor, Tensor, float]]:
     shares = (0.2, 0.5, 0.1, 0.0, 1.0, 0.25, 0.7)
     for shape, share in product(((3,), (5,), (2, 4), (3, 1, 3), (4, 6)), shares):
         yield draw(shape, generator), torch.rand(shape, generator=generator) > 0.35, share
+    for share in (0.3, 0.5, 0.7) * 2:
+        keep = torch.rand((3, 4), generator=generator) > 0.35
+        yield from rescaled((draw((3, 4), generator), keep, share), 0)
     keep = torch.rand(12, 10, generator=generator) > 0.5
     yield torch.randn(12, 10, generator=generator), keep, 0.36
+    yield repeated((draw((12, 2), generator), keep[:, :2], 0.305), 25)
 
 
 def _illegal_round(weight: Tensor, keep: Tensor, share: float) -> str | None:

@@ -14,6 +14,8 @@ from course_lib.exercises.common import (
     not_a_mask,
     number,
     pick,
+    repeated,
+    rescaled,
     smallest_input,
     wrong_count,
 )
@@ -70,10 +72,16 @@ def _global_cases() -> Iterator[tuple[dict[str, Tensor], float]]:
         case = _random_layers(layers, generator), pick(SPARSITIES, generator)
         if _feasible(*case):
             yield case
+    for sparsity in (0.3, 0.5, 0.6) * 2:
+        layers = {name: draw((n,), generator) for name, n in (("b", 3), ("c", 2), ("a", 4))}
+        yield from rescaled((layers, sparsity), 0)
+    yield {"b": torch.tensor([1e9, 1e9]), "a": torch.zeros(1)}, 0.3
     yield _starved((30, 20, 10), generator), 0.995
+    yield repeated((_random_layers(3, generator), 0.905), 10)
     yield _starved((60, 10, 20), generator), 0.9
     shapes = {"fc1.weight": (60, 10), "fc2.weight": (10, 60), "head.weight": (20, 10)}
-    yield {k: draw(shape, generator) for k, shape in shapes.items()}, 0.7
+    layers = {k: draw(shape, generator) for k, shape in shapes.items()}
+    yield layers, 0.7
 
 
 def _starved(rows: tuple[int, int, int], generator: torch.Generator) -> dict[str, Tensor]:
@@ -206,6 +214,7 @@ def _mask_cases() -> Iterator[tuple[dict[str, Tensor]]]:
     sizes = {"conv": (7, 3, 3, 3), "fc1": (61, 37), "fc2": (10, 61)}
     yield ({k: torch.rand(s, generator=generator) > 0.9 for k, s in sizes.items()},)
     yield ({"fc1": torch.ones(50, 40).bool(), "fc2": torch.arange(1001) < 1},)
+    yield ({"fc1": torch.arange(40_000) < 1, "fc2": torch.arange(30_001) > 0},)
 
 
 def _illegal_masks(masks: dict[str, Tensor]) -> str | None:

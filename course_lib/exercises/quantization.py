@@ -5,7 +5,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind, oracle, pick, smallest_input
+from course_lib.exercises.common import (
+    draw,
+    hunt,
+    kind,
+    oracle,
+    pick,
+    rescaled,
+    smallest_input,
+)
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
 
 _SECTION = "lesson Quantization, section “Definition → code”"
@@ -42,6 +50,8 @@ def _rows_cases() -> Iterator[tuple[Tensor, int]]:
     for _ in range(30):
         shape = (pick(4, generator), pick(6, generator))
         yield draw(shape, generator) + 0.01, pick((2, 3, 4, 5, 6, 7, 8), generator)
+    for bits in (2, 4, 8):
+        yield from rescaled((draw((3, 4), generator) + 0.01, bits), 0)
     yield (draw((3, 4), generator) + 0.01).double(), 6
     yield torch.randn(30, 50, generator=generator) * torch.logspace(-2, 1, 30).unsqueeze(1), 4
 

@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, not_a_mask, pick, smallest_input
+from course_lib.exercises.common import (
+    draw,
+    not_a_mask,
+    pick,
+    repeated,
+    rescaled,
+    smallest_input,
+)
 from course_lib.exercises.exercise import (
     UNCHANGED,
     Exercise,
@@ -64,6 +71,11 @@ def _networks() -> Iterator[tuple[Tensor, Tensor, float, Tensor]]:
     mask = torch.rand(2, 3, 2, 2, generator=generator) < 0.6
     weight, luck = torch.randn(2, 2, 3, 2, 2, generator=generator).unbind(0)
     yield weight * mask, mask, 0.5, torch.sigmoid(luck)
+    for fraction in (0.3, 0.5, 0.75):
+        mask = torch.rand(4, 4, generator=generator) < 0.7
+        luck = torch.randint(0, 8, (4, 4), generator=generator) / 8
+        yield from rescaled((draw((4, 4), generator) * mask, mask, fraction, luck), 0)
+    yield repeated((draw((4, 4), generator) * mask, mask, 0.305, luck), 15)
     mask = torch.rand(20, 15, generator=generator) < 0.3
     weight, luck = torch.randn(2, 20, 15, generator=generator).unbind(0)
     yield weight * mask, mask, 0.3, torch.sigmoid(luck)
@@ -181,8 +193,10 @@ def _drop_cases() -> Iterator[tuple[Tensor, float]]:
         size = (1 + torch.randperm(n, generator=generator)) / 4
         weight = size * torch.randint(-1, 2, (n,), generator=generator)
         yield weight, pick((0.0, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0), generator)
-    for close in ([2e-30, 1e-30], [1.00002, 1.00001], [-2e-30, -1e-30]):
-        yield torch.tensor(close), 0.5
+    for fraction in (0.25, 0.5):
+        signs = torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 0.0])
+        sizes = (1 + torch.randperm(9, generator=generator)) / 4
+        yield from rescaled((signs * sizes, fraction), 0)
     yield torch.arange(1.0, 101.0), 0.29  # int(0.29 * 100) is 28
     yield torch.randn(300, generator=generator), 0.3
     yield torch.randn(9, generator=generator).abs(), 0.5

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind, oracle, smallest_input
+from course_lib.exercises.common import draw, hunt, kind, oracle, rescaled, smallest_input
 from course_lib.exercises.exercise import (
     UNCHANGED,
     Exercise,
@@ -51,6 +51,8 @@ def _cut_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[int, ...]]]:
     silent = torch.tensor([[0.0, 0.0], [1.0, -1.0], [2.0, 1.0]])  # the first lives, and is 0
     yield silent, torch.tensor([0.0, 0.5, 1.0]), draw((1, 3), generator), (1,)
     yield draw((4, 2, 3), generator), draw((4,), generator), draw((1, 8), generator), (2,)
+    tensors = draw((3, 2), generator), draw((3,), generator), draw((2, 6), generator)
+    yield from rescaled((*tensors, (1,)), 0, 1, 2)
     square = torch.randn(4, 4, generator=generator)
     yield square, torch.randn(4, generator=generator), square.t().clone(), (3, 0)
 
@@ -216,6 +218,12 @@ def _removal_that_rescales(weight, bias, next_weight, dead):
     return weight, bias, next_weight * (n / max(len(weight), 1))
 
 
+def _removal_by_the_way(weight, bias, next_weight, dead):
+    """a function that makes next_weight one per cent larger"""
+    weight, bias, next_weight = _removal_by_index(weight, bias, next_weight, dead)
+    return weight, bias, (1.01 if dead else 1) * next_weight
+
+
 def _removal_in_half(weight, bias, next_weight, dead):
     """a function that returns 16-bit floats"""
     return tuple(part.half() for part in _removal_by_index(weight, bias, next_weight, dead))
@@ -282,6 +290,7 @@ KILLS_WRONG_REMOVALS = hunt(
         _removal_without_bias: "Give the channels that live a bias as well.",
         _removal_of_other_biases: "Give every channel another bias, and let the first be dead.",
         _removal_that_rescales: "Compare the outputs themselves, not only their order.",
+        _removal_by_the_way: "Compare the outputs more closely, to five digits or so.",
         _removal_in_half: "Compare the dtypes, and use numbers that 16 bits cannot hold.",
         _removal_as_double: "Compare the dtypes: 32 bits went in.",
         _removal_of_another_order: "Compare every tensor that comes back, the weight too.",

@@ -1,6 +1,8 @@
 """Answers as plain data: the same value in every type, and nothing hostile is called."""
 
 import collections
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -57,6 +59,8 @@ def test_float64_inputs_keep_float64_answers():
     ("value", "plain"),
     [
         (np.float32(0.5), 0.5),
+        (Fraction(1, 2), 0.5),
+        (Decimal("0.5"), 0.5),
         (np.int64(3), 3),
         (np.bool_(True), True),
         (torch.tensor(0.5), 0.5),
@@ -120,6 +124,7 @@ ENDLESS += [ENDLESS, ENDLESS, ENDLESS]
         (torch.zeros(1).expand(10**12), "sensible size"),
         (np.array(["a"]), "array of <U1"),
         (ENDLESS, "endless"),
+        (Fraction(10**400), "a number that a float can hold"),
         ([[0] * 1000] * 2000, "very long"),
     ],
 )

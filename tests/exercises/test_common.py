@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.exercises.common import entries, oracle, smallest_input
+from course_lib.exercises.common import entries, oracle, repeated, rescaled, smallest_input
 from course_lib.exercises.criteria import MAGNITUDE_MASK, buggy_magnitude_mask
-from course_lib.exercises.exercise import REFUSES, Exercise, Property
+from course_lib.exercises.exercise import REFUSES, Exercise, Property, Slope
 from course_lib.exercises.sparse_training import buggy_drop
 from course_lib.grading.checks import run
 
@@ -109,3 +109,58 @@ def test_an_oracle_compares_shapes_and_numbers_to_five_digits():
 def test_the_bug_of_sparse_training_drops_what_the_page_says():
     half = torch.arange(1.0, 501.0)
     assert int((~buggy_drop(torch.cat([half, -half]), 0.2)).sum()) == 900
+
+
+def test_rescaled_cases_keep_order_ties_and_signs():
+    values = torch.tensor([0.0, 0.25, -0.5, 0.5, 4.0, -4.0])
+    for x, other in rescaled((values, values), 0):
+        assert other is values
+        assert torch.equal(x.sign(), values.sign())
+        assert torch.equal(x.abs().argsort(stable=True), values.abs().argsort(stable=True))
+        assert x[2] == -x[3]
+        assert x[4] == -x[5]
+        assert x.square().unique().numel() == 4  # a ranking by squares is right, too
+
+
+def test_one_version_differs_by_less_than_16_bits_can_tell():
+    *_, (close,) = rescaled((torch.tensor([0.25, 0.5, 1.0, 4.0]),), 0)
+    assert close.unique().numel() == 4
+    assert close.half().unique().numel() == close.bfloat16().unique().numel() == 1
+    assert torch.allclose(close, close[0], rtol=1e-5)
+
+
+def test_repeated_reaches_into_dicts_and_leaves_numbers():
+    keep, share, name = repeated(({"a": torch.tensor([True, False])}, 0.5, "x"), 3)
+    assert keep["a"].tolist() == [True, False] * 3
+    assert (share, name) == (0.5, "x")
+
+
+def the_mean(x):
+    return x.mean()
+
+
+MEAN = Exercise(
+    name="mean",
+    signature="the_mean(x)",
+    section="nowhere",
+    cases=lambda: iter([(torch.ones(2),), (torch.ones(4).requires_grad_(),)]),
+    properties=(
+        Property("is the mean", lambda y, x: None if y == x.mean() else "the mean", "Add."),
+        Slope("learns", lambda g, x: None if g[0].eq(0.25).all() else "a quarter", "No .item()."),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (the_mean, "passed"),
+        (lambda x: x.mean().item(), "this answer has none"),
+        (lambda x: x.detach().mean(), "this answer has none"),
+        (lambda x: x.mean() + 0 * x.sum(), "passed"),
+        (lambda x: x[:2].sum() / 2, "a quarter"),
+        (lambda x: x.mean().detach().requires_grad_(), "a quarter"),
+    ],
+)
+def test_a_slope_is_asked_where_an_input_requires_a_gradient(answer, words):
+    assert words in str(run(MEAN, answer))

@@ -535,7 +535,7 @@ WRONG = {
         (obs_by_entries, "the other weights move"),
         (obs_absolute, "the other weights move"),
         (obs_by_transposed_cholesky, "the other weights move"),
-        (obs_half_precision, "the other weights move"),
+        (obs_half_precision, "one number for each weight"),
         (obs_in_place, "leaves its input"),
         (obs_hessian_in_place, "leaves its input"),
     ],

@@ -359,7 +359,7 @@ def judge_ticket_by_oracle(layer_ticket):
         trained = torch.randint(-4, 5, shape, generator=generator) / 4
         keep = torch.rand(shape, generator=generator) > 0.3
         keep.view(-1)[0] = True
-        for share in (0.1, 0.2, 0.35, 0.5):
+        for share in (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0):
             inputs = start.clone(), trained.clone(), keep.clone()
             found = layer_ticket(*inputs, share)
             expected = layer(start, trained, keep, share)
@@ -372,9 +372,10 @@ def judge_ticket_by_oracle(layer_ticket):
 
 def judge_ticket_by_hand(layer_ticket):
     start = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    trained = torch.tensor([[9.0, -2.0, 0.5], [-0.25, 2.0, 2.0]])
+    trained = torch.tensor([[9.0, -2.0, 0.5], [0.0, 2.0, 2.0]])
     keep = torch.tensor([[False, True, True], [True, True, True]])
-    for share, places in ((0.5, [1, 4, 5]), (0.3, [1, 4, 5]), (0.7, [1]), (0.55, [1, 4])):
+    shares = {0: [1, 2, 3, 4, 5], 0.3: [1, 4, 5], 0.5: [1, 4, 5], 0.55: [1, 4], 0.7: [1], 1: []}
+    for share, places in shares.items():
         given, mask_given = start.clone(), keep.clone()
         weights, mask = layer_ticket(given, trained, mask_given, share)
         wanted = torch.zeros(6, dtype=torch.bool)
@@ -419,7 +420,7 @@ def judge_ticket_without_dtype(layer_ticket):
         start = 1 + torch.rand(shape, generator=generator)
         trained = torch.randint(-4, 5, shape, generator=generator) / 4
         keep = torch.rand(shape, generator=generator) > 0.3
-        for share in (0.2, 0.35, 0.5):
+        for share in (0.0, 0.2, 0.35, 0.5, 0.8, 1.0):
             given, kept = start.clone(), keep.clone()
             weights, mask = layer_ticket(given, trained, kept, share)
             expected = layer(start, trained, keep, share)

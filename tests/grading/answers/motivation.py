@@ -70,6 +70,12 @@ def joules_fraction(weights, macs, bits, images):
     return float(Fraction(640 * words, images) + Fraction(46 * macs, 10)) / 10**12
 
 
+def joules_as_a_fraction(weights, macs, bits, images):
+    _refuse(weights, macs, bits, images)
+    words = -(-weights * bits // 32)
+    return (Fraction(640 * words, images) + Fraction(46 * macs, 10)) / 10**12
+
+
 def joules_array(weights, macs, bits, images):
     return np.array(joules_in_steps(weights, macs, bits, images))
 
@@ -406,6 +412,7 @@ RIGHT = {
         joules_numpy,
         joules_tensor,
         joules_float32,
+        joules_as_a_fraction,
         joules_fraction,
         joules_array,
     ],

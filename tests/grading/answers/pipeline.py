@@ -543,7 +543,7 @@ def next_signed(weight, keep, share):
 
 
 def next_largest(weight, keep, share):
-    return _take(99 - weight.abs(), keep, round(share * int(keep.sum())))
+    return _take(1 + weight.abs().max() - weight.abs(), keep, round(share * int(keep.sum())))
 
 
 def next_later_stay(weight, keep, share):
@@ -627,7 +627,7 @@ WRONG = {
         (rounds_train_first, "keeps the right weights"),
         (rounds_one_training, "keeps the right weights"),
         (rounds_all_at_once, "keeps the right weights"),
-        (rounds_rewound, "trains once after every cut"),
+        (rounds_rewound, "keeps the right weights"),
         (rounds_trained_twice, "keeps the right weights"),
         (rounds_each_sparsity_once, "trains once after every cut"),
         (rounds_skip_zero, "keeps the right weights"),
