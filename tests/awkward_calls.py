@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from awkward import images, network
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
 
 from course_lib import ensemble, experiments, layers, parametrized, training
 from course_lib.compression import binary, coding
@@ -324,13 +325,12 @@ rows("lottery", "find_tickets", _rounds, changes=True)
 
 
 def with_gates(call):
-    """With gates, half of which are closed; where there can be none, refused."""
+    """With gates, closed before weights that are not positive; where there can be none, refused."""
 
     def inside(f, c):
         gates.attach(c.model, gates.Sigmoid())
-        for name, p in c.model.named_parameters():
-            if name.endswith(".0.logits"):
-                p.data[0] = 1
+        for steps in [m for m in c.model.modules() if isinstance(m, ParametrizationList)]:
+            steps[0].logits.data.copy_(torch.where(steps.original > 0, 1.0, -1.0))
         return call(f, c)
 
     return inside

@@ -256,15 +256,15 @@ class Noisy(nn.Module):
         self.log_variance = None if start is None else _filled(layer, layer.weight.shape, start)
         self.train(layer.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = at_least_float32(x)
+    def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear gives it
+        h = at_least_float32(input)
         z = self.draw(_examples(self, h)) if self.training else self.scale()[0]  # (B | 1, in | 1)
         h = h * _spread_out(self, z, h)
         out = self.applied(h, self.weight, self.bias)
         if self.training and self.log_variance is not None:
             variance = self.applied(h.square(), at_least_float32(self.log_variance).exp(), None)
             out = out + (variance + LEAST).sqrt() * torch.randn_like(out)
-        return out.to(x.dtype)
+        return out.to(input.dtype)
 
     def applied(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The linear map or convolution of this layer with these weights."""
