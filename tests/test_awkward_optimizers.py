@@ -15,7 +15,7 @@ from torch import nn
 from course_lib import parametrized
 from course_lib.compression import binary, sharing
 from course_lib.models import mlp
-from course_lib.pruning import masks, penalties, sparse_training
+from course_lib.pruning import gates, masks, penalties, sparse_training
 
 LR = 0.1
 OPTIMIZERS = {
@@ -60,6 +60,7 @@ def rewire(optimizer, model):
 
 HOOKS = {"hold": hold, "share": share, "shrink": shrink, "penalise": penalise, "rewire": rewire}
 HOOKS["in range"] = binary.hold_in_range
+HOOKS["anneal"] = lambda optimizer, model: gates.anneal(optimizer, model, to=9.0, steps=5)
 
 # ---- ways: how a model is changed before, and how a step is done
 
@@ -116,9 +117,9 @@ def clipped(model, optimizer, loss, scaler):
 def clipped_by_hand(model, optimizer, loss, scaler):
     optimizer.zero_grad()
     value = loss()
-    norm = torch.cat(
-        [g.flatten() for g in torch.autograd.grad(value, [*model.parameters()], retain_graph=True)]
-    ).norm()
+    moving = [p for p in model.parameters() if p.requires_grad]
+    slopes = torch.autograd.grad(value, moving, retain_graph=True)
+    norm = torch.cat([g.flatten() for g in slopes]).norm()
     (value * (0.1 / norm).clamp(max=1)).backward()
     optimizer.step()
 
@@ -127,7 +128,8 @@ def without_last(model, optimizer, loss, scaler):
     """Plainly, but the last layer has no gradient, and what it was it is again."""
     optimizer.zero_grad()
     loss().backward()
-    before = [(parameter, parameter.detach().clone()) for parameter in model[-1].parameters()]
+    moving = [parameter for parameter in model[-1].parameters() if parameter.requires_grad]
+    before = [(parameter, parameter.detach().clone()) for parameter in moving]
     for parameter, _ in before:
         parameter.grad = None
     optimizer.step()
@@ -161,6 +163,7 @@ WAYS = {  # name -> (change of the model, step), (change of the model, step by h
 REFUSED = {
     **{("rewire", name): {"frozen layer", "layer without gradient"} for name in OPTIMIZERS},
     **{("shrink", name): {*WAYS} for name in OPTIMIZERS if "SGD" not in name},
+    **{("anneal", name): {*WAYS} for name in ("SGD", "AdamW")},  # they have weight decay
 }
 
 
@@ -171,6 +174,8 @@ def trained(hook, optimizer, change, step, groups=1):
         for weight in weights(model).values():
             weight.data /= weight.abs().max()  # so that one lies at the end of the range
         model = parametrized.attach(model, binary.sign)
+    if hook == "anneal":
+        gates.attach(model, gates.Sigmoid())
     change(model)
     parameters = [*model.parameters()]
     if groups == 2:
@@ -213,6 +218,8 @@ def test_lbfgs_is_refused_or_does_what_it_can(hook):
     model = mlp((8, 6, 5), seed=0)
     if hook == "in range":
         model = parametrized.attach(model, binary.sign)
+    if hook == "anneal":
+        gates.attach(model, gates.Sigmoid())
     optimizer = torch.optim.LBFGS(model.parameters(), lr=LR, max_iter=3)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     if hook in ("share", "shrink", "penalise", "rewire"):
@@ -224,6 +231,9 @@ def test_lbfgs_is_refused_or_does_what_it_can(hook):
     for _ in range(4):
         x, y = torch.ones(5, 8), torch.arange(5)
         by_closure(model, optimizer, lambda x=x, y=y: F.cross_entropy(model(x), y), None)
+    if hook == "anneal":
+        assert {round(p.item(), 2) for p in model.parameters() if p.dim() == 0} == {5.8}  # 9^(4/5)
+        return
     for name, p in weights(model).items():
         gone = before[name].abs() <= 0.2
         assert p.abs().max() <= 1 if hook == "in range" else (p[gone] == 0).all()
