@@ -111,11 +111,11 @@ def smooth_root(a: float) -> Slope:
               -\frac{x^4}{8a^3} + \frac{3x^2}{4a} + \frac{3a}{8} & |x| < a \end{cases}, \qquad
               \frac{\partial R}{\partial w_i} = \frac{f'(w_i)}{2 \sqrt{f(w_i)}}
 
-    The polynomial meets |x| at a with the same value, slope and curvature, and stays above 3a/8. So
+    The polynomial meets :math:`|x|` at a with the same value, slope and curvature, and stays above 3a/8. So
     the penalty is smooth at 0, where L1/2 has an infinite slope. It gives no exact zeros: prune by
     magnitude afterwards.
 
-    Source: Wu et al. 2014, for the idea of smoothing |x| at 0 by a polynomial; the page of sources
+    Source: Wu et al. 2014, for the idea of smoothing :math:`|x|` at 0 by a polynomial; the page of sources
     says what of it was checked.
 
     Raises:
