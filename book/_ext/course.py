@@ -12,6 +12,7 @@ from pathlib import Path
 import glossary
 import head
 import nbformat
+import overview
 import portable
 import replication
 import rereads
@@ -383,6 +384,7 @@ def setup(app: Sphinx) -> dict:
     head.setup(app)
     rereads.setup(app)
     search.setup(app)
+    overview.setup(app)
     portable.setup(app)
     app.connect("builder-inited", copy_mathjax)
     app.connect("builder-inited", copy_front_end)
