@@ -496,12 +496,7 @@ def kl(model: nn.Module) -> Tensor:
         >>> kl(noisy(nn.Linear(3, 2), Structured)).item()  # 7.27 for each input
         21.8...
     """
-    wide = {name: at_least_float32(p) for name, p in model.named_parameters()}
-    own = ensemble.by_member(model, wide)
-    total: Any = 0.0
-    for name, layer in _noisy_layers(ensemble.template(model)).items():
-        parts = {leaf: own[_path(name, leaf)] for leaf, _ in layer.named_parameters()}
-        total = total + sum(term.flatten(1).sum(1) for term in layer.kl(parts))
+    total = _total(_parts(model), stacked=isinstance(model, ensemble.Stack))
     return total if isinstance(model, ensemble.Stack) else total[0]
 
 
@@ -543,10 +538,10 @@ def charge(
     check_counts(n=n)
     at = weight if callable(weight) else lambda step: weight
     check_nonnegative("weight", at(0))
-    kl(model)
+    stacked, parts = isinstance(model, ensemble.Stack), _parts(model)
     known = trained(optimizer)
-    paying = [p for p in model.parameters() if id(p) in known and p.requires_grad]
-    if not any(slope is not None for slope in _slopes(model, paying)):
+    paying = [p for _, own in parts for p in own.values() if id(p) in known and p.requires_grad]
+    if not any(slope is not None for slope in _slopes(parts, paying, stacked)):
         raise ValueError("optimizer must train the noisy layers of model, got other parameters")
     steps = 0
 
@@ -555,7 +550,7 @@ def charge(
         args, kwargs = run_closure(args, kwargs)
         check_nonnegative(f"weight at step {steps}", at(steps))
         if rate := at(steps) / n:
-            for p, slope in zip(paying, _slopes(model, paying), strict=True):
+            for p, slope in zip(paying, _slopes(parts, paying, stacked), strict=True):
                 if slope is not None:
                     p.grad = slope * rate if p.grad is None else p.grad.add_(slope, alpha=rate)
         steps += 1
@@ -853,12 +848,33 @@ def _path(name: str, leaf: str) -> str:
     return f"{name}.{leaf}" if name else leaf
 
 
-def _slopes(model: nn.Module, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
+def _parts(model: nn.Module) -> list[tuple[Noisy, dict[str, Tensor]]]:
+    """Each noisy layer with its parameters, which are (K, …) in a stack."""
+    own = dict(model.named_parameters())
+    return [
+        (layer, {leaf: own[_path(name, leaf)] for leaf, _ in layer.named_parameters()})
+        for name, layer in _noisy_layers(ensemble.template(model)).items()
+    ]
+
+
+def _total(parts: list[tuple[Noisy, dict[str, Tensor]]], *, stacked: bool) -> Tensor:
+    """The KL term, (K,)."""
+    total: Any = 0.0
+    for layer, own in parts:
+        wide = {leaf: at_least_float32(p) for leaf, p in own.items()}
+        if not stacked:
+            wide = {leaf: p[None] for leaf, p in wide.items()}
+        total = total + sum(term.flatten(1).sum(1) for term in layer.kl(wide))
+    return total
+
+
+def _slopes(parts: list, parameters: list[Tensor], stacked: bool) -> tuple[Tensor | None, ...]:
     """The gradients of the KL term; None where it does not depend on the parameter."""
     if not parameters:
         return ()
     with torch.enable_grad():
-        return torch.autograd.grad(kl(model).sum(), parameters, allow_unused=True)
+        total = _total(parts, stacked=stacked).sum()
+        return torch.autograd.grad(total, parameters, allow_unused=True)
 
 
 def _log_ratio(log_variance: Tensor, mean: Tensor) -> Tensor:
@@ -878,24 +894,25 @@ class _LogUniform(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, log_alpha: Tensor) -> Tensor:
-        ctx.save_for_backward(log_alpha)
-        return _looked_up(log_alpha, 0)
+        value, slope = _looked_up(at_least_float32(log_alpha))
+        ctx.save_for_backward(slope)
+        return value.to(log_alpha.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        return slope * _looked_up(ctx.saved_tensors[0], 1)
+    def backward(ctx: Any, given: Tensor) -> Tensor:
+        return (given * ctx.saved_tensors[0]).to(given.dtype)
 
 
-FIRST, LAST, PER_UNIT = -20.0, 20.0, 64  # the table's ends in log α, and its steps per unit
+FIRST, LAST, PER_UNIT = -20.0, 20.0, 256  # the table's ends in log α, and its steps per unit
 
 
 @functools.cache
-def _table(device: torch.device) -> Tensor:
-    r"""The divergence, its slope and its curvature in log α, (3, steps + 1).
+def _table(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    r"""The divergence and its first three derivatives in log α, each (steps + 1,).
 
-    With u = 1/(2α), the divergence is the integral of 1 − exp(−u / cosh² y) over y > 0, and its slope
-    that of −(u / cosh² y) exp(−u / cosh² y). (Put s = tanh y into D(x) = x ∫ exp(−x²(1 − s²)) ds.) The
+    With a = u / cosh² y and u = 1/(2α), the divergence is the integral of 1 − exp(−a) over y > 0, and
+    every derivative acts on a as −a d/da. (Put s = tanh y into D(x) = x ∫ exp(−x²(1 − s²)) ds.) The
     trapezoidal rule is exact to rounding for these.
     """
     steps = int(LAST - FIRST) * PER_UNIT
@@ -903,26 +920,23 @@ def _table(device: torch.device) -> Tensor:
     y = torch.arange(0, 30, 0.125, dtype=torch.float64)
     width = torch.full_like(y, 0.125)
     width[0] /= 2
-    at = u[:, None] / y.cosh().square()
-    kl, slope = -torch.expm1(-at) @ width, -(at * torch.exp(-at)) @ width
-    curvature = (at * (1 - at) * torch.exp(-at)) @ width
-    return torch.stack([kl, slope, curvature]).to(device)
+    a = u[:, None] / y.cosh().square()
+    shrunk = a * torch.exp(-a)
+    rows = (-torch.expm1(-a), -shrunk, (1 - a) * shrunk, (3 * a - 1 - a.square()) * shrunk)
+    return tuple((row @ width).to(device, dtype) for row in rows)
 
 
-def _looked_up(log_alpha: Tensor, row: int) -> Tensor:
-    """Row 0 or 1 of the table at any log α: cubic between its entries, which have slopes."""
-    t = log_alpha.double()
-    place = (t.clamp(FIRST, LAST) - FIRST) * PER_UNIT
-    i = place.long().clamp(max=int(LAST - FIRST) * PER_UNIT - 1)
-    f = place - i
-    values, slopes = _table(t.device)[row], _table(t.device)[row + 1] / PER_UNIT
-    v0, v1, s0, s1 = values[i], values[i + 1], slopes[i], slopes[i + 1]
-    rise = v1 - v0
-    found = v0 + f * (s0 + f * (3 * rise - 2 * s0 - s1 + f * (s0 + s1 - 2 * rise)))
-    found = found * torch.exp((LAST - t).clamp(max=0))  # beyond the table KL is u
-    if row == 0:
-        found = found + (FIRST - t).clamp(min=0) / 2  # and below, its slope is −1/2
-    return found.to(log_alpha.dtype)
+def _looked_up(t: Tensor) -> tuple[Tensor, Tensor]:
+    """The divergence and its slope at any log α, by Taylor's formula from the next entry."""
+    table = _table(t.device, t.dtype)
+    inside = t.clamp(FIRST, LAST)
+    place = ((inside - FIRST) * PER_UNIT).round()
+    at, d = place.long(), inside - (place / PER_UNIT + FIRST)
+    value, first, second, third = (torch.take(row, at) for row in table)
+    value = value + d * (first + d / 2 * (second + d / 3 * third))
+    slope = first + d * (second + d / 2 * third)
+    beyond, below = (LAST - t).clamp(max=0).exp(), (FIRST - t).clamp(min=0)
+    return value * beyond + below / 2, slope * beyond  # there KL is u, and here its slope −1/2
 
 
 def _mass(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
