@@ -16,6 +16,7 @@ from course_lib.pruning import (
     bayesian,
     channels,
     gates,
+    learning_compression,
     penalties,
     pipeline,
     schedules,
@@ -304,6 +305,15 @@ rows("bayesian", "kl levels", lambda f, c: f(with_noise(c)))
 rows("bayesian", "precision", lambda f, c: [*f(with_noise(c)).values()])
 rows("bayesian", "harden", lambda f, c: f(with_noise(c))[1])
 rows("bayesian", "charge", charged)
+_lc = learning_compression.Splitting(learning_compression.l1(1e-3), [0.1])
+rows(
+    "learning_compression",
+    "pull",
+    held(lambda f, c, o: f(o, c.model, _lc, every=100)),
+    changes=True,
+)
+_turn = then_outputs(lambda f, c: f(c.model, c.split, PLAN, _lc))
+rows("learning_compression", "alternate", _turn, changes=True)
 _moves = {"methods": sparse_training.RIGL, "fraction": lambda step: 0.3 * (step == 1)}
 rows(
     "sparse_training",

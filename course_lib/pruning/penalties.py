@@ -710,7 +710,7 @@ def trained(model: nn.Module, names: Iterable[str] | None = None) -> dict[str, n
             raise ValueError(f"names has {name!r}, which is frozen (requires_grad is False)")
         found[name] = everything[name]
     if not found:
-        raise ValueError("names must hold at least one parameter that trains, got none")
+        raise ValueError("names must hold at least one parameter that trains in model, got none")
     return found
 
 
