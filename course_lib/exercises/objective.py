@@ -142,13 +142,14 @@ def _problems() -> Iterator[tuple[Tensor, int, list[float], LStep]]:
     yield torch.tensor([-1.0, 1.0, 1.0]), 1, [], _Halfway(torch.zeros(3))
     yield torch.tensor([2.0]), 1, [0.5, 0.5], _Halfway(torch.tensor([-1.0]))
     generator = torch.Generator().manual_seed(6)
-    plans = ([1.0], [2.0], [1.0, 1.0], [0.5, 1.0, 4.0], [0.25, 0.25, 0.5, 2.0])
+    plans = ([1.0], [2.0], [1.0, 1.0], [0.5, 1.0, 4.0], [0.25, 0.25, 0.5, 2.0], [256.0] * 5)
     for shape, mus, kind_ in product(((3,), (2, 3), (3, 2, 2)), plans, (_Halfway, _Warm)):
         weight, best = draw(shape, generator), 2 * draw(shape, generator)
         yield weight, pick(weight.numel(), generator), list(mus), kind_(best)
-    for scale in (1e-3, 1e3):  # exact, and multipliers that are small or large
+    for scale in (2.0**-40, 2.0**20):
         weight, best = scale * torch.randn(2, 9, generator=generator)
         yield weight, 4, [0.5, 1.0, 1.0, 2.0], _Warm(best)
+        yield weight, 4, [2.0**-8, 2.0**10, 2.0**12], _Halfway(best)
     for n, seed in ((3, 1), (6, 2), (40, 3)):
         quadratic = random_quadratic(n, seed)
         for mus in ([0.3], [3.0, 0.7], [0.1 * 1.3**number for number in range(10)]):
@@ -279,7 +280,7 @@ def _points() -> Iterator[tuple[Tensor, float]]:
     for trial in range(40):
         v = 2 * draw((1 + trial // 5,), generator)
         yield v, pick((0.25, 0.5, 1.0, 2.0, 5.0), generator)
-    for scale in (1e-6, 1e3):
+    for scale in (2.0**-20, 2.0**20):
         yield scale * torch.randn(9, generator=generator), 2.5 * scale
     yield torch.randn(7, generator=generator, dtype=torch.float64), 0.75
     yield torch.randn(200, generator=generator), 20.0

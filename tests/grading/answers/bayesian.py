@@ -276,6 +276,19 @@ def outputs_in_half(x, theta, log_var, noise):
     return outputs_by_formula(*(t.bfloat16() for t in (x, theta, log_var, noise)))
 
 
+def outputs_deviation_in_half(x, theta, log_var, noise):
+    spread = (x.square() @ log_var.exp().T).sqrt().half().to(x.dtype)
+    return x @ theta.T + spread * noise
+
+
+def outputs_clip_high(x, theta, log_var, noise):
+    return outputs_by_formula(x, theta, log_var.clamp(max=10), noise)
+
+
+def outputs_clipped(x, theta, log_var, noise):
+    return outputs_by_formula(x, theta, log_var, noise).clamp(-100, 100)
+
+
 def outputs_exp_in_place(x, theta, log_var, noise):
     return x @ theta.T + (x.square() @ log_var.exp_().T).sqrt() * noise
 
@@ -654,6 +667,9 @@ WRONG = {
         (outputs_normalised, "the plain layer"),
         (outputs_rounded, "the plain layer"),
         (outputs_in_half, "the plain layer"),
+        (outputs_deviation_in_half, "its standard deviation"),
+        (outputs_clip_high, "its standard deviation"),
+        (outputs_clipped, "its standard deviation"),
         (outputs_exp_in_place, "leaves its input"),
         (outputs_square_in_place, "leaves its input"),
         (outputs_noise_in_place, "leaves its input"),

@@ -578,6 +578,16 @@ def lc_averages(weight, keep, mus, l_step):
     return _largest((theta + lc_returns_w(weight, keep, mus, l_step)) / 2, keep)
 
 
+def lc_drops_tiny(weight, keep, mus, l_step):
+    theta = _lc(weight, keep, mus, l_step)
+    return torch.where(theta.abs() < 1e-6, 0.0, theta)
+
+
+def lc_clips_mu(weight, keep, mus, l_step):
+    """The multipliers grow by no more than 100 times the gap."""
+    return _lc(weight, keep, mus, l_step, up=lambda lam, mu, w, t: lam - min(mu, 100) * (w - t))
+
+
 # smallest_l1_ball
 
 
@@ -749,6 +759,13 @@ def ball_by_removal(v, kappa):
 
 def ball_in_double(v, kappa):
     return _soft(v.double(), _threshold(v, kappa))
+
+
+def ball_by_small_steps(v, kappa):
+    """All shrink alike, a little less than needed, again and again."""
+    while v.abs().sum() > kappa * (1 + 1e-5):
+        v = _soft(v, (v.abs().sum() - kappa) / len(v) / 2)
+    return v
 
 
 def ball_early_return(v, kappa):
@@ -1026,6 +1043,7 @@ RIGHT = {
         ball_scaled_to_one,
         ball_by_removal,
         ball_in_double,
+        ball_by_small_steps,
         ball_early_return,
     ],
 }
@@ -1070,7 +1088,7 @@ WRONG = {
         (lc_keeps_small, "begins with the C step"),
         (lc_signed, "begins with the C step"),
         (lc_later_stays, "begins with the C step"),
-        (lc_by_columns, "one L step"),
+        (lc_by_columns, "every μ in turn"),
         (lc_all_that_tie, "no more than it may"),
         (lc_none_that_tie, "begins with the C step"),
         (lc_minus_keep, "no more than it may"),
@@ -1099,6 +1117,8 @@ WRONG = {
         (lc_multipliers_from_the_gap, "one L step"),
         (lc_sorted, "every μ in turn"),
         (lc_averages, "one L step"),
+        (lc_drops_tiny, "every μ in turn"),
+        (lc_clips_mu, "every μ in turn"),
     ],
     "smallest_l1_ball": [
         (ball_inside, "makes buggy_l1_ball go wrong"),
