@@ -53,7 +53,7 @@ def _magnitude_cases() -> Iterator[tuple[Tensor, float]]:
     for shape in ((5,), (3, 2), (2, 2, 2)) * 2:
         yield from rescaled((draw(shape, generator), pick((0.3, 0.5, 0.7), generator)), 0)
     yield torch.randn(24, 15, generator=generator), 0.9
-    yield repeated((draw((6, 2), generator), 0.905), 50)
+    yield repeated((draw((3, 2, 2, 1), generator), 0.905), 50)
 
 
 def _gone(sparsity: float, n: int) -> int:

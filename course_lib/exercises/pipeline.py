@@ -91,8 +91,6 @@ class _Counting:
     def __repr__(self) -> str:
         return "counting"
 
-    __hash__ = None
-
 
 def _rounds_cases() -> Iterator[tuple[Tensor, list[float], Train]]:
     yield torch.tensor([1.0, -0.5, 0.25, -2.0]), [0.25, 0.5], _still

@@ -214,7 +214,7 @@ def _mask_cases() -> Iterator[tuple[dict[str, Tensor]]]:
     sizes = {"conv": (7, 3, 3, 3), "fc1": (61, 37), "fc2": (10, 61)}
     yield ({k: torch.rand(s, generator=generator) > 0.9 for k, s in sizes.items()},)
     yield ({"fc1": torch.ones(50, 40).bool(), "fc2": torch.arange(1001) < 1},)
-    yield ({"fc1": torch.arange(40_000) < 1, "fc2": torch.arange(30_001) > 0},)
+    yield ({"fc1": torch.arange(40_000) < 1, "fc2": torch.arange(30_007) > 0},)
 
 
 def _illegal_masks(masks: dict[str, Tensor]) -> str | None:

@@ -137,6 +137,15 @@ def test_time_limit_interrupts_also_what_catches_everything_once():
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
+def test_a_busy_machine_has_four_times_as_long(monkeypatch):
+    monkeypatch.setattr(time, "process_time", lambda: 0.0)  # the block is never given the processor
+    began = time.monotonic()
+    with pytest.raises(OutOfTime), time_limit(0.05):
+        while time.monotonic() < began + 60:  # only so that a failure is no endless loop
+            pass
+    assert time.monotonic() >= began + 0.2
+
+
 def test_time_limit_leaves_a_handler_and_a_timer_of_others():
     before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
     signal.setitimer(signal.ITIMER_REAL, 1000)
