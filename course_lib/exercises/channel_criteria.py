@@ -126,8 +126,8 @@ def right_taylor(activation: Tensor, gradient: Tensor) -> Tensor:
 def _illegal_maps(activation: Tensor, gradient: Tensor) -> str | None:
     """None for two maps that the statement allows, else what it allows."""
     if activation.dim() == 4 and activation.shape == gradient.shape and activation.numel():
-        both = torch.cat([activation, gradient])
-        if both.is_floating_point() and both.isfinite().all():
+        floats = activation.is_floating_point() and gradient.is_floating_point()
+        if floats and torch.cat([activation, gradient]).isfinite().all():
             return None
     return "two tensors of finite floats, both of one shape (batch, channels, height, width)"
 

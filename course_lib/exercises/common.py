@@ -296,7 +296,8 @@ def _with_dtype(given: Any, like: Any) -> Any:
     if isinstance(given, dict) and isinstance(like, dict) and like:
         first = next(iter(like.values()))
         return {key: _with_dtype(value, first) for key, value in given.items()}
-    if isinstance(given, Tensor) and isinstance(like, Tensor) and like.is_floating_point():
+    both = isinstance(given, Tensor) and isinstance(like, Tensor) and like.is_floating_point()
+    if both and given.dtype != torch.bool and not given.is_complex():
         return given.to(like.dtype)
     return given
 

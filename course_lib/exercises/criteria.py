@@ -64,6 +64,8 @@ def _gone(sparsity: float, n: int) -> int:
 def _legal(weight: Tensor, sparsity: float) -> str | None:
     if weight.numel() == 0 or weight.ndim == 0:
         return "a weight with at least one entry"
+    if not weight.is_floating_point():
+        return "a weight of floats"
     if not weight.isfinite().all():
         return "a weight whose entries are finite"
     return None if 0 <= sparsity <= 1 else "a sparsity from 0 to 1"

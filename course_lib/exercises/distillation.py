@@ -173,6 +173,8 @@ def _illegal_batch(
 ) -> str | None:
     """None for inputs that the statement allows, else what it allows."""
     both = torch.stack([student, teacher])
+    if not (student.is_floating_point() and teacher.is_floating_point()):
+        return "logits that are floats"
     if both.dim() != 3 or both.numel() == 0 or not both.isfinite().all():
         return "finite logits of student and teacher, both (images, classes)"
     if labels.shape != student.shape[:1] or labels.dtype != torch.int64:

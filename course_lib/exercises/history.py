@@ -218,7 +218,8 @@ def _illegal_quadratic(hessian: Tensor, weights: Tensor) -> str | None:
     """None for a Hessian and weights that the statement allows, else what it allows."""
     n = weights.numel()
     fits = n and weights.shape == (n,) and hessian.shape == (n, n)
-    if fits and hessian.isfinite().all() and weights.isfinite().all():
+    floats = hessian.is_floating_point() and weights.is_floating_point()
+    if fits and floats and hessian.isfinite().all() and weights.isfinite().all():
         least = torch.linalg.eigvalsh(hessian.double())[0]
         if torch.equal(hessian, hessian.T) and least > 1e-9:
             return None

@@ -42,6 +42,8 @@ def test_a_tie_of_two_is_the_smallest_input(inputs):
         ((torch.tensor([1.0, 2.0]), 0.5), "on this one it does what it should"),
         ((torch.ones(2), 1.0), "on this one it does what it should"),
         (([1.0, 1.0], 0.5), "torch.Tensor, not tuple or list"),
+        ((torch.ones(2).bool(), 0.5), "a weight of floats"),
+        ((torch.ones(2) + 1j, 0.5), "a weight of floats"),
         ((torch.ones(2),), "a tuple of 2 inputs"),
         (torch.ones(2), "a tuple of 2 inputs"),
         ((torch.ones(2), "half"), "float, not str"),
