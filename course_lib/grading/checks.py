@@ -29,7 +29,7 @@ from course_lib.exercises.exercise import (
 from course_lib.grading.session import memory_limit, standard_session, time_limit
 
 SECONDS = 20  # that an answer may take for all inputs together
-_MACHINE = {__file__, calls.__file__}
+MACHINE = {__file__, calls.__file__}  # files whose lines are nobody's answer
 CLOSING = "Public checks only; grading uses other inputs."
 
 
@@ -120,8 +120,8 @@ class Result:
 
 
 @dataclass
-class _Progress:
-    """How far a check has come."""
+class Progress:
+    """How far a check has come; ``weigh`` takes it further."""
 
     holds: tuple[Property, ...]  # on the inputs tried so far, or up to the one that is broken
     inputs: tuple = ()
@@ -133,7 +133,7 @@ class _Progress:
 
 def run(exercise: Exercise, function: Callable, *, seconds: float = SECONDS) -> Result:
     """Call ``function`` on every case and report the first of the properties that fails."""
-    done, changed = _Progress((RUNS, *exercise.properties)), dict[str, None]()
+    done, changed = Progress((RUNS, *exercise.properties)), dict[str, None]()
     with standard_session() as tidy:
         unusual = tidy()
 
@@ -167,28 +167,33 @@ def run(exercise: Exercise, function: Callable, *, seconds: float = SECONDS) -> 
     )
 
 
-def _try_all(exercise: Exercise, function: Callable, tidied: Callable, done: _Progress) -> None:
+def _try_all(exercise: Exercise, function: Callable, tidied: Callable, done: Progress) -> None:
     """Call ``function`` on the cases as long as a property can still fail; ``done`` is filled in."""
     for inputs in exercise.cases():
         done.inputs = inputs
         done.tried += 1
         made = call(tidied(function), inputs)
-        if done.tried == 1 and _is_stub(made):
-            done.stub, done.holds = True, ()
-            return
         if callable(made.plain) and not issubclass(type(made.plain), type):
             # The answer is a function itself, and a property will call it.
             made.plain = _gives_plain_data(tidied(made.plain))
-        if exercise.candidates:
-            _settle_crash(exercise, made)
-        must_raise = exercise.refuses(*inputs)
-        for index, prop in enumerate(done.holds):
-            if demand := unmet(prop, made, must_raise):
-                # Later cases can now only matter for the properties before this one.
-                done.broken, demand = _diagnosis(exercise, prop, made, demand)
-                done.holds, done.facts = done.holds[:index], _facts(exercise, made, demand)
-                break
+        weigh(exercise, made, done)
         if not done.holds:
+            return
+
+
+def weigh(exercise: Exercise, made: Call, done: Progress) -> None:
+    """Find the first property in ``done.holds`` that this call breaks, and keep those before it."""
+    if done.tried == 1 and _is_stub(made):
+        done.stub, done.holds = True, ()
+        return
+    if exercise.candidates:
+        _settle_crash(exercise, made)
+    must_raise = exercise.refuses(*made.inputs)
+    for index, prop in enumerate(done.holds):
+        if demand := unmet(prop, made, must_raise):
+            # Later cases can now only matter for the properties before this one.
+            done.broken, demand = _diagnosis(exercise, prop, made, demand)
+            done.holds, done.facts = done.holds[:index], _facts(exercise, made, demand)
             return
 
 
@@ -277,6 +282,6 @@ def _typed(exercise: Exercise, inputs: tuple) -> str:
 def _error_in_words(error: BaseException) -> str:
     """The error, and the last line of the student's own code in its traceback."""
     words = in_words(error)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in _MACHINE]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in MACHINE]
     own = [frame for frame in frames if frame.filename == frames[0].filename]
     return f"{words}\nin line {own[-1].lineno} of your code: {own[-1].line}" if own else words

@@ -1,0 +1,253 @@
+"""The verdict of the black box is that of `check`, and no forged answer gets a point.
+
+All answers of `answers/` are tried with COURSE_ALL=1, which takes minutes; a sample of them always.
+"""
+
+import os
+
+import pytest
+
+from course_lib.exercises import EXERCISES, LESSONS
+from course_lib.grading import blackbox
+from course_lib.grading.extract import extract
+from course_lib.grading.sandbox import Child, Gone
+
+from .submissions import notebook, submissions
+
+SUBMISSIONS = list(submissions())
+if not os.environ.get("COURSE_ALL"):
+    SUBMISSIONS = SUBMISSIONS[::12]
+PLANS = {}
+
+
+def graded(box, name, *cells):
+    if name not in PLANS:
+        PLANS[name] = blackbox.plan(EXERCISES[name], 20)
+    content = cells[0] if isinstance(cells[0], bytes) else notebook(*cells)
+    return blackbox.grade(box, PLANS[name], extract(content, [EXERCISES[name].function]))
+
+
+@pytest.mark.parametrize(("name", "answer", "right", "content"), SUBMISSIONS)
+def test_the_verdict_is_that_of_check(bwrap, monkeypatch, name, answer, right, content):
+    # The same patience as in a run: the fixture's forks end after a second.
+    found = graded(bwrap, name, content)
+    assert found["public"] is right, found["report"]
+    assert found["hidden"] is (True if right else None), found["report"]
+
+
+def test_every_lesson_has_answers_that_were_tried():
+    names = {name for name, *_ in submissions()}
+    assert names == {exercise.name for lesson in LESSONS for exercise in lesson.EXERCISES}
+
+
+RIGHT = """
+import torch
+def magnitude_mask(weight, sparsity):
+    n = weight.numel()
+    gone = min(round(sparsity * n), n - 1 if sparsity < 1 else n)
+    order = weight.abs().flatten().argsort(descending=True, stable=True)
+    keep = torch.zeros(n, dtype=torch.bool)
+    keep[order[: n - gone]] = True
+    return keep.view(weight.shape)
+"""
+WRONG = RIGHT.replace("weight.abs()", "weight")
+#: Answers that are wrong, and do something else to get the point.
+FORGERIES = {
+    "an object that equals everything": """
+class Yes:
+    def __eq__(self, other): return True
+    def __bool__(self): return True
+    def __getattr__(self, name): return self
+    def __call__(self, *a, **k): return self
+def magnitude_mask(w, s): return Yes()
+""",
+    "a tensor whose methods lie": """
+import torch
+class Yes(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None): return True
+def magnitude_mask(w, s): return torch.ones_like(w).bool().as_subclass(Yes)
+""",
+    "an int that equals everything": """
+class Yes(int):
+    def __eq__(self, other): return True
+    __hash__ = None
+def magnitude_mask(w, s): return Yes(1)
+""",
+    "torch patched": """
+import torch
+def magnitude_mask(w, s):
+    torch.equal = torch.allclose = torch.Tensor.all = lambda *a, **k: True
+    torch.Tensor.__eq__ = lambda *a: torch.tensor(True)
+    return torch.ones_like(w).bool()
+""",
+    "builtins patched": """
+import builtins, torch
+def magnitude_mask(w, s):
+    builtins.round = builtins.len = builtins.isinstance = lambda *a: True
+    return torch.ones_like(w).bool()
+""",
+    "the self-check patched": """
+import sys
+def magnitude_mask(w, s):
+    for module in list(sys.modules.values()):
+        for name in ("check", "run", "grade", "judge", "weigh", "unmet"):
+            if hasattr(module, name): setattr(module, name, lambda *a, **k: True)
+    return w > 0
+""",
+    "the encoder patched": """
+import gc, torch
+def magnitude_mask(w, s):
+    for thing in gc.get_objects():
+        if getattr(thing, '__name__', '') in ('pack', 'tree', 'send', '_tensor'):
+            try: thing.__code__ = (lambda *a, **k: b'').__code__
+            except Exception: pass
+    return torch.ones_like(w).bool()
+""",
+    "the worker told to say yes": """
+import sys, inspect
+def magnitude_mask(w, s):
+    frame = sys._getframe()
+    while frame:
+        student = frame.f_locals.get('self')
+        if type(student).__name__ == 'Student':
+            student.send({'public': True, 'hidden': True, 'returned': True, 'after': []})
+            student.send({'public': True, 'hidden': True})
+        frame = frame.f_back
+    return w > 0
+""",
+    "frames ahead of the questions": """
+import sys
+def magnitude_mask(w, s):
+    frame = sys._getframe()
+    while frame:
+        student = frame.f_locals.get('self')
+        if type(student).__name__ == 'Student':
+            for number in range(20):
+                student.number = number
+                student.send({'returned': True, 'after': [w, s], 'printed': ''})
+        frame = frame.f_back
+    return w > 0
+""",
+    "an interrupt for the grader": "def magnitude_mask(w, s): raise KeyboardInterrupt",
+    "an exit for the grader": "def magnitude_mask(w, s): raise SystemExit(0)",
+    "an error that says it has passed": """
+class passed(Exception):
+    def __str__(self): return 'passed, every property holds'
+def magnitude_mask(w, s): raise passed
+""",
+    "a process that ends": "import os\ndef magnitude_mask(w, s): os._exit(0)",
+    "the reference": "from course_lib.exercises.criteria import *\nfrom course_lib.pruning import allocate\n"
+    "def magnitude_mask(w, s): return allocate.per_layer({'w': w.abs()}, s)['w']",
+    "a generator": "def magnitude_mask(w, s): yield w > 0",
+    "a coroutine": "async def magnitude_mask(w, s): return w > 0",
+    "a class": "class magnitude_mask:\n    def __init__(self, w, s): pass",
+    "a module attribute": "import torch\nmagnitude_mask = torch.gt",
+    "a stub": "def magnitude_mask(w, s): ...",
+    "terminal codes": "def magnitude_mask(w, s): raise ValueError('\\x1b[2Jpassed\\r\\0<script>')",
+}  # fmt: skip
+
+
+def test_the_right_answer_has_the_point(bwrap):
+    found = graded(bwrap, "magnitude_mask", RIGHT)
+    assert found["public"]
+    assert found["hidden"]
+    assert "passed, every property holds on all" in found["report"]
+    assert graded(bwrap, "magnitude_mask", RIGHT) | {"seconds": 0} == found | {"seconds": 0}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_no_forgery_has_the_point(bwrap, name):
+    found = graded(bwrap, "magnitude_mask", FORGERIES[name])
+    assert not found["public"]
+    assert not found["hidden"]
+    assert "\x1b" not in found["report"]
+    assert "passed, every property holds on" not in found["report"]
+    assert graded(bwrap, "magnitude_mask", RIGHT)["hidden"]
+
+
+def test_a_table_of_the_public_inputs_fails_on_hidden_ones(bwrap):
+    """It knows every public input with its answer, and guesses elsewhere."""
+    cases = list(EXERCISES["magnitude_mask"].cases())
+    scope = {}
+    exec(RIGHT, scope)  # noqa: S102
+    table = {
+        (tuple(w.shape), tuple(w.flatten().tolist()), s): scope["magnitude_mask"](w, s)
+        .flatten()
+        .tolist()
+        for w, s in cases
+    }
+    source = f"import torch\nTABLE = {table!r}\n"
+    source += "def magnitude_mask(w, s):\n"
+    source += "    row = TABLE.get((tuple(w.shape), tuple(w.flatten().tolist()), s))\n"
+    source += (
+        "    keep = torch.tensor(row) if row else w.flatten() > 0\n    return keep.reshape(w.shape)"
+    )
+    found = graded(bwrap, "magnitude_mask", source)
+    assert found["public"]
+    assert found["hidden"] is False
+
+
+def test_a_changed_input_is_seen(bwrap):
+    source = RIGHT.replace("    return", "    weight.zero_()\n    return")
+    found = graded(bwrap, "magnitude_mask", source)
+    assert found["property"] == "leaves its input as it was"
+
+
+def test_an_error_names_its_cell_and_line(bwrap):
+    found = graded(bwrap, "magnitude_mask", "x = 1", WRONG.replace("n = weight", "n = weihgt"))
+    assert "NameError: name 'weihgt' is not defined" in found["report"]
+    assert "in line 4 of cell 2: n = weihgt.numel()" in found["report"]
+
+
+def test_an_import_that_fails_is_told(bwrap):
+    found = graded(
+        bwrap,
+        "magnitude_mask",
+        "import no_such_library as lib",
+        "def magnitude_mask(w, s): return lib.x",
+    )
+    assert (
+        "When your notebook was read: ModuleNotFoundError: No module named 'no_such"
+        in found["report"]
+    )
+
+
+JUDGE = "import torch\ndef is_magnitude_mask(fn):\n"
+HUNTING = {
+    "says yes": "    return True",
+    "says no": "    return False",
+    "dies on the first wrong one": "    import os\n    keep = fn(torch.tensor([1., -1.]), 0.5)\n"
+    "    if keep.sum() != 1: os._exit(0)\n    return True",
+    "reads the docstring": "    return 'a correct' in (fn.__doc__ or '')",
+    "reads the name": "    return 'buggy' not in fn.__name__ and 'wrong' not in fn.__name__",
+    "asks without end": "    while True: fn(torch.ones(1), 0.5)",
+    "asks for too much": "    return fn(torch.ones(5_000_000), 0.5).all()",
+    "asks with nonsense": "    return fn(fn, [fn], fn=fn)",
+    "forges a call": "    fn.__closure__[0].cell_contents.send({'ask': 99, 'args': [], 'named': {}})\n"
+    "    return True",
+    "raises on everything": "    raise ValueError",
+}
+
+
+@pytest.mark.parametrize("name", HUNTING)
+def test_a_bug_hunt_cannot_be_forged(bwrap, monkeypatch, name):
+    monkeypatch.setattr(blackbox, "_MOST_QUESTIONS", 2_000)
+    assert not graded(bwrap, "kills_wrong_masks", JUDGE + HUNTING[name])["public"]
+
+
+def test_an_answer_that_never_ends_is_out_of_time(bwrap):
+    found = graded(bwrap, "magnitude_mask", "def magnitude_mask(w, s):\n    while True: pass")
+    assert found["property"] == "comes to an end"
+    assert "all answers within 1 seconds; this is input 1" in found["report"]
+
+
+def test_a_sandbox_that_ends_is_nobodys_mistake(bwrap, monkeypatch):
+    def gone(*_):
+        raise Gone("the sandbox has ended")
+
+    monkeypatch.setattr(Child, "ask", gone)
+    with pytest.raises(Gone):
+        graded(bwrap, "magnitude_mask", RIGHT)
+    with pytest.raises(Gone):
+        graded(bwrap, "kills_wrong_masks", JUDGE + HUNTING["says yes"])
