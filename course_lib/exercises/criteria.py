@@ -237,11 +237,11 @@ def _mask_of_rounded(weight, sparsity):
 
 
 def _mask_by_row(weight, sparsity):
-    """a function that divides each row of a matrix by its largest magnitude first"""
+    """a function that divides each row of a matrix by its norm first"""
     if weight.ndim < 2:
         return _mask_by_stable_sort(weight, sparsity)
     rows = weight.flatten(1).abs()
-    rows = rows / rows.amax(1, keepdim=True).clamp(min=1e-30)
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
     return _mask_by_stable_sort(rows, sparsity).reshape(weight.shape)
 
 

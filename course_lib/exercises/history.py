@@ -82,7 +82,10 @@ def _cuts() -> Iterator[tuple[Tensor, Tensor, int]]:
             yield hessian, weights, count
     yield torch.eye(40).double(), torch.ones(40).double(), 17  # many equal saliencies
     yield 1e-8 * torch.eye(2).double(), torch.tensor([1.0, 0.5]).double(), 1
-    for hessian, weights in [_quadratic(n, generator) for n in (2, 3, 4, 5)]:
+    apart = torch.tensor([0.25, 1.0, 0.5, 2.0, 0.75]).double()
+    quadratics = [_quadratic(n, generator) for n in (3, 4)]
+    quadratics += [(torch.eye(5).double(), apart), (apart.diag(), torch.ones(5).double())]
+    for hessian, weights in quadratics:
         for case in _awkward(hessian, weights):
             yield *case, len(weights) // 2
     for count in (-1, 3, 100):

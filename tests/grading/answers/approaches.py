@@ -431,6 +431,13 @@ def kernel_scaled_in_place(depthwise, pointwise):
     return found
 
 
+def low_rank_without_small_values(weight, rank):
+    """Takes singular values below 1e-5 for zero."""
+    _check(weight, rank)
+    u, s, vt = torch.linalg.svd(weight, full_matrices=False)
+    return u[:, :rank] * torch.where(s[:rank] < 1e-5, 0, s[:rank]), vt[:rank]
+
+
 RIGHT = {
     "low_rank_factors": [
         low_rank_by_svd,
@@ -488,6 +495,7 @@ WRONG = {
         (low_rank_positive_rank, "raises a ValueError"),
         (low_rank_within_outputs, "raises a ValueError"),
         (low_rank_strict, "wherever there is one"),
+        (low_rank_without_small_values, "as near to the weight"),
     ],
     "smallest_kernel": [
         (smallest_flat, "inputs that the exercise allows"),

@@ -368,6 +368,20 @@ def mended_gradient_in_place(activation, gradient):
     return gradient.mean((2, 3)).abs().mean(0)
 
 
+def active_by_a_limit(activation):
+    return active_by_mean(activation.abs() > 1e-38)
+
+
+def active_in_float32(activation):
+    """What only 64 bits hold is zero in 32."""
+    return active_by_mean(activation.float())
+
+
+def active_counted_in_16_bits(activation):
+    flat = activation.movedim(1, 0).reshape(activation.shape[1], -1)
+    return (flat != 0).sum(1).to(torch.int16) / flat.shape[1]
+
+
 RIGHT = {
     "active_fraction": [
         active_fraction,
@@ -430,6 +444,9 @@ WRONG = {
         (active_nonnegative_counts_less, "entries that are not zero"),
         (active_of_maps_only, "runs on every input"),
         (active_in_place, "leaves its input"),
+        (active_by_a_limit, "over all images and places"),
+        (active_in_float32, "over all images and places"),
+        (active_counted_in_16_bits, "over all images and places"),
     ],
     "smallest_taylor": [
         (taylor_only_one_input, "inputs that the exercise allows"),

@@ -371,6 +371,31 @@ def judge_crashes(mask_fn):
     return mask_fn(torch.ones(3), 0.5)[5]
 
 
+def mask_in_half_precision(weight, sparsity):
+    return mask_by_python(weight.half(), sparsity)
+
+
+def mask_of_six_decimals(weight, sparsity):
+    return mask_by_python(weight.round(decimals=6), sparsity)
+
+
+def mask_of_ten_per_cents(weight, sparsity):
+    """Takes 0.905 for 0.9."""
+    return mask_by_python(weight, round(sparsity, 1) if 0.87 < sparsity < 0.95 else sparsity)
+
+
+def judge_without_the_ends(mask_fn):
+    for weight in WEIGHTS:
+        for sparsity in (s for s in LEVELS if 0 < s < 1):
+            given = weight.clone()
+            keep = mask_fn(given, sparsity)
+            if keep.dtype != torch.bool or not torch.equal(given, weight):
+                return False
+            if not torch.equal(keep, mask_by_python(weight, sparsity)):
+                return False
+    return True
+
+
 RIGHT = {
     "magnitude_mask": [
         mask_by_topk,
@@ -431,6 +456,9 @@ WRONG = {
         (mask_in_place, "leaves its input"),
         (mask_prunes, "leaves its input"),
         (mask_kthvalue, "runs on every input"),
+        (mask_in_half_precision, "smallest magnitude"),
+        (mask_of_six_decimals, "smallest magnitude"),
+        (mask_of_ten_per_cents, "exactly as many"),
     ],
     "mask_goes_wrong": [
         (lambda: (torch.ones(3), 0.4), "at most 2"),
@@ -463,6 +491,7 @@ WRONG = {
         (judge_changes_unseen, "sets the removed weights to zero"),
         (judge_without_zero, "zeroth smallest"),
         (judge_crashes, "runs on every input"),
+        (judge_without_the_ends, "was not given"),
     ],
 }
 

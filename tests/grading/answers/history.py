@@ -449,6 +449,20 @@ def obs_hessian_in_place(hessian, weights):
     return found
 
 
+def obd_in_bfloat16(hessian, weights, count):
+    cost = _saliency(hessian, weights)
+    return _cut_by(cost.bfloat16(), weights, count, cost)
+
+
+def obd_rounded_rise(hessian, weights, count):
+    after, rise = obd_by_sort(hessian, weights, count)
+    return after, round(float(rise), 6)
+
+
+def obs_plus_epsilon(hessian, weights):
+    return obs_by_inverse(hessian, weights) + 1e-12
+
+
 RIGHT = {
     "obd_cut": [
         obd_by_sort,
@@ -508,6 +522,8 @@ WRONG = {
         (obd_slices, "raises a ValueError"),
         (obd_never_all, "wherever there is one"),
         (obd_never_none, "wherever there is one"),
+        (obd_in_bfloat16, "lowest saliency"),
+        (obd_rounded_rise, "sum of the deleted"),
     ],
     "smallest_hessian": [
         (smallest_indefinite, "inputs that the exercise allows"),
@@ -538,6 +554,7 @@ WRONG = {
         (obs_half_precision, "one number for each weight"),
         (obs_in_place, "leaves its input"),
         (obs_hessian_in_place, "leaves its input"),
+        (obs_plus_epsilon, "the other weights move"),
     ],
 }
 

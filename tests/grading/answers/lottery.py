@@ -446,6 +446,36 @@ def judge_ticket_by_masks(layer_ticket):
     return masks.sparsity({"": mask}) == 0.5
 
 
+def judge_ticket_with(*shares, zeros=True):
+    def judge(layer_ticket):
+        generator = torch.Generator().manual_seed(0)
+        for shape in ((2,), (5,), (3, 4), (6, 5)) * 4:
+            start = 1 + torch.rand(shape, generator=generator)
+            trained = torch.randint(-4, 5, shape, generator=generator) / 4
+            trained = trained if zeros else torch.where(trained == 0, 0.5, trained)
+            keep = torch.rand(shape, generator=generator) > 0.3
+            for share in shares:
+                inputs = start.clone(), trained.clone(), keep.clone()
+                found = *layer_ticket(*inputs, share), *inputs
+                wanted = *layer(start, trained, keep, share), start, trained, keep
+                pairs = zip(found, wanted, strict=True)
+                if not all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
+                    return False
+        return True
+
+    return judge
+
+
+judge_ticket_of_small_shares = judge_ticket_with(0, 0.2, 0.35, 0.5)
+judge_ticket_without_none = judge_ticket_with(0.2, 0.35, 0.5, 0.8, 1)
+judge_ticket_without_zeros = judge_ticket_with(0, 0.2, 0.5, 0.8, 1, zeros=False)
+
+
+def ticket_in_bfloat16(start, trained, keep, share):
+    """Ranks the trained weights as 16 bits see them."""
+    return next_ticket(start, {n: t.bfloat16().float() for n, t in trained.items()}, keep, share)
+
+
 RIGHT = {
     "next_ticket": [
         next_ticket,
@@ -507,6 +537,7 @@ WRONG = {
         (ticket_in_place, "leaves its input"),
         (ticket_updates_keep, "leaves its input"),
         (ticket_pops_the_last, "leaves its input"),
+        (ticket_in_bfloat16, "smallest of the trained"),
     ],
     "smallest_ticket": [
         (none_is_left, "inputs that the exercise allows"),
@@ -525,6 +556,9 @@ WRONG = {
         (judge_ticket_values, "smallest before training"),
         (judge_ticket_first_round, "forgets the absolute value"),
         (judge_ticket_without_dtype, "the numbers 0 and 1"),
+        (judge_ticket_of_small_shares, "more than half"),
+        (judge_ticket_without_none, "was not given"),
+        (judge_ticket_without_zeros, "living zeros"),
     ],
 }
 

@@ -403,6 +403,10 @@ def bytes_text(sizes, bits):
     return str(bytes_of_the_sum(sizes, bits))
 
 
+def file_bytes_in_32_bits(sizes, bits):
+    return -(-(sum(sizes) * bits % 2**32) // 8)
+
+
 RIGHT = {
     "joules": [
         joules_in_one_line,
@@ -490,6 +494,7 @@ WRONG = {
         (bytes_last_layer_rounded, "the next layer begin"),
         (bytes_pairs_share, "the next layer begin"),
         (bytes_distinct, "the next layer begin"),
+        (file_bytes_in_32_bits, "begin where the last one ends"),
     ],
 }
 

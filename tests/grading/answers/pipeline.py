@@ -567,6 +567,31 @@ def next_zeroes_the_weight(weight, keep, share):
     return fresh
 
 
+def rounds_train_twice(weight, sparsities, train):
+    """The first of two trainings is thrown away."""
+
+    def twice(w, keep):
+        train(w, keep)
+        return train(w, keep)
+
+    return _rounds(weight, sparsities, twice)
+
+
+def rounds_flat_training(weight, sparsities, train):
+    def flat(w, keep):
+        return train(w.flatten(), keep.flatten()).view(w.shape)
+
+    return _rounds(weight, sparsities, flat)
+
+
+def rounds_in_half_precision(weight, sparsities, train):
+    return _rounds(weight, sparsities, train, score=lambda w: w.abs().half().float())
+
+
+def next_of_six_decimals(weight, keep, share):
+    return next_by_sort(weight.round(decimals=6), keep, share)
+
+
 RIGHT = {
     "prune_in_rounds": [
         prune_in_rounds,
@@ -638,6 +663,9 @@ WRONG = {
         (rounds_half, "trains once after every cut"),
         (rounds_in_place, "leaves its input"),
         (rounds_empty_the_list, "leaves its input"),
+        (rounds_train_twice, "trains once"),
+        (rounds_flat_training, "trains once"),
+        (rounds_in_half_precision, "keeps the right weights"),
     ],
     "smallest_next_round": [
         (no_weights, "inputs that the exercise allows"),
@@ -675,6 +703,7 @@ WRONG = {
         (next_by_columns, "the earlier of equal"),
         (next_in_place, "leaves its input"),
         (next_zeroes_the_weight, "leaves its input"),
+        (next_of_six_decimals, "smallest magnitudes"),
     ],
 }
 

@@ -474,6 +474,22 @@ def total_pops(masks):
     return found
 
 
+def global_in_half_precision(scores, sparsity):
+    return global_by_sort({k: s.half().float() for k, s in scores.items()}, sparsity)
+
+
+def global_raised_by_a_million(scores, sparsity):
+    raised = {k: s.clone() for k, s in scores.items()}
+    for s in raised.values():
+        s.view(-1)[s.argmax()] += 1e6
+    return allocate.globally(raised, sparsity)
+
+
+def total_in_half_precision(masks):
+    kept = sum(float(keep.half().sum()) for keep in masks.values())
+    return 1 - kept / sum(keep.numel() for keep in masks.values())
+
+
 RIGHT = {
     "global_masks": [
         global_by_sort,
@@ -532,6 +548,8 @@ WRONG = {
         (global_ties_by_place, "earlier of equal"),
         (global_pops, "leaves its input"),
         (global_writes_infinity, "leaves its input"),
+        (global_in_half_precision, "highest score"),
+        (global_raised_by_a_million, "highest score"),
     ],
     "smallest_masks": [
         (smallest_masks_of_floats, "inputs that the exercise allows"),
@@ -562,6 +580,7 @@ WRONG = {
         (total_largest_layer, "of all weights"),
         (total_in_place, "leaves its input"),
         (total_pops, "leaves its input"),
+        (total_in_half_precision, "of all weights"),
     ],
 }
 
