@@ -171,7 +171,7 @@ REFUSED = {
     "channels.remove channels.silence": f"{COMPUTED} {UNTRACED} attention lazy no_layer stack",
     "channels.check_graph": f"{COMPUTED} {UNTRACED} attention lazy no_layer stack",
     "channels.watching_reads": f"{COMPUTED} {UNTRACED} attention lazy no_layer stack",
-    "channels.fold": f"{COMPUTED} tied twice unused transposed grouped compiled nan inf attention lazy no_layer stack {BATCHES}",
+    "channels.fold channels.reconstruct": f"{COMPUTED} tied twice unused transposed grouped compiled nan inf attention lazy no_layer stack {BATCHES}",
     "tracing.symbolic": "compiled stack",
     "tracing.watch": "compiled lazy stack empty_batch unbatched",
     "tracing.check_batched": "unbatched",

@@ -8,7 +8,7 @@ remove a channel is then to drop every index that has its id, in every layer.
 *Removed* means that no consumer (a layer that reads the channel) reads it any more, which is the
 same as reading zeros. It does not mean that the filter is zero: a batch norm after the filter would
 still pass its β on. ``fold`` gives the consumers beforehand what a removed channel contributed on
-average.
+average, and ``reconstruct`` fits their weights, so that the remaining channels make up for it.
 
 Source: Fang et al. 2023 (Torch-Pruning) call the indices of one id a group; Li et al. 2017 describe
 such groups for residual networks. The ids are this library's own way to find them.
@@ -18,11 +18,14 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.data import check_nonnegative
 from course_lib.handles import Handle
 from course_lib.layers import at_least_float32, check_finite, check_plain, copied, fitting
 from course_lib.pruning.counting import check_sparsity, keep_top
@@ -36,6 +39,8 @@ from course_lib.pruning.tracing import (
     follow,
     undisturbed,
 )
+
+CHUNK = 4_000_000  # numbers of one chunk of what a consumer reads: 32 MB in float64
 
 
 @dataclass(frozen=True)
@@ -201,6 +206,78 @@ def fold(model: nn.Module, graph: ChannelGraph, dead: Collection[int], x: Tensor
     return folded
 
 
+def reconstruct(
+    model: nn.Module, graph: ChannelGraph, dead: Collection[int], x: Tensor, *, ridge: float = 1e-4
+) -> nn.Module:
+    r"""``silence``, but the weights of all consumers are fitted, so that they give what they gave.
+
+    .. math:: \min_{\Delta, \delta} \; \sum_n \lVert y_n - (W + \Delta) z_n - b - \delta \rVert_2^2
+              + \lambda \lVert \Delta \rVert_F^2
+
+    Here :math:`y_n` is what the consumer gave in the network before. :math:`z_n` is what it now reads
+    of the remaining channels, at one position of one image. The consumers are fitted one after the
+    other, in the order in which the network calls them, so each one reads what the fitted ones
+    before it give. No gradient is needed. Then ``remove(reconstruct(m, g, dead, x), g, dead)`` makes
+    the network small. A consumer without a bias gets one. Batch norms and depthwise convolutions
+    stay as they are.
+
+    The ridge pulls W to its old value, not to zero. So a consumer that reads what it read before
+    keeps its weights, and on ``x`` the error of the first consumer that is fitted is not larger than
+    that of ``fold`` or ``silence``, whatever the ridge.
+
+    Source: He et al. 2017 fit the next layer by least squares after a selection of channels, and so
+    does the code of AMC (He et al. 2018). Bias, ridge and all positions of an image are this
+    library's choice.
+
+    Args:
+        dead: as in ``remove``.
+        x: a batch of images. The sums are computed in float64.
+        ridge: λ as a fraction of the mean, over what the consumer reads, of :math:`\sum_n z_n^2`.
+            With 0, of all best fits the one that changes W and b least is taken.
+
+    Raises:
+        ValueError: as ``fold``; a negative ridge; fewer rows (images times positions) than a
+            consumer has unknowns. The message says how many images are needed.
+        TypeError: as ``remove``; a ridge that is no number.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> for layer in (model[0].weight, model[0].bias):
+        ...     layer.data[2] = layer.data[1]  # one channel is there twice
+        >>> x = torch.rand(50, 2)
+        >>> graph = trace(model, x)
+        >>> repaired = reconstruct(model, graph, {4}, x, ridge=0)
+        >>> torch.allclose(repaired(x), model(x), atol=1e-5)
+        True
+    """
+    dead = _check(model, graph, dead)
+    check_finite("x", check_input("x", model, x))
+    check_nonnegative("ridge", ridge)
+    before: dict[str, Tensor] = {}  # consumer -> what it read in the network before
+    fitted = silence(model, graph, dead)
+
+    def look(name: str, z: Tensor) -> None:
+        before[name] = z.clone()  # an in-place activation may overwrite it
+
+    def fit(name: str, z: Tensor) -> None:
+        gone, old = [i in dead for i in graph.reads[name]], before.pop(name)
+        for values in (old, z):
+            check_finite(f"x's values at {name!r}", values)
+        if any(gone) or not torch.equal(old, z):
+            alive = torch.tensor([not g for g in gone], device=z.device)
+            weight = model.get_parameter(f"{name}.weight").detach()
+            _refit(name, fitted.get_submodule(name), weight, (old, z), alive, ridge)
+
+    with torch.no_grad():
+        with watching_reads(model, graph, look), fitting("x", x):
+            model(x)
+        for name in graph.reads.keys() - before.keys():
+            raise ValueError(f"graph must be of this model, which does not use {name!r}")
+        with watching_reads(fitted, graph, fit):
+            fitted(x)
+    return fitted
+
+
 def weakest(graph: ChannelGraph, scores: Tensor, sparsity: float) -> set[int]:
     """The ids to remove if every layer loses the same fraction: those with its lowest scores.
 
@@ -341,6 +418,71 @@ def _check(model: nn.Module, graph: ChannelGraph, dead: Collection[int]) -> set[
             )
             dead -= {min(ids)}
     return dead
+
+
+def _refit(
+    name: str,
+    layer: Any,
+    weight: Tensor,
+    reads: tuple[Tensor, Tensor],
+    alive: Tensor,
+    ridge: float,
+) -> None:
+    """Fit a silenced consumer, in place: it shall give of ``reads[1]`` what W gave of ``reads[0]``.
+
+    With P for what it reads, a row per position, the error before the fit is P₀W − P₁W. Here P₁ lacks
+    the dead columns, and the bias, which is the same in both, has cancelled. The last column of
+    ones, which is not penalised, stands for the correction of the bias.
+    """
+    w = weight.flatten(1).to(torch.float64, copy=True)  # (out, in * kernel)
+    columns = alive.repeat_interleave(weight[0, 0].numel())
+    unknown, rows, n = int(columns.sum()) + 1, 0, len(reads[0])
+    gram, cross = w.new_zeros(unknown, unknown), w.new_zeros(unknown, len(w))
+    step = max(1, CHUNK // _patches(layer, reads[0][:1]).numel())
+    for old, new in zip(*(z.split(step) for z in reads), strict=True):
+        was, now = _patches(layer, old).double(), _patches(layer, new)[:, columns].double()
+        error = was @ w.t() - now @ w[:, columns].t()  # (rows, out)
+        now = F.pad(now, (0, 1), value=1.0)
+        gram += now.t() @ now
+        cross += now.t() @ error
+        rows += len(now)
+    if rows < unknown:
+        raise ValueError(
+            f"x must hold at least {ceil(unknown * n / rows)} images, because {name!r} has {unknown} "
+            f"unknowns per output and each image gives {rows // n} equations, got {n} images"
+        )
+    penalty = ridge * gram.diagonal()[:-1].mean() * torch.ones_like(gram[0])
+    penalty[-1] = 0
+    change = _solved(gram + penalty.diag(), cross, exactly=ridge == 0)  # (unknown, out)
+    w[:, ~columns] = 0
+    w[:, columns] += change[:-1].t()
+    bias = change[-1] if layer.bias is None else layer.bias.double() + change[-1]
+    w, bias = w.to(weight.dtype), bias.to(weight.dtype)
+    check_finite(f"x's fit of {name!r}", torch.cat([w.flatten(), bias]))
+    learns = (layer.weight if layer.bias is None else layer.bias).requires_grad
+    layer.weight.copy_(w.view_as(weight))
+    layer.bias = nn.Parameter(bias.clone(), learns)
+
+
+def _solved(a: Tensor, b: Tensor, *, exactly: bool) -> Tensor:
+    """The solution of a x = b for a symmetric a; if there are many, the smallest of them."""
+    factor, failed = torch.linalg.cholesky_ex(a)
+    if exactly or failed:  # the columns may depend on each other
+        return torch.linalg.pinv(a, hermitian=True) @ b
+    return torch.cholesky_solve(b, factor)
+
+
+def _patches(layer: Any, z: Tensor) -> Tensor:
+    """What the layer multiplies with its weight at each position: (batch * positions, in * kernel)."""
+    if isinstance(layer, nn.Linear):
+        return z
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    z = F.pad(z, layer._reversed_padding_repeated_twice, mode)
+    for axis, places in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation), start=2):
+        size, stride, dilation = places
+        z = z.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    n = len(layer.kernel_size)  # z: (batch, in, *positions, *kernel)
+    return z.movedim(1, n + 1).flatten(n + 1).flatten(0, n)
 
 
 def _alive(ids: Ids, dead: set[int]) -> Tensor:

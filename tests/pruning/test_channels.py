@@ -257,6 +257,255 @@ def test_fold_passes_the_mean_on():
     assert torch.allclose(channels.fold(model, graph, dead, x)(x), model.fc2(hidden), atol=1e-6)
 
 
+# ---- reconstruct
+
+
+def strided(dtype=torch.float64):
+    """Consumers with stride, dilation and padding, one without bias, and a linear layer at the end."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            conv(1, 6), nn.ReLU(), nn.Conv2d(6, 5, 3, stride=2, padding=1, bias=False), nn.ReLU(),
+            nn.Conv2d(5, 4, (2, 3), padding=(0, 2), dilation=(1, 2)), nn.ReLU(), nn.Flatten(),
+            nn.Linear(48, 3),
+        ).to(dtype)  # fmt: skip
+
+
+def unfolded(layer, z):
+    """Rows of what the layer multiplies with its weight at each position, and a one."""
+    if isinstance(layer, nn.Conv2d):
+        like = {k: getattr(layer, k) for k in ("kernel_size", "dilation", "padding", "stride")}
+        z = F.unfold(z, **like).transpose(1, 2).flatten(0, 1)
+    return torch.cat([z, z.new_ones(len(z), 1)], 1)
+
+
+def by_hand(model, graph, dead, x, ridge):
+    """Consumer after consumer by torch.linalg.lstsq; the ridge is further rows, which ask for W."""
+    fitted = channels.silence(model, graph, dead)
+    for place, layer in model.named_children():
+        if place not in graph.reads or place == "0":
+            continue
+        before, now = model[: int(place)](x), fitted[: int(place)](x)
+        y = model[: int(place) + 1](x)
+        y = y.movedim(1, -1).flatten(0, -2)
+        rows = unfolded(layer, now)
+        alive = torch.tensor([i not in dead for i in graph.reads[place]])
+        alive = alive.repeat_interleave(layer.weight[0, 0].numel())
+        rows = rows[:, torch.cat([alive, torch.tensor([True])])]
+        old = layer.weight.flatten(1)[:, alive].t()
+        strength = (ridge * rows[:, :-1].square().sum(0).mean()).sqrt()
+        pull = strength * torch.eye(len(old), len(old) + 1, dtype=x.dtype)
+        rows, y = torch.cat([rows, pull]), torch.cat([y, strength * old])
+        found = torch.linalg.lstsq(rows, y, driver="gelsd").solution
+        target = fitted.get_submodule(place)
+        target.weight.data.flatten(1)[:, alive] = found[:-1].t()
+        target.bias = nn.Parameter(found[-1])
+        assert before.shape == now.shape
+    return fitted
+
+
+@pytest.mark.parametrize("ridge", [0, 1e-4, 0.3])
+@torch.no_grad()
+def test_reconstruct_is_least_squares_on_unfolded_inputs(ridge):
+    model = strided()
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(80, 1, 8, 8, generator=generator, dtype=torch.float64)
+    graph = channels.trace(model, x)
+    dead = {*graph.makes["0"][::2], graph.makes["2"][1], graph.makes["4"][3]}
+    if ridge:  # the layers behind read other numbers, and are fitted too
+        dead = set(graph.makes["0"][::2])
+    found, wanted = channels.reconstruct(model, graph, dead, x, ridge=ridge), by_hand(
+        model, graph, dead, x, ridge
+    )  # fmt: skip
+    for name, parameter in wanted.named_parameters():
+        torch.testing.assert_close(found.get_parameter(name), parameter, rtol=1e-6, atol=1e-8)
+    small = channels.remove(found, graph, dead)
+    torch.testing.assert_close(small(x), found(x))
+
+
+@torch.no_grad()
+def test_of_many_fits_the_one_closest_to_the_old_weights_is_taken():
+    """Of two channels that are equal each takes half of the change; one that is zero takes none."""
+    for seed in range(10):
+        model = models.mlp((5, 6, 3), seed=seed).double()
+        model.fc1.bias[:] = 0.1
+        model.fc1.weight[3], model.fc1.bias[3] = model.fc1.weight[2], model.fc1.bias[2]
+        if seed == 0:
+            model.fc1.weight[1], model.fc1.bias[1] = 0, -1
+        x = torch.randn(50, 5, generator=torch.Generator().manual_seed(seed)).double()
+        graph = channels.trace(model, x)
+        fitted = channels.reconstruct(model, graph, {graph.ids()[0]}, x, ridge=0)
+        change = fitted.fc2.weight - model.fc2.weight
+        torch.testing.assert_close(change[:, 2], change[:, 3])
+        assert change[:, 2:].abs().min() > 1e-4
+        assert seed or change[:, 1].abs().max() < 1e-9
+
+
+@torch.no_grad()
+def test_a_consumer_that_reads_only_zeros_keeps_its_weights():
+    model = models.mlp((5, 6, 3))
+    model.fc1.bias[:] = -100
+    graph = channels.trace(model, torch.zeros(1, 5))
+    fitted = channels.reconstruct(model, graph, {graph.ids()[0]}, torch.rand(50, 5))
+    assert torch.equal(fitted.fc2.weight[:, 1:], model.fc2.weight[:, 1:])
+
+
+def error_at(layer, model, other, x):
+    """Squared error of what one layer gives."""
+    seen = []
+    for net in (model, other):
+        hook = net.get_submodule(layer).register_forward_hook(lambda *args: seen.append(args[2]))
+        net(x)
+        hook.remove()
+    return (seen[0] - seen[1]).double().square().sum().item()
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "inception", "squeeze and excitation"])
+@torch.no_grad()
+def test_the_first_consumers_error_is_smallest_after_a_fit(name):
+    """Whatever the ridge: reconstruct <= the best bias <= fold, and the best bias <= silence."""
+    model = unlike_a_fresh_one(TOPOLOGIES[name]())
+    x = torch.randn(200, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    graph = channels.trace(model, x)
+    dead = channels.weakest(graph, channel_criteria.random(model, graph, seed=0), 0.4)
+    first = next(n for n, ids in graph.reads.items() if dead & set(ids))
+    quiet, fold = (error_at(first, model, f(model, graph, dead, *more), x)
+                   for f, more in ((channels.silence, ()), (channels.fold, (x,))))  # fmt: skip
+    fits = [
+        error_at(first, model, channels.reconstruct(model, graph, dead, x, ridge=ridge), x)
+        for ridge in (0, 1e-3, 10.0)
+    ]
+    assert fits == sorted(fits) and fits[0] < 0.8 * quiet
+    assert fits[-1] <= min(fold, quiet)
+
+
+def test_fold_is_no_worse_than_silence_without_padding():
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3))
+    x = example("constants")
+    graph = channels.trace(model, x)
+    dead = set(graph.makes["0"][:3])
+    nets = [f(model, graph, dead, *more) for f, more in (
+        (channels.reconstruct, (x,)), (channels.fold, (x,)), (channels.silence, ())
+    )]  # fmt: skip
+    errors = [error_at("2", model, net, x) for net in nets]
+    assert errors == sorted(errors) and errors[0] < 0.9 * errors[1] < 0.9 * errors[2]
+
+
+@torch.no_grad()
+def test_a_channel_that_is_there_twice_is_repaired_exactly():
+    """Also behind batch norm and ReLU, read by a convolution with padding and by a linear layer."""
+    model = unlike_a_fresh_one(models.vgg(size=8, width=0.5)).double()
+    for block in (model.block1, model.block4):
+        for parameter in (block[0].weight, block[1].weight, block[1].bias,
+                          block[1].running_mean, block[1].running_var):  # fmt: skip
+            parameter[3] = parameter[1]
+        block[1].bias[[1, 3]] = 0.5  # behind ReLU it is not always zero
+    x, other = torch.randn(2, 100, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+    graph = channels.trace(model, x)
+    dead = {graph.makes["block1.0"][3], graph.makes["block4.0"][3]}
+    repaired = channels.reconstruct(model, graph, dead, x, ridge=0)
+    assert (channels.remove(repaired, graph, dead)(other) - model(other)).abs().max() < 1e-8
+    assert (channels.silence(model, graph, dead)(other) - model(other)).abs().max() > 0.1
+    for dead_twin in (graph.makes["block1.0"][1], graph.makes["block1.0"][3]):
+        nearly = channels.reconstruct(model, graph, {dead_twin}, x)
+        assert 0 < (nearly(other) - model(other)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+@torch.no_grad()
+def test_nothing_removed_is_nothing_fitted(name):
+    """Not even one image is needed then."""
+    model = unlike_a_fresh_one(TOPOLOGIES[name]())
+    same = channels.reconstruct(model, channels.trace(model, example(name)), set(), example(name))
+    state = model.state_dict()
+    assert state.keys() == same.state_dict().keys()
+    assert all(torch.equal(t, state[name]) for name, t in same.state_dict().items())
+
+
+PATCHES = {
+    "linear": (nn.Linear(6, 4), (5, 6)),
+    "one dimension": (nn.Conv1d(3, 4, 3, stride=2, padding=2, dilation=2), (2, 3, 9)),
+    "reflected": (nn.Conv2d(3, 4, (3, 2), padding=(2, 1), padding_mode="reflect"), (2, 3, 5, 6)),
+    "circular": (nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), (2, 3, 5, 6)),
+    "same": (nn.Conv2d(3, 4, (2, 4), padding="same", bias=False), (2, 3, 5, 6)),
+    "three dimensions": (nn.Conv3d(2, 4, (1, 3, 2), padding=1, stride=(1, 2, 1)), (2, 2, 3, 5, 4)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("name", PATCHES)
+@torch.no_grad()
+def test_patches_times_weights_is_the_layer(name):
+    layer, shape = PATCHES[name]
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    y = channels._patches(layer, z) @ layer.weight.flatten(1).t()
+    y = y if layer.bias is None else y + layer.bias
+    torch.testing.assert_close(y, layer(z).movedim(1, -1).flatten(0, -2))
+
+
+@torch.no_grad()
+def test_chunks_change_nothing(monkeypatch):
+    model = strided()
+    x = torch.randn(80, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+    graph = channels.trace(model, x)
+    whole = channels.reconstruct(model, graph, {graph.ids()[0]}, x)
+    monkeypatch.setattr(channels, "CHUNK", 1000)
+    parts = channels.reconstruct(model, graph, {graph.ids()[0]}, x)
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(parts.get_parameter(name), parameter)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_half_precision_is_fitted_in_double(dtype):
+    model = strided().to(dtype)
+    x = torch.randn(80, 1, 8, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+    graph = channels.trace(model, x)
+    dead = set(graph.makes["4"][:2])  # only the last layer reads it: the inputs are the same
+    found = channels.reconstruct(model, graph, dead, x)
+    exact = copy.deepcopy(model).double()
+    exact[7].weight[:] = 0
+    read, w = model[:7](x).double(), model[7].weight.double()
+    alive = torch.tensor([i not in dead for i in graph.reads["7"]])
+    rows = torch.cat([read[:, alive], torch.ones(80, 1).double()], 1)
+    pull = (1e-4 * rows[:, :-1].square().sum(0).mean()).sqrt() * torch.eye(24, 25).double()
+    wanted = torch.linalg.lstsq(
+        torch.cat([rows, pull]), torch.cat([read[:, ~alive] @ w[:, ~alive].t(), torch.zeros(24, 3)])
+    ).solution
+    tolerance = 4 * torch.finfo(dtype).eps
+    difference = found[7].weight.double()[:, alive] - (w[:, alive] + wanted[:-1].t())
+    assert difference.abs().max() < tolerance and found[7].weight.dtype == dtype
+    assert found[7].bias.dtype == dtype
+
+
+def test_what_cannot_be_reconstructed():
+    model = models.small_cnn(size=8, width=0.5)
+    x = torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    graph = channels.trace(model, x)
+    dead = set(graph.makes["conv2"][:2])
+    before = copy.deepcopy(model.state_dict())
+    channels.reconstruct(model, graph, dead, x[:57])
+    for n in (1, 56):  # 14 channels left, with 4 positions each, and a bias
+        with pytest.raises(ValueError, match="^x must hold at least 57 images, because 'fc' has 57 "
+                           f"unknowns per output and each image gives 1 equations, got {n} "):  # fmt: skip
+            channels.reconstruct(model, graph, dead, x[:n])
+    with pytest.raises(ValueError, match="^x must hold at least 4 images, because 'conv2' has 64 "):
+        channels.reconstruct(model, graph, {graph.ids()[0]}, x[:3])
+    for ridge, kind in ((-1.0, ValueError), (float("nan"), ValueError), ("much", TypeError)):
+        with pytest.raises(kind, match="ridge must be"):
+            channels.reconstruct(model, graph, dead, x, ridge=ridge)
+    with pytest.raises(ValueError, match="x must be finite"):
+        channels.reconstruct(model, graph, dead, x / 0)
+    with pytest.raises(ValueError, match="x must fit the model"):
+        channels.reconstruct(model, graph, dead, x[..., :5])
+    with torch.no_grad():
+        model.conv1.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="x's values at 'conv2' must be finite"):
+        channels.reconstruct(model, graph, dead, x)
+    del before["conv1.bias"]
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in before.items())
+
+
 def test_a_smaller_model_is_an_ordinary_one_and_the_old_one_is_as_it_was(tmp_path):
     model = models.mobilenet(size=8).train()
     model.stem[0].weight.requires_grad_(False)
@@ -573,6 +822,7 @@ EVERYTHING = {
     "remove": lambda m, g: channels.remove(m, g, set(g.ids()[:2])),
     "silence": lambda m, g: channels.silence(m, g, set(g.ids()[:2])),
     "fold": lambda m, g: channels.fold(m, g, set(g.ids()[:2]), BATCH[0]),
+    "reconstruct": lambda m, g: channels.reconstruct(m, g, set(g.ids()[:2]), BATCH[0]),
     **{
         name: lambda m, g, f=f: f(m, g)
         for name, f in vars(channel_criteria).items()
