@@ -295,6 +295,21 @@ def test_a_member_of_a_stack_is_the_network_alone(digits, strength):
         assert 0 < masks.sparsity(keep) < 1
 
 
+def test_each_member_has_its_own_steepness():
+    alone = [gated(gates.Sigmoid(), seed) for seed in range(2)]
+    for model, beta in zip(alone, (2.0, 50.0), strict=True):
+        scatter(model)
+        steepen(model, beta)
+    stacked = ensemble.stack(alone)
+    wanted = torch.stack([gates.expected(model) for model in alone])
+    torch.testing.assert_close(gates.expected(stacked), wanted)
+    for model in (stacked, *alone):
+        gates.reset(model)
+    for member, model in zip(ensemble.members(stacked), alone, strict=True):
+        for a, b in zip(member.parameters(), model.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
 def test_members_draw_their_own_noise():
     stacked = ensemble.stack([gated(gates.HardConcrete()) for _ in range(2)]).train()
     answers = stacked(X)
