@@ -376,8 +376,11 @@ class Horseshoe(Noisy):
         super().__init__(layer, start)
         self.tau = tau
         inputs = layer.weight.shape[1] * self.options.get("groups", 1)
-        # Rows: gamma, inverse gamma. The last column is s, the others are z̃.
+        # Rows: gamma, inverse gamma. The last column is s, the others are z̃. At the start s = τ₀ and
+        # z̃ = 1/τ₀, whose size lies in the inverse gamma factors, which have the heavy tail.
         self.scale_mean = _filled(layer, (2, inputs + 1), 0.0)
+        self.scale_mean.data[0, -1] = 2 * math.log(tau)
+        self.scale_mean.data[1, :-1] = -2 * math.log(tau)
         self.scale_log_variance = _filled(layer, (2, inputs + 1), start)
 
     def draw(self, examples: int) -> Tensor:

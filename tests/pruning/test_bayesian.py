@@ -405,7 +405,7 @@ def test_noise_makes_room_where_the_data_do_not_care():
     g = torch.Generator().manual_seed(0)
     x = torch.randn(400, 2, generator=g)
     train = data.Split(x, (x[:, 0] > 0).long())
-    for how in (Variational, Jeffreys, Structured):
+    for how in HOWS:
         net = bayesian.noisy(models.mlp((2, 2)), partial(how, start=-3.0))
 
         def optimizer(model):
