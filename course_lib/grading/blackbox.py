@@ -219,10 +219,9 @@ class _Attempt:
         if "refused" in reply:
             raise wire.Violation(f"{reply['refused']}"[:200])
         after = reply.get("after")
-        if not isinstance(after, list) or len(after) != len(copies):
-            raise wire.Violation("a reply that cannot be read")
         try:
-            wire.put_back(copies, tuple(after))
+            if after is not None:
+                wire.put_back(copies, tuple(after))
         except Exception:  # noqa: BLE001 (shapes and types that do not fit)
             raise wire.Violation("inputs that cannot be read") from None
         if isinstance(reply.get("printed"), str):

@@ -24,6 +24,14 @@ LARGEST_HEAD = 8_000_000  # bytes
 LARGEST_BODY = 64_000_000
 MOST_ITEMS = 1_000_000  # of all containers of a frame together
 DEEPEST = 24  # containers inside containers
+FEW = 64  # numbers of a tensor that travel in the head
+_DTYPES = {
+    str(dtype): dtype
+    for dtype in (
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    )
+}
 _LENGTHS = struct.Struct(">II")
 _CONTAINERS = {"list": list, "tuple": tuple, "set": set}
 
@@ -160,6 +168,10 @@ class _Encoder:
                 .detach()
                 .clone(memory_format=torch.contiguous_format)
             )
+        if bare.numel() <= FEW and str(bare.dtype) in _DTYPES:  # much faster
+            shape, dtype = list(bare.shape), str(bare.dtype)
+            numbers = bare.flatten().tolist()
+            return {"kind": "tensor", "of": numbers, "shape": shape, "dtype": dtype, "grad": grad}
         name = str(len(self.tensors))
         self.tensors[name] = bare.resolve_conj().resolve_neg()
         return {"kind": "tensor", "is": name, "grad": grad}
@@ -189,8 +201,8 @@ class _Decoder:
             return _CONTAINERS[kind](self.tree(item, depth + 1) for item in of)
         if kind == "dict" and isinstance(of, list):
             return {self.tree(k, depth + 1): self.tree(v, depth + 1) for k, v in of}
-        if kind in ("tensor", "array") and isinstance(what, str):
-            tensor = self.tensors[what]
+        if kind in ("tensor", "array"):
+            tensor = _few(value) if what is None else self.tensors[what]
             return tensor.numpy() if kind == "array" else _as_it_was(tensor, value.get("grad"))
         if kind == "number" and isinstance(what, str):
             return Fraction(what) if "/" in what else Decimal(what)
@@ -201,9 +213,35 @@ class _Decoder:
         raise Violation("a frame that cannot be read")
 
 
+def _few(value: dict[str, Any]) -> Tensor:
+    """A tensor whose numbers stand in the head."""
+    numbers, shape = value["of"], value["shape"]
+    if len(numbers) > FEW or not all(isinstance(n, bool | int | float) for n in numbers):
+        raise Violation("a frame that cannot be read")
+    return torch.tensor(numbers, dtype=_DTYPES[value["dtype"]]).reshape(shape)
+
+
 def _as_it_was(tensor: Tensor, grad: Any) -> Tensor:
     wanted = grad is True and (tensor.is_floating_point() or tensor.is_complex())
     return tensor.requires_grad_() if wanted else tensor
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two plain values are equal, tensors entry by entry (nan is nan) and dicts in order."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        if one.dtype != other.dtype or one.shape != other.shape:
+            return False
+        return bool(((one == other) | (one.isnan() & other.isnan())).all())
+    if isinstance(one, np.ndarray):
+        return same(torch.from_numpy(one), torch.from_numpy(other))
+    if isinstance(one, dict):
+        pairs = zip(one.items(), other.items(), strict=False)
+        return len(one) == len(other) and all(k == j and same(v, w) for (k, v), (j, w) in pairs)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return callable(one) or one == other
 
 
 def put_back(target: Any, after: Any) -> None:

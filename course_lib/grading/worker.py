@@ -59,7 +59,7 @@ class Student:
     """The student's definitions in a module of their own, and the channel to the grader."""
 
     def __init__(self, channel: int) -> None:
-        self.channel, self.number = channel, 0
+        self.channel, self.number, self.frame = channel, 0, (b"", b"")
         self.module = types.ModuleType("answer")
         self.lines: dict[str, list[str]] = {}
         self.failed: dict[int, str] = {}
@@ -73,7 +73,8 @@ class Student:
 
     def read(self) -> dict[str, Any]:
         """The grader's next message; functions in it call the grader."""
-        return wire.unpack(*wire.frame(self._receive), self._function)
+        self.frame = wire.frame(self._receive)
+        return wire.unpack(*self.frame, self._function)
 
     def _receive(self, size: int) -> bytes:
         parts = []
@@ -118,7 +119,7 @@ class Student:
                 errors.append({"cell": cell, "line": line, **self.words(error)})
         self.send({"errors": errors[:20]})
 
-    def call(self, name: str, args: list) -> None:
+    def call(self, name: str, args: list, untouched: list) -> None:
         """Call the function ``name`` and send what it returned or raised, and the inputs after it."""
         reply: dict[str, Any] = {}
         printed = Printed()
@@ -133,7 +134,7 @@ class Student:
                 reply = {"raised": self.words(error)}
         reply["printed"] = printed.text
         try:
-            self.send(reply | {"after": args})
+            self.send(reply | {"after": None if wire.same(args, untouched) else args})
         except wire.Violation as error:
             self.send({"refused": str(error), "printed": printed.text})
 
@@ -177,7 +178,8 @@ def answer(channel: int) -> None:
         if "load" in message:
             student.load(message["load"])
         else:
-            student.call(message["call"], message["args"])
+            untouched = wire.unpack(*student.frame, student._function)["args"]
+            student.call(message["call"], message["args"], untouched)
 
 
 def obey(control: socket.socket, seconds: int, gigabytes: float) -> None:

@@ -45,7 +45,13 @@ def test_plain_values_come_back_the_same(value):
 
 @pytest.mark.parametrize(
     "tensor",
-    [torch.zeros(0, 3), torch.tensor(2.5), torch.eye(3).T, torch.arange(6).view(2, 3).T]
+    [
+        torch.zeros(0, 3),
+        torch.tensor(2.5),
+        torch.tensor([float("inf"), 1e-42]),
+        torch.eye(3).T,
+        torch.arange(6).view(2, 3).T,
+    ]
     + [torch.ones(2, dtype=t) for t in (torch.float16, torch.bfloat16, torch.float64, torch.uint8)]
     + [torch.ones(2).expand(3, 2), torch.ones(2, dtype=torch.complex64).conj()],
 )
@@ -135,7 +141,7 @@ def forged(head, body=b"", lengths=None):
     return struct.pack(">II", *(lengths or (len(head), len(body)))) + head + body
 
 
-GOOD = wire.pack({"value": torch.ones(4)})
+GOOD = wire.pack({"value": torch.ones(100)})
 
 
 @pytest.mark.parametrize(
@@ -152,6 +158,12 @@ GOOD = wire.pack({"value": torch.ones(4)})
         forged({"value": {"kind": "pickle", "is": "cos\nsystem"}}),
         forged({"value": {"kind": "tensor", "is": "0"}}),
         forged({"value": {"kind": "tensor", "is": ["0"]}}),
+        forged({"value": {"kind": "tensor", "of": [1], "shape": [2], "dtype": "torch.bool"}}),
+        forged({"value": {"kind": "tensor", "of": [1], "shape": [-1, -1], "dtype": "torch.bool"}}),
+        forged({"value": {"kind": "tensor", "of": [1], "shape": [1], "dtype": "torch.quint8"}}),
+        forged({"value": {"kind": "tensor", "of": ["1"], "shape": [1], "dtype": "torch.bool"}}),
+        forged({"value": {"kind": "tensor", "of": [2**99], "shape": [1], "dtype": "torch.int8"}}),
+        forged({"value": {"kind": "tensor", "of": [0] * 99, "shape": [99], "dtype": "torch.int8"}}),
         forged({"value": {"kind": "set", "of": [{"kind": "list", "of": []}]}}),
         forged({"value": {"kind": "dict", "of": [[1]]}}),
         forged({"value": {"kind": "dict", "of": [[{"kind": "dict", "of": []}, 1]]}}),
@@ -163,8 +175,8 @@ GOOD = wire.pack({"value": torch.ones(4)})
         forged(b'{"value": ' + b"1" * 5000 + b"}"),
         forged({"value": {"kind": "tensor", "is": "0"}}, b"\xff" * 40),
         forged({"value": {"kind": "tensor", "is": "0"}}, b"\x10\0\0\0\0\0\0\0{}"),
-        GOOD[:8] + GOOD[8:].replace(b"[0,16]", b"[0,99]"),
-        GOOD[:8] + GOOD[8:].replace(b"[4]", b"[9]"),
+        GOOD[:8] + GOOD[8:].replace(b"[0,400]", b"[0,999]"),
+        GOOD[:8] + GOOD[8:].replace(b"[100]", b"[900]"),
         GOOD[:8] + GOOD[8:].replace(b"F32", b"I64"),
     ],
 )
@@ -182,6 +194,16 @@ def test_a_changed_byte_is_another_value_or_a_violation(place, byte):
     except wire.Violation:
         return
     assert isinstance(message, dict)
+
+
+def test_values_that_changed_are_not_the_same():
+    nan, zeros = torch.tensor([float("nan")]), torch.zeros(3)
+    assert wire.same([nan, {"a": (zeros, 1)}], [nan.clone(), {"a": (zeros.clone(), 1)}])
+    for one, other in (
+        *((zeros, torch.ones(3)), (zeros, zeros.double()), (zeros, zeros[:2]), (nan, zeros[:1])),
+        *(({"a": 1, "b": 2}, {"b": 2, "a": 1}), ([1], [1, 2]), (1, True), ((1,), [1])),
+    ):
+        assert not wire.same(one, other)
 
 
 @pytest.mark.parametrize(

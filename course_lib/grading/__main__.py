@@ -1,0 +1,169 @@
+"""The grader's commands: ``python -m course_lib.grading run submitted/ criteria -o results/``."""
+
+import argparse
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from course_lib.grading import doctor
+from course_lib.grading.batch import (
+    Here,
+    Settings,
+    Unusable,
+    assignments,
+    close,
+    in_shard,
+    latest,
+    merge,
+    run,
+    sandbox,
+    tasks,
+)
+from course_lib.grading.sandbox import SECONDS, WALLS, NoSandbox
+
+DONE, WRONG_USE, NEEDS_A_HUMAN, NO_SANDBOX = 0, 2, 3, 4
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line asks for and return the exit code.
+
+    0: all is graded. 2: the command cannot be carried out as it is. 3: some submissions need a human;
+    they are listed. 4: there is no sandbox.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        return given.do(given)
+    except (Unusable, ValueError) as error:
+        print(error, file=sys.stderr)
+        return WRONG_USE
+    except NoSandbox as error:
+        print(error, file=sys.stderr)
+        return NO_SANDBOX
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"Stopped: {error.strerror}{where}. What was graded is kept.", file=sys.stderr)
+        return WRONG_USE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m course_lib.grading", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, do: Callable, says: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=says, description=says)
+        made.set_defaults(do=do)
+        return made
+
+    grade = command("run", _run, "Grade the submissions of an assignment.")
+    grade.add_argument("submitted", type=Path, help="the folder of <student>/<assignment>/*.ipynb")
+    grade.add_argument("assignment", choices=assignments(), metavar="assignment")
+    grade.add_argument("--jobs", type=int, default=1, help="processes at a time (1)")
+    grade.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the students")
+    grade.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    grade.add_argument("--sandbox", choices=WALLS, help="the first that works, if not given")
+    grade.add_argument("--seed", type=int, help="of the hidden inputs; drawn, if not given")
+    grade.add_argument("--seconds", type=int, default=SECONDS, help=f"per exercise ({SECONDS})")
+    joined = command("merge", _merge, "Put the results of several shards together.")
+    joined.add_argument("parts", type=Path, nargs="+")
+    for made in (grade, joined):
+        made.add_argument(
+            "-o", dest="results", type=Path, required=True, help="a folder for results"
+        )
+    health = command("doctor", _doctor, "Find out which sandbox holds on this machine.")
+    for made in (grade, health):
+        made.add_argument("--user", help="whom students' code becomes, if you are root")
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
+    todo = tasks(given.submitted, given.assignment)
+    if given.shard:
+        index, count = _shard(given)
+        todo = [task for task in todo if in_shard(task.student, index, count)]
+    if given.jobs < 1 or given.seconds < 1:
+        raise Unusable("--jobs and --seconds must be at least 1.")
+    seed = _seed(given)
+    settings = Settings(given.assignment, seed, given.seconds, given.sandbox, given.user)
+    settings = replace(settings, wall=sandbox(settings).wall)
+    if given.jobs > 1:
+        close()  # each process has one of its own
+    print(f"{len(todo)} students, {given.assignment}, sandbox {settings.wall}, seed {seed}")
+    started, window = time.monotonic(), 2 * given.jobs if given.jobs > 1 else 1
+    done = run(
+        todo,
+        settings,
+        given.results,
+        resume=given.resume,
+        executor=_pool(given.jobs),
+        window=window,
+    )
+    for count, _ in enumerate(done, 1):
+        if count % 100 == 0:
+            rate = count / (time.monotonic() - started)
+            print(f"{count} graded, {rate:.1f} per second", flush=True)
+    close()
+    return _summary(given.results)
+
+
+def _pool(jobs: int) -> Callable[[], Executor]:
+    if jobs == 1:
+        return Here
+    # A server that forks: each process starts clean, and without the sockets of its brothers.
+    return lambda: ProcessPoolExecutor(jobs, mp_context=get_context("forkserver"))
+
+
+def _shard(given: argparse.Namespace) -> tuple[int, int]:
+    index, _, count = given.shard.partition("/")
+    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise Unusable(f"--shard: expected I/N with I from 1 to N, got {given.shard!r}.")
+    if given.seed is None:
+        raise Unusable(
+            "--shard needs --seed, the same for all shards, so that inputs are the same."
+        )
+    return int(index), int(count)
+
+
+def _seed(given: argparse.Namespace) -> int:
+    if given.seed is not None:
+        return given.seed
+    known = given.results / "run.json"
+    if given.resume and known.exists():
+        return Settings.read(known).seed
+    return secrets.randbelow(2**48)
+
+
+def _merge(given: argparse.Namespace) -> int:
+    merge(given.parts, given.results)
+    return _summary(given.results)
+
+
+def _summary(results: Path) -> int:
+    found = latest(results)
+    counts = Counter(record["status"] for record in found)
+    print(", ".join(f"{count} {status}" for status, count in counts.items()) + ".")
+    print(f"The grades are in {results / 'grades.csv'}.")
+    odd = [record for record in found if record["status"] in ("unreadable", "infra_error")]
+    for record in odd:
+        print(f"needs a human: {record['student']!a}: {record['status']}. {record['why']!a}")
+    return NEEDS_A_HUMAN if odd else DONE
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    findings = doctor.examine(given.user)
+    print(*findings, sep="\n")
+    usable = [finding for finding in findings if finding.holds]
+    if not usable:
+        print("No submissions can be graded on this machine.")
+        return NO_SANDBOX
+    print(f"`run` would use {usable[0].wall}.")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The commands: what they print, and the exit code that a script can go by."""
+
+import os
+
+import pytest
+
+from course_lib.grading import __main__ as module
+from course_lib.grading import batch, doctor, sandbox
+from course_lib.grading.__main__ import main
+
+from .test_batch import hand_in
+
+
+@pytest.fixture
+def here(monkeypatch, bwrap):
+    """Grade in this process, in the sandbox that all tests share."""
+    for place in (batch, module):
+        monkeypatch.setattr(place, "sandbox", lambda settings: bwrap)
+        monkeypatch.setattr(place, "close", lambda: None)
+
+
+def test_run_grades_and_says_where(here, tmp_path, capsys):
+    hand_in(tmp_path / "in", "ada")
+    results = str(tmp_path / "out")
+    assert main(["run", str(tmp_path / "in"), "motivation", "-o", results]) == 0
+    said = capsys.readouterr().out
+    assert "1 students, motivation, sandbox bwrap, seed " in said
+    assert "1 graded." in said
+    assert f"The grades are in {results}{os.sep}grades.csv." in said
+
+
+def test_a_drawn_seed_is_kept_by_resume(here, tmp_path, capsys):
+    hand_in(tmp_path / "in", "ada")
+    command = ["run", str(tmp_path / "in"), "motivation", "-o", str(tmp_path / "out")]
+    main(command)
+    hand_in(tmp_path / "in", "bob")
+    assert main(command) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    assert "2 graded." in capsys.readouterr().out
+
+
+def test_what_needs_a_human_is_listed(here, tmp_path, capsys):
+    hand_in(tmp_path / "in", "ada", b"\x1b[2J")
+    command = [
+        "run",
+        str(tmp_path / "in"),
+        "motivation",
+        "-o",
+        str(tmp_path / "out"),
+        "--seed",
+        "3",
+    ]
+    assert main(command) == 3
+    said = capsys.readouterr().out
+    assert "needs a human: 'ada': unreadable. 'The file is not a notebook" in said
+
+
+def test_shards_and_merge(here, tmp_path, capsys):
+    for student in ("ada", "bob", "eve"):
+        hand_in(tmp_path / "in", student)
+    command = ["run", str(tmp_path / "in"), "motivation"]
+    for index in (1, 2):
+        shard = [*command, "-o", str(tmp_path / f"part{index}"), "--shard", f"{index}/2"]
+        assert main(shard) == 2
+        assert "--shard needs --seed" in capsys.readouterr().err
+        assert main([*shard, "--seed", "5"]) == 0
+    parts = [str(tmp_path / f"part{index}") for index in (1, 2)]
+    assert main(["merge", *parts, "-o", str(tmp_path / "all")]) == 0
+    assert "3 graded." in capsys.readouterr().out
+    for wrong in ("0/2", "3/2", "x", "1/x"):
+        given = [*command, "-o", str(tmp_path / "x"), "--shard", wrong, "--seed", "5"]
+        assert main(given) == 2
+        assert f"from 1 to N, got {wrong!r}" in capsys.readouterr().err
+
+
+def test_wrong_use_has_code_2(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "none"), "motivation", "-o", str(tmp_path / "x")]) == 2
+    assert "There is no folder" in capsys.readouterr().err
+    for command in ([], ["run"], ["run", "x", "no-such", "-o", "y"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        assert stopped.value.code == 2
+
+
+def test_no_sandbox_has_code_4(monkeypatch, tmp_path, capsys):
+    hand_in(tmp_path / "in", "ada")
+    monkeypatch.setattr(sandbox.os, "geteuid", lambda: 0)
+    assert main(["run", str(tmp_path / "in"), "motivation", "-o", str(tmp_path / "out")]) == 4
+    assert "students' code never runs as root" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_doctor_names_the_sandbox_that_run_would_use(monkeypatch, capsys):
+    found = [doctor.Finding("bwrap", "It is not installed."), doctor.Finding("landlock")]
+    monkeypatch.setattr(doctor, "examine", lambda user: found)
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().out.endswith("`run` would use landlock.\n")
+    monkeypatch.setattr(doctor, "examine", lambda user: found[:1])
+    assert main(["doctor"]) == 4
+    assert "No submissions can be graded" in capsys.readouterr().out
