@@ -11,7 +11,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from course_lib.grading import doctor
+from course_lib.grading import doctor, export
 from course_lib.grading.batch import (
     Here,
     Settings,
@@ -75,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument(
             "-o", dest="results", type=Path, required=True, help="a folder for results"
         )
+    out = command("export", _export, "Write the grades for a learning platform.")
+    out.add_argument("results", type=Path)
+    out.add_argument("--to", choices=export.PLATFORMS, required=True)
+    out.add_argument("--template", type=Path, help="for Canvas: the table that it has exported")
+    out.add_argument("-o", dest="out", type=Path, help="a folder; RESULTS, if not given")
     health = command("doctor", _doctor, "Find out which sandbox holds on this machine.")
     for made in (grade, health):
         made.add_argument("--user", help="whom students' code becomes, if you are root")
@@ -152,6 +157,14 @@ def _summary(results: Path) -> int:
     for record in odd:
         print(f"needs a human: {record['student']!a}: {record['status']}. {record['why']!a}")
     return NEEDS_A_HUMAN if odd else DONE
+
+
+def _export(given: argparse.Namespace) -> int:
+    out = given.out or given.results
+    left = export.write(latest(given.results), given.to, out, given.template)
+    for sentence in left:
+        print(f"needs a human: {sentence}")
+    return NEEDS_A_HUMAN if left else DONE
 
 
 def _doctor(given: argparse.Namespace) -> int:

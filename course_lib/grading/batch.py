@@ -414,7 +414,7 @@ def grades(found: Iterable[dict[str, Any]]) -> str:
         row = [record["assignment"], record["student"], record["status"], score(record)]
         row += [len(names), *("" if part is None else int(part) for part in parts), " ".join(flags)]
         writer.writerow(
-            map(_cell, [*row, *(record[k] for k in ("sha256", "spec", "seed", "version"))])
+            map(cell, [*row, *(record[k] for k in ("sha256", "spec", "seed", "version"))])
         )
     return text.getvalue()
 
@@ -431,7 +431,8 @@ def score(record: dict[str, Any]) -> int | None:
     return sum(bool(part["public"] and part["hidden"]) for part in record["exercises"].values())
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as a cell of a table, and never as a formula of a spreadsheet."""
     text = "" if value is None else str(value)
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 

@@ -1,0 +1,134 @@
+"""The results in the form that a learning platform reads.
+
+A submission without a score is left out or left empty everywhere, so that no platform counts it as a
+zero. The forms follow the platforms' documentation; none was tried on the platform itself.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from course_lib.grading.batch import Unusable, cell, grades, score
+
+_CANVAS_IDS = ("SIS Login ID", "SIS User ID", "ID")
+
+
+def as_moodle(found: list[dict[str, Any]]) -> str:
+    """A table for Moodle's import of grades: one row per student, matched by ID number."""
+    rows = [["ID number", found[0]["assignment"] if found else "assignment"]]
+    rows += [[cell(r["student"]), str(score(r))] for r in found if score(r) is not None]
+    return _table(rows)
+
+
+def as_canvas(found: list[dict[str, Any]], template: str) -> tuple[str, list[str]]:
+    """Canvas's own table of grades with the assignment's column filled in.
+
+    Canvas imports what it has exported: ``template`` is that export. Students are matched by the
+    columns "SIS Login ID", "SIS User ID" and "ID", and the column is the one whose name begins with
+    the assignment's name.
+
+    Returns:
+        The table, and the students who are not in it.
+
+    Raises:
+        Unusable: the template is not such a table.
+    """
+    rows = list(csv.reader(io.StringIO(template)))
+    if not rows or not (ids := [name for name in _CANVAS_IDS if name in rows[0]]):
+        raise Unusable(f"The template has none of the columns {', '.join(_CANVAS_IDS)}.")
+    assignment = found[0]["assignment"] if found else ""
+    columns = [i for i, name in enumerate(rows[0]) if name.lower().startswith(assignment.lower())]
+    if len(columns) != 1:
+        raise Unusable(
+            f"The template has {len(columns)} columns whose name begins with {assignment!r}; make one "
+            "assignment of that name in Canvas, and export again."
+        )
+    scores = {record["student"]: score(record) for record in found}
+    matched = set()
+    for row in rows[1:]:
+        names = {row[rows[0].index(name)] for name in ids if rows[0].index(name) < len(row)}
+        for student in names & scores.keys():
+            matched.add(student)
+            if scores[student] is not None and columns[0] < len(row):
+                row[columns[0]] = str(scores[student])
+    return _table(rows), sorted(scores.keys() - matched)
+
+
+def as_gradescope(record: dict[str, Any]) -> dict[str, Any]:
+    """What Gradescope's ``results.json`` holds for one submission.
+
+    Raises:
+        Unusable: a submission without a score, which Gradescope would show as zero.
+    """
+    if score(record) is None:
+        raise Unusable(f"{record['student']!a} has no score: {record['status']}. {record['why']!a}")
+    tests = []
+    for name, part in record["exercises"].items():
+        for kind in ("public", "hidden"):
+            tests.append(
+                {
+                    "name": f"{name} ({kind} inputs)",
+                    "status": "passed" if part[kind] else "failed",
+                    "output": part["report"] if kind == "public" and not part["public"] else "",
+                    "visibility": "visible",
+                }
+            )
+    points = {"score": score(record), "tests": tests, "stdout_visibility": "hidden"}
+    return points | {"output": record["why"]}
+
+
+PLATFORMS = ("csv", "canvas", "moodle", "gradescope")
+
+
+def write(found: list[dict[str, Any]], to: str, out: Path, template: Path | None) -> list[str]:
+    """Write the results for the platform ``to`` into the folder ``out``.
+
+    Args:
+        to: one of ``PLATFORMS``.
+        template: for Canvas, the table of grades that it has exported.
+
+    Returns:
+        What an instructor should know, as sentences.
+
+    Raises:
+        Unusable: a missing or wrong template.
+    """
+    if to not in PLATFORMS:
+        raise Unusable(f"to: expected one of {', '.join(PLATFORMS)}, got {to!r}")
+    if to == "canvas" and template is None:
+        raise Unusable(
+            "--to canvas needs --template: the table of grades that Canvas has exported."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    if to == "canvas" and template:
+        text, unmatched = as_canvas(found, template.read_text("utf-8-sig"))
+        (out / "canvas.csv").write_text(text, "utf-8")
+        return [f"{student!a} is not in Canvas's table" for student in unmatched]
+    if to == "gradescope":
+        return _each_for_gradescope(found, out)
+    text = grades(found) if to == "csv" else as_moodle(found)
+    (out / f"{to}.csv").write_text(text, "utf-8", errors="backslashreplace")
+    return []
+
+
+def _each_for_gradescope(found: list[dict[str, Any]], out: Path) -> list[str]:
+    left, names = [], {}
+    for number, record in enumerate(found, 1):
+        try:
+            text = json.dumps(as_gradescope(record), indent=1)
+        except Unusable as error:
+            left.append(str(error))
+            continue
+        names[f"{number:05}.json"] = record["student"]
+        (out / f"{number:05}.json").write_text(text, "utf-8")
+    (out / "students.json").write_text(json.dumps(names, indent=1), "utf-8")
+    return left
+
+
+def _table(rows: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
