@@ -11,7 +11,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from course_lib.grading import doctor, export
+from course_lib.grading import doctor, export, feedback
 from course_lib.grading.batch import (
     Here,
     Settings,
@@ -80,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument("--to", choices=export.PLATFORMS, required=True)
     out.add_argument("--template", type=Path, help="for Canvas: the table that it has exported")
     out.add_argument("-o", dest="out", type=Path, help="a folder; RESULTS, if not given")
+    pages = command("feedback", _feedback, "Write a page for each student, and an overview.")
+    pages.add_argument("results", type=Path)
+    pages.add_argument("--reveal", action="store_true", help="show where hidden inputs failed")
+    pages.add_argument("-o", dest="out", type=Path, required=True, help="a folder for the pages")
     health = command("doctor", _doctor, "Find out which sandbox holds on this machine.")
     for made in (grade, health):
         made.add_argument("--user", help="whom students' code becomes, if you are root")
@@ -165,6 +169,11 @@ def _export(given: argparse.Namespace) -> int:
     for sentence in left:
         print(f"needs a human: {sentence}")
     return NEEDS_A_HUMAN if left else DONE
+
+
+def _feedback(given: argparse.Namespace) -> int:
+    print(f"Begin with {feedback.write(latest(given.results), given.out, reveal=given.reveal)}.")
+    return DONE
 
 
 def _doctor(given: argparse.Namespace) -> int:

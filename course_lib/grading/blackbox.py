@@ -97,7 +97,7 @@ def _record(public: bool, hidden: bool | None, words: str, found: Result | None 
     return {
         "public": public,
         "hidden": hidden,
-        "report": plain(words),
+        "report": plain(words.removesuffix(checks.CLOSING).rstrip()),
         "property": broken.says if broken else None,
         "facts": [list(fact) for fact in found.facts] if found else [],
         "stub": bool(found and found.stub),

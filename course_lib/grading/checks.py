@@ -13,6 +13,7 @@ from typing import Any
 from course_lib.exercises import calls
 from course_lib.exercises.accept import plain_data, precision
 from course_lib.exercises.calls import Call, call, in_words, plain, same, unmet
+from course_lib.exercises.common import peculiar
 from course_lib.exercises.exercise import (
     ANSWERS,
     IN_MEMORY,
@@ -30,6 +31,7 @@ from course_lib.grading.session import memory_limit, standard_session, time_limi
 
 SECONDS = 20  # that an answer may take for all inputs together
 MACHINE = {__file__, calls.__file__}  # files whose lines are nobody's answer
+_WORDS = ("Numbers", "Expected")  # facts that are no code
 CLOSING = "Public checks only; grading uses other inputs."
 
 
@@ -103,7 +105,7 @@ class Result:
             items.append(f"<li><strong>fails: {says(self.broken.says)}</strong></li>")
         code = "<code style='white-space:pre-wrap;overflow-wrap:anywhere'>{}</code>"
         facts = "".join(
-            f"<dt>{label}</dt><dd>{('{}' if label == 'Expected' else code).format(says(text))}</dd>"
+            f"<dt>{label}</dt><dd>{('{}' if label in _WORDS else code).format(says(text))}</dd>"
             for label, text in self.facts
         )
         advice = "".join(
@@ -262,6 +264,8 @@ def _is_stub(made: Call) -> bool:
 def _facts(exercise: Exercise, made: Call, demand: str) -> tuple[tuple[str, str], ...]:
     """The counterexample as (label, text) pairs; ``plain`` cleans text from the student's code."""
     facts = [("Input", _typed(exercise, made.inputs))]
+    if numbers := peculiar(made.inputs):
+        facts.append(("Numbers", numbers))
     if made.error is None:
         facts.append(("Returned", plain(show(made.returned))))
     else:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+import symtable
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -130,14 +131,32 @@ def _used(name: str, kept: list[_Found]) -> tuple[Statement, ...]:
     chosen: set[int] = set()
     while todo:
         wanted = todo.pop()
-        for index, (_, node) in enumerate(kept):
+        for index, (statement, node) in enumerate(kept):
             if index in chosen or wanted not in _names(node):
                 continue
             chosen.add(index)
-            used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - names
+            used = _global_names(statement.source) - names
             names |= used
             todo += used
     return tuple(kept[index][0] for index in sorted(chosen))
+
+
+def _global_names(source: str) -> set[str]:
+    """The names that a statement looks up outside itself; a function's own variables are not."""
+    try:
+        todo = [symtable.symtable(source, "cell", "exec")]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # such as a return outside
+        return set()
+    found = set()
+    while todo:
+        table = todo.pop()
+        todo += table.get_children()
+        outermost = table.get_type() == "module"
+        symbols = table.get_symbols()
+        found |= {
+            s.get_name() for s in symbols if s.is_referenced() and (outermost or s.is_global())
+        }
+    return found
 
 
 class _Broken(Exception):

@@ -37,6 +37,21 @@ def test_an_answer_comes_with_what_it_uses_and_nothing_else():
     ]
 
 
+def test_a_function_s_own_variables_are_not_what_it_uses():
+    taken = [
+        "LIMIT = 3",
+        "def deco(g): return g",
+        "Base = object",
+        "class Part(Base):\n    size = LIMIT",
+        "def outer(n): return [keep + inner(n) for keep in range(n)]",
+        "def inner(n):\n    global COUNT\n    return COUNT",
+        "COUNT = 0",
+        "@deco\ndef f(x: int = LIMIT):\n    keep = Part()\n    return (lambda n: outer(n) + keep)(x)",
+    ]
+    ignored = ["keep = load('data')", "n, x, size = 1, 2, 3", "def g(): return f(LIMIT)"]
+    assert sources(*ignored[:2], *taken, ignored[2]) == taken
+
+
 @pytest.mark.parametrize(
     ("source", "taken"),
     [
