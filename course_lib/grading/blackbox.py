@@ -6,6 +6,7 @@ whoever returns the right output has solved it, by whatever means, and a lookup 
 """
 
 import builtins
+import copy
 import hashlib
 import keyword
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from course_lib.grading import checks, wire
 from course_lib.grading.checks import Progress, Result
 from course_lib.grading.extract import Answers
 from course_lib.grading.hidden import fresh
-from course_lib.grading.sandbox import Child, Ended, Gone, Sandbox, TimeUp
+from course_lib.grading.sandbox import Child, Ended, Sandbox, TimeUp
 from course_lib.grading.session import memory_limit, time_limit
 
 checks.MACHINE.add(__file__)
@@ -150,62 +151,54 @@ class _Attempt:
 
     def _try(self, case: Case, done: Progress) -> None:
         """Ask about one case and weigh the reply, unless it is one that is known to be right."""
-        whole, before = len(done.holds), done.broken
-        digest = None
-
-        def remote(*copies: Any) -> Any:
-            nonlocal digest
-            if self.failed:
-                raise self.failed
-            frame = self._asked(case, copies)
+        whole, before, digest = len(done.holds), done.broken, b""
+        try:
+            frame = self._asked(case)
+        except (Ended, wire.Violation) as error:
+            made = call(_raises(error), case.inputs)
+        else:
             digest = hashlib.sha256(b"%d " % len(frame[0]) + frame[0] + frame[1]).digest()
-            return None if digest in case.right else self._returned(frame, case, copies)
-
-        made = call(remote, case.inputs)
-        if isinstance(made.error, TimeUp | Gone):
-            raise made.error
-        if digest in case.right and made.error is None:
-            return
+            if digest in case.right:
+                return
+            made = call(lambda *copies: self._returned(frame, case, copies), case.inputs)
         checks.weigh(self.exercise, made, done)
         nothing_new = len(done.holds) == whole == len(self.exercise.properties) + 1
         if digest and nothing_new and done.broken is before and len(case.right) < _REMEMBERED:
             case.right.add(digest)
 
-    def _asked(self, case: Case, copies: tuple) -> tuple[bytes, bytes]:
+    def _asked(self, case: Case) -> tuple[bytes, bytes]:
         """The reply to a case; until it comes, the answer may call the functions it was given."""
+        if self.failed:
+            raise self.failed
         frame = self.child.ask(case.packed)
-        if not case.functions:
-            return frame
-        functions = [part for part in copies if callable(part)]  # in the order they were packed
-        while True:
+        functions = copy.deepcopy(case.functions)  # some of them count their calls
+        while functions:
             message = wire.unpack(*frame)
             if "ask" not in message or message.get("id") != case.number:
-                return frame
+                break
             self.questions += 1
             if self.questions > _MOST_QUESTIONS or len(frame[1]) > _LARGEST_QUESTION:
                 raise wire.Violation("too many or too large calls of the function it was given")
             frame = self.child.ask(self._told(message, functions))
+        return frame
 
     def _told(self, message: dict[str, Any], functions: list[Callable]) -> bytes:
         """Call one of our functions for the answer, and pack what it returned."""
         try:
             function = functions[message["ask"]]
-            args, named = message["args"], dict(message["named"])
-            arguments = tuple(args)
+            args, named = list(message["args"]), dict(message["named"])
         except (LookupError, TypeError, ValueError):
             raise wire.Violation("a call of a function that there is not") from None
-        made = call(lambda *a: function(*a, **named), arguments)
-        reply: dict[str, Any] = {"id": 0, "after": None}
-        if not same(arguments, made.after):
-            reply["after"] = list(made.after)
-        if made.error is None:
-            reply["returned"] = made.returned
-        else:
-            self.raised.append(made.error)
-            kind = next(k for k in type(made.error).__mro__ if k.__module__ == "builtins")
-            reply |= {"raised": kind.__name__, "text": in_words(made.error)[:500]}
+        before = wire.copied(args)
+        reply: dict[str, Any] = {"id": 0}
+        try:
+            reply["returned"] = function(*args, **named)
+        except Exception as error:  # noqa: BLE001 (a wrong function may raise anything)
+            self.raised.append(error)
+            kind = next(k for k in type(error).__mro__ if k.__module__ == "builtins")
+            reply |= {"raised": kind.__name__, "text": in_words(error)[:500]}
             reply["number"] = len(self.raised) - 1
-        return wire.pack(reply)
+        return wire.pack(reply | {"after": None if wire.same(before, args) else args})
 
     def _returned(self, frame: tuple[bytes, bytes], case: Case, copies: tuple) -> Any:
         """Return or raise what the answer did, and leave ``copies`` as it left its inputs.
@@ -235,6 +228,13 @@ class _Attempt:
         if type(number) is int and 0 <= number < len(self.raised):
             raise self.raised[number]
         raise _error(error)
+
+
+def _raises(error: BaseException) -> Callable:
+    def remote(*_: Any) -> None:
+        raise error
+
+    return remote
 
 
 class _Joined(torch.autograd.Function):

@@ -108,34 +108,36 @@ def extract(notebook: bytes, wanted: Iterable[str]) -> Answers:
             found += _definitions(number, _source(cell))
         except _Broken as error:
             failed[number] = str(error)
-    full = {name for _, node in found for name in _names(node) if not _is_stub(node)}
+    full = {name for _, node in found if not _is_stub(node) for name in _names(node)}
     # A stub that was pasted behind the answer does not replace it.
     kept = [(s, n) for s, n in found if not (_is_stub(n) and full.intersection(_names(n)))]
-    defined = {name for _, node in kept for name in _names(node)}
-    absent = {name: _reason(name, cells, failed) for name in wanted if name not in defined}
+    places: dict[str, list[int]] = {}  # of each name's definitions
+    for index, (_, node) in enumerate(kept):
+        for name in _names(node):
+            places.setdefault(name, []).append(index)
+    absent = {name: _reason(name, cells, failed) for name in wanted if name not in places}
     if wanted and len(absent) == len(wanted):
         raise Unreadable(_refusal(absent))
     flags += [f"cell-left-out: cell {number} has {why}" for number, why in failed.items()]
     for name in wanted:
-        times = sum(name in _names(node) for _, node in kept)
+        times = len(places.get(name, ()))
         if times > 1:
             flags.append(f"defined-twice: {name} is defined {times} times; the last one counts")
     flags += [f"not-found: {name}; {reason}" for name, reason in absent.items()]
-    found = {name: _used(name, kept) for name in wanted if name in defined}
+    found = {name: _used(name, kept, places) for name in wanted if name in places}
     return Answers(found, absent, tuple(flags))
 
 
-def _used(name: str, kept: list[_Found]) -> tuple[Statement, ...]:
+def _used(name: str, kept: list[_Found], places: dict[str, list[int]]) -> tuple[Statement, ...]:
     """The statements that define ``name`` and every name that they use."""
     names, todo = {name, "*"}, [name, "*"]  # a star import may define anything
     chosen: set[int] = set()
     while todo:
-        wanted = todo.pop()
-        for index, (statement, node) in enumerate(kept):
-            if index in chosen or wanted not in _names(node):
+        for index in places.get(todo.pop(), ()):
+            if index in chosen:
                 continue
             chosen.add(index)
-            used = _global_names(statement.source) - names
+            used = _global_names(kept[index][0].source) - names
             names |= used
             todo += used
     return tuple(kept[index][0] for index in sorted(chosen))

@@ -244,6 +244,17 @@ def same(one: Any, other: Any) -> bool:
     return callable(one) or one == other
 
 
+def copied(value: Any) -> Any:
+    """A copy of a plain value, tensors and containers included."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: copied(part) for key, part in value.items()}
+    return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
+
+
 def put_back(target: Any, after: Any) -> None:
     """Change ``target`` in place to what it had become on the other side, as far as it can change."""
     if isinstance(target, Tensor) and type(after) is Tensor:

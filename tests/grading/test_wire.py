@@ -196,6 +196,17 @@ def test_a_changed_byte_is_another_value_or_a_violation(place, byte):
     assert isinstance(message, dict)
 
 
+def test_a_copy_does_not_change_with_the_value():
+    value = [torch.zeros(2), {"a": [1]}, (np.zeros(1),), "x"]
+    copy = wire.copied(value)
+    assert wire.same(copy, value)
+    value[0][0], value[2][0][0] = 1, 1
+    value[1]["a"].append(2)
+    assert copy[0].tolist() == [0, 0]
+    assert copy[1] == {"a": [1]}
+    assert copy[2][0].tolist() == [0]
+
+
 def test_values_that_changed_are_not_the_same():
     nan, zeros = torch.tensor([float("nan")]), torch.zeros(3)
     assert wire.same([nan, {"a": (zeros, 1)}], [nan.clone(), {"a": (zeros.clone(), 1)}])
