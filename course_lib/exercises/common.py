@@ -48,6 +48,32 @@ def rescaled(
         yield tuple(_with(change, x) if i in places else x for i, x in enumerate(inputs))
 
 
+def peculiar(inputs: Any) -> str | None:
+    """What is unusual about the numbers of a case, for whoever goes wrong on it; None if nothing is.
+
+    Examples:
+        >>> peculiar((torch.tensor([0.0, 2e-9]), 0.5))
+        'tiny. An added constant, a tolerance or a rounding hides them.'
+    """
+    if isinstance(inputs, dict | tuple):
+        parts = inputs.values() if isinstance(inputs, dict) else inputs
+        return next(filter(None, map(peculiar, parts)), None)
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        return None
+    sizes = inputs.detach().abs()
+    sizes = sizes[sizes > 0].double()
+    if not len(sizes):
+        return None
+    least, most = float(sizes.min()), float(sizes.max())
+    if most < 1e-5:
+        return "tiny. An added constant, a tolerance or a rounding hides them."
+    if least > 1e5:
+        return "huge. 16 bits cannot hold them, and beside them a constant is nothing."
+    if least < most < least * (1 + 1e-5):
+        return "close together. 16 bits, a tolerance or a rounding makes them equal."
+    return None
+
+
 def repeated(inputs: tuple, times: int) -> tuple:
     """The case with every tensor ``times`` times, one behind the other: long, and full of ties.
 
@@ -296,10 +322,10 @@ def _with_dtype(given: Any, like: Any) -> Any:
     if isinstance(given, dict) and isinstance(like, dict) and like:
         first = next(iter(like.values()))
         return {key: _with_dtype(value, first) for key, value in given.items()}
-    both = isinstance(given, Tensor) and isinstance(like, Tensor) and like.is_floating_point()
-    if both and given.dtype != torch.bool and not given.is_complex():
-        return given.to(like.dtype)
-    return given
+    if not isinstance(given, Tensor) or not isinstance(like, Tensor):
+        return given
+    number = given.dtype != torch.bool and not given.is_complex()
+    return given.to(like.dtype) if number and like.is_floating_point() else given
 
 
 def _not_legal(inputs: tuple, like: tuple, exercise: Exercise) -> str | None:

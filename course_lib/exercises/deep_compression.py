@@ -189,7 +189,7 @@ def _clusters() -> Iterator[tuple[Tensor, Tensor, int]]:
     yield torch.tensor([1.0, 2.0, 4.0]), torch.tensor([199, 299, 199]), 300
     case = draw((3, 4), generator), torch.randint(-1, 4, (3, 4), generator=generator), 4
     yield from rescaled(case, 0)
-    yield repeated(case, 300)
+    yield repeated(case, 900)
     yield (
         torch.randn(40, 30, generator=generator),
         torch.randint(-1, 15, (40, 30), generator=generator),

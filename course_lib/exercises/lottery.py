@@ -85,6 +85,8 @@ def _ticket_cases() -> Iterator[tuple[Layers, Layers, Layers, float]]:
         held = {name: mask[:3, :4] for name, mask in keep.items()}
         yield from rescaled((small, moved, held, share), 1)
         yield from rescaled((small, moved, held, share), 0)
+    many = [{f"fc{i}": draw((5,), generator) for i in range(1, 12)} for _ in range(2)]
+    yield many[0], many[1], {name: draw((5,), generator) > -0.5 for name in many[0]}, 0.6
     yield start, trained, keep, 0.36
     parts = [{n: w[:, :2].clone() for n, w in layers.items()} for layers in (start, keep)]
     yield repeated((parts[0], {n: w.round() for n, w in parts[0].items()}, parts[1], 0.305), 9)

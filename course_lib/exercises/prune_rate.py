@@ -76,8 +76,12 @@ def _global_cases() -> Iterator[tuple[dict[str, Tensor], float]]:
         layers = {name: draw((n,), generator) for name, n in (("b", 3), ("c", 2), ("a", 4))}
         yield from rescaled((layers, sparsity), 0)
     yield {"b": torch.tensor([1e9, 1e9]), "a": torch.zeros(1)}, 0.3
+    yield {f"fc{i}": draw((2, 2), generator) for i in range(12)}, 0.6  # "fc10" is no third layer
     yield _starved((30, 20, 10), generator), 0.995
-    yield repeated((_random_layers(3, generator), 0.905), 10)
+    layers = {
+        k: draw(shape, generator) for k, shape in {"b": (2, 3), "c": (3,), "a": (1, 4)}.items()
+    }
+    yield repeated((layers, 0.905), 10)
     yield _starved((60, 10, 20), generator), 0.9
     shapes = {"fc1.weight": (60, 10), "fc2.weight": (10, 60), "head.weight": (20, 10)}
     layers = {k: draw(shape, generator) for k, shape in shapes.items()}
@@ -211,6 +215,7 @@ def _mask_cases() -> Iterator[tuple[dict[str, Tensor]]]:
     generator = torch.Generator().manual_seed(3)
     for layers in (1, 2, 3) * 8:
         yield ({k: v > 0.25 for k, v in _random_layers(layers, generator).items()},)
+    yield ({f"fc{i}": draw((1 + i,), generator) > 0.25 for i in range(12)},)
     sizes = {"conv": (7, 3, 3, 3), "fc1": (61, 37), "fc2": (10, 61)}
     yield ({k: torch.rand(s, generator=generator) > 0.9 for k, s in sizes.items()},)
     yield ({"fc1": torch.ones(50, 40).bool(), "fc2": torch.arange(1001) < 1},)

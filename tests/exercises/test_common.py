@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.exercises.common import entries, oracle, repeated, rescaled, smallest_input
+from course_lib.exercises.common import (
+    entries,
+    oracle,
+    peculiar,
+    repeated,
+    rescaled,
+    smallest_input,
+)
 from course_lib.exercises.criteria import MAGNITUDE_MASK, buggy_magnitude_mask
 from course_lib.exercises.exercise import REFUSES, Exercise, Property, Slope
 from course_lib.exercises.sparse_training import buggy_drop
@@ -166,3 +173,37 @@ MEAN = Exercise(
 )
 def test_a_slope_is_asked_where_an_input_requires_a_gradient(answer, words):
     assert words in str(run(MEAN, answer))
+
+
+def test_each_rescaled_case_says_what_is_unusual_about_it():
+    ordinary = torch.tensor([0.0, 0.25, -0.5, 1.0]), 0.5
+    words = [peculiar(case) for case in rescaled(ordinary, 0)]
+    assert [word.split()[0] for word in words] == ["tiny.", "tiny.", "huge.", "huge.", "close"]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        (torch.tensor([0.0, 0.25, -0.5]), 1e-9),
+        (torch.ones(3), torch.tensor([1_000_000, 7])),
+        (torch.zeros(2), torch.empty(0)),
+        ({"a": torch.tensor([1e-9, 1.0])}, "x"),
+        (10**9, 3),
+    ],
+)
+def test_ordinary_numbers_are_not_remarked_upon(inputs):
+    assert peculiar(inputs) is None
+
+
+def test_a_verdict_names_unusual_numbers():
+    def in_half_precision(weight, sparsity):
+        order = weight.half().abs().flatten().argsort(descending=True, stable=True)
+        n = weight.numel()
+        gone = min(round(sparsity * n), n - 1 if sparsity < 1 else n)
+        keep = torch.ones(n, dtype=torch.bool)
+        keep[order[n - gone :]] = False
+        return keep.view(weight.shape)
+
+    facts = dict(run(MAGNITUDE_MASK, in_half_precision).facts)
+    assert facts["Numbers"].startswith(("tiny", "close"))
+    assert "Numbers" not in dict(run(MAGNITUDE_MASK, lambda weight, _: weight > 0).facts)
