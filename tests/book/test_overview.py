@@ -45,6 +45,12 @@ def test_what_is_left_is_read_from_rows_of_three_kinds(overview):
     assert overview.left(overview.Point("", "", 7.5)) == 7.5
 
 
+def test_left_is_the_mean_of_percentages(overview, monkeypatch):
+    monkeypatch.setattr(overview, "recorded_values", lambda run, row: [98.0, 97.0])
+    assert overview.left(overview.Point("", "", "sparsity of it")) == 2.5
+    assert overview.left(overview.Point("", "", "weights left")) == 97.5
+
+
 def test_the_table_falls_from_all_weights_to_the_fewest_and_links_its_runs(overview):
     head, *body = overview.rows(None)
     shares = [float(row[1].removesuffix(" %")) for row in body]
