@@ -5,6 +5,7 @@ Modules import only what stands above them in this list:
 - ``seeds``, ``extras``, ``data``, ``models``, ``layers``, ``parametrized``, ``ensemble``, ``files``: the ground floor
 - ``training`` and ``measure``: the training loop, and what a network costs
 - ``pruning`` and ``compression``: the methods
+- ``search``: which channels to remove, and how many
 - ``experiments``: several treatments of the same seeds, compared
 - ``teaching``, ``exercises`` and ``grading``: what a lesson page and an exercise need
 

@@ -387,6 +387,14 @@ _repair = lambda f, c: cut(lambda *args: f(*args, several(c.x)), c)
 rows("channels", "reconstruct", _repair, kind="bn")
 rows("channels", "check_graph", on_graph, kind="bn")
 rows("channels", "watching_reads", reads, kind="bn")
+
+
+def table(f, c):
+    found = graph(c)
+    return f(c.model, found, next(reversed(found.layers()), "none"), c.split)
+
+
+rows("subsets", "every_subset", table, kind="bn")
 rows("tracing", "symbolic", lambda f, c: len(f(c.model).nodes) > 2)
 rows("tracing", "watch", lambda f, c: len(f("x", c.model, c.x, lambda *_: None).nodes) > 2)
 rows("tracing", "follow", lambda f, c: f(c.model, c.x).makes)

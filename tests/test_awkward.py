@@ -33,7 +33,7 @@ from awkward_calls import ROWS, outputs
 # Parameters that are a model or hold one, and rooms that are not for models of other people.
 MODELS = {"model", "models", "network", "networks", "layer", "conv", "teacher", "other", "chain"}
 MODELS |= {"arms", "settings", "module", "net"}
-ROOMS = {"exercises", "teaching", "grading", "search"}
+ROOMS = {"exercises", "teaching", "grading"}
 
 
 def public():
@@ -172,6 +172,7 @@ REFUSED = {
     "channels.check_graph": f"{COMPUTED} {UNTRACED} attention lazy no_layer stack",
     "channels.watching_reads": f"{COMPUTED} {UNTRACED} attention lazy no_layer stack",
     "channels.fold channels.reconstruct": f"{COMPUTED} tied twice unused transposed grouped compiled nan inf attention lazy no_layer stack {BATCHES}",
+    "subsets.every_subset": f"{COMPUTED} tied twice unused transposed grouped compiled nan inf attention lazy no_layer no_parameter stack {BATCHES}",
     "tracing.symbolic": "compiled stack",
     "tracing.watch": "compiled lazy stack empty_batch unbatched",
     "tracing.check_batched": "unbatched",

@@ -1,0 +1,1 @@
+"""Search: which channels to remove as a set (``subsets``), and how many of each layer (``widths``)."""
