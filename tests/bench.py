@@ -8,6 +8,7 @@ work in the same run, the contestants taking turns, and is the median over the t
 """
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -521,6 +522,80 @@ def book() -> None:
         print(f"  {name}: {notebook['seconds']:.0f} s")
 
 
+def grader() -> None:
+    """The black-box grader: submissions per second, and a run that is killed five times."""
+    from course_lib.grading import batch
+
+    count = int(os.environ.get("COURSE_SUBMISSIONS", "200"))
+    user = ["--user", "nobody"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory() as folder:
+        submitted = Path(folder) / "submitted"
+        _hand_in(submitted, count)
+        command = [sys.executable, "-m", "course_lib.grading", "run", str(submitted), "criteria"]
+        command += ["--jobs", "2", "--seed", "7", *user]
+        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
+        start = time.perf_counter()
+        subprocess.run([*command, "-o", whole], check=False, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        records = batch.records(whole)
+        warm = sorted(record["seconds_in_all"] for record in records if record["exercises"])
+        print(f"\ngrader: {count} submissions, a third of them mangled or hostile, two processes")
+        print(
+            f"  {seconds:.0f} s in all, {count / seconds:.1f} per second, start included (goal 20)"
+        )
+        print(
+            f"  one submission: {statistics.median(warm):.2f} s in the middle, {warm[-1]:.1f} s at most"
+        )
+        inside = sum(p["seconds"] for r in records for p in r["exercises"].values())
+        print(f"  the students' processes computed for {inside:.0f} s of that")
+        for number in range(6):
+            resume = ["--resume"] if (killed / "run.json").exists() else []
+            running = subprocess.Popen([*command, "-o", killed, *resume], stdout=subprocess.DEVNULL)
+            enough = (number + 1) * count // 6
+            while number < 5 and running.poll() is None and _lines(killed) < enough:
+                time.sleep(0.05)
+            if number < 5:
+                running.kill()
+            running.wait()
+        same = (whole / "grades.csv").read_bytes() == (killed / "grades.csv").read_bytes()
+        students = [record["student"] for record in batch.records(killed)]
+        print(
+            f"  killed (-9) five times and resumed: {len(students)} records of {count} submissions, "
+        )
+        print(f"  {len(set(students))} students, grades.csv byte for byte the same: {same}")
+
+
+def _lines(results: Path) -> int:
+    path = results / "results.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _hand_in(submitted: Path, count: int) -> None:
+    """Right and wrong answers to a lesson's exercises, two thirds as they should be."""
+    sys.path.insert(0, str(ROOT))
+    from tests.grading.submissions import cell, notebook, submissions
+    from tests.grading.test_blackbox import FORGERIES
+
+    answers: dict[str, list[str]] = {}
+    for name, *_, content in submissions():
+        cells = json.loads(content)["cells"]
+        answers.setdefault(name, []).append("\n".join(part["source"] for part in cells))
+    names = ("magnitude_mask", "mask_goes_wrong", "kills_wrong_masks")
+    hostile = list(FORGERIES.values())
+    for number in range(count):
+        good = [answers[name][number * 7 % len(answers[name])] for name in names]
+        content = notebook(*good)
+        if number % 9 == 0:
+            content = content[: -1 - number % 5]
+        elif number % 9 == 3:
+            content = notebook(*(cell(text, cell_type="markdown") for text in good))
+        elif number % 9 == 6:
+            content = notebook(hostile[number // 9 % len(hostile)], *good[1:])
+        place = submitted / f"student{number:05}" / "criteria"
+        place.mkdir(parents=True)
+        (place / "criteria.ipynb").write_bytes(content)
+
+
 if __name__ == "__main__":
     parts = {
         "ensemble": stacked,
@@ -531,6 +606,7 @@ if __name__ == "__main__":
         "quant": quant,
         "lowrank": lowrank,
         "book": book,
+        "grader": grader,
     }
     for wanted in sys.argv[1:] or parts:
         parts[wanted]()

@@ -1,6 +1,9 @@
 """The commands: what they print, and the exit code that a script can go by."""
 
 import os
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +102,14 @@ def test_doctor_names_the_sandbox_that_run_would_use(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "examine", lambda user: found[:1])
     assert main(["doctor"]) == 4
     assert "No submissions can be graded" in capsys.readouterr().out
+
+
+def test_the_commands_on_the_page_for_instructors_are_commands():
+    page = (Path(__file__).parents[2] / "book/grading.md").read_text("utf-8")
+    shown = re.findall(r"^python -m course_lib\.grading (.+)$", page, re.MULTILINE)
+    assert {line.split()[0] for line in shown} == {"run", "merge", "feedback", "export", "doctor"}
+    for line in shown:
+        assert module._parser().parse_args(shlex.split(line)).do
+    for word in ("graded", "missing", "unreadable", "infra_error"):
+        assert f"| `{word}` |" in page
+    assert set(batch.STATUSES) == {"graded", "missing", "unreadable", "infra_error"}
