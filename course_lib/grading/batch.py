@@ -305,7 +305,7 @@ def _all_graded(
                 break
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
             died = [f for f in finished if isinstance(f.exception(), BrokenExecutor)]
-            for future in finished.difference(died):
+            for future in [f for f in waiting if f in finished and f not in died]:
                 yield _result(future, waiting.pop(future), settings)
             if died:
                 suspects += waiting.values()
