@@ -449,6 +449,19 @@ def mended_index_in_place(gradient, index, k):
     return mended_by_loop(gradient, index, k)
 
 
+def mended_of_a_thousand(gradient, index, k):
+    """Takes a cluster for one of at most a thousand weights."""
+    kept = index >= 0
+    sums = gradient.new_zeros(k).index_add(0, index[kept], gradient[kept])
+    count = index[kept].bincount(minlength=k).clamp(min=1)
+    return sums * count.clamp(max=1000) / count
+
+
+def mended_in_half_sums(gradient, index, k):
+    kept = index >= 0
+    return torch.zeros(k).half().index_add(0, index[kept], gradient[kept].half()).float()
+
+
 RIGHT = {
     "relative_entries": [
         relative_entries,
@@ -534,6 +547,8 @@ WRONG = {
         (mended_two_at_most, "sum over the cluster's weights"),
         (mended_in_place, "leaves its input"),
         (mended_index_in_place, "leaves its input"),
+        (mended_of_a_thousand, "without the pruned ones"),
+        (mended_in_half_sums, "without the pruned ones"),
     ],
 }
 
