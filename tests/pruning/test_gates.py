@@ -172,6 +172,26 @@ def test_it_finds_the_best_mask_of_a_separable_quadratic(seed):
     assert torch.equal(layer.weight[0], torch.where(keep, c, 0.0))
 
 
+def test_the_penalty_closes_hard_concrete_gates(digits):
+    """And the network that is left, without noise, still tells the digits apart."""
+    train, test = digits
+    model = net(sizes=(64, 16, 10))
+    gates.attach(model, gates.HardConcrete())
+    begun = gates.expected(model)
+
+    def adam(model):
+        return torch.optim.Adam(gates.parameter_groups(model, lr=0.2), lr=1e-2)
+
+    def loss(logits, positions):
+        data_loss = training.cross_entropy(logits, train.y[positions])
+        return data_loss + 1e-3 * gates.expected(model)
+
+    training.fit(model, train, epochs=20, optimizer=adam, loss=loss)
+    assert gates.expected(model) < 0.5 * begun
+    assert 0.4 < masks.sparsity(gates.harden(model)) < 0.9
+    assert training.evaluate(model, test) > 80
+
+
 # ---- annealing and rounds
 
 
