@@ -15,6 +15,7 @@ from course_lib.teaching import plots
 from course_lib.teaching.recorded import FOLDER, recorded_values
 
 MARKERS = "osD^vPX*<>"
+SMALLEST = "With the dense network's answers"  # the setting of the smallest file
 
 
 class Point(NamedTuple):
@@ -32,7 +33,7 @@ DENSE = {  # run -> the dense network beside its other arms, trained as long whe
     "sparse_training": "dense",
     "savarese2020": "accuracy, dense",
     "variational2017": "error, dense",
-    "smallest": "error of the dense network, trained for as many epochs",
+    "smallest": f"{SMALLEST}: error, dense, as many epochs",
     "lc2018": "test error, dense, trained on",
 }
 EVERY = {
@@ -59,7 +60,11 @@ EVERY = {
     "variational dropout": [Point("variational2017", "error after the cut", "times fewer weights")],
     "gates": [Point("savarese2020", "accuracy, gates", "sparsity of every arm but the dense")],
     "gates, in the smallest file": [
-        Point("smallest", "error of the network in the file", "weights left")
+        Point(
+            "smallest",
+            f"{SMALLEST}: error of the network in the file",
+            f"{SMALLEST}: weights left",
+        )
     ],
 }
 METHODS = {  # those whose runs are recorded
