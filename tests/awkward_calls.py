@@ -394,6 +394,24 @@ def table(f, c):
     return f(c.model, found, next(reversed(found.layers()), "none"), c.split)
 
 
+def of_last(name):
+    """Functions of the last layer whose width can be chosen."""
+
+    def call(f, c):
+        found = graph(c)
+        layer = next(reversed(found.layers()), "none")
+        if name == "affordable":
+            return f(c.model, found, {}, layer, 1.0, budget=4000)
+        if name == "layer_state":
+            return f(c.model, found, {}, layer, c.x, last=1.0)
+        return f(c.model, found, {layer: torch.zeros(2)}, {layer: [1, 4]})
+
+    return call
+
+
+rows("widths", "macs", lambda f, c: f(c.model, graph(c), {}), kind="bn")
+for _name in ("affordable", "layer_state", "expected_macs"):
+    rows("widths", _name, of_last(_name), kind="bn")
 rows("subsets", "every_subset", table, kind="bn")
 rows("tracing", "symbolic", lambda f, c: len(f(c.model).nodes) > 2)
 rows("tracing", "watch", lambda f, c: len(f("x", c.model, c.x, lambda *_: None).nodes) > 2)
