@@ -306,8 +306,8 @@ def expected_macs(
               P(C_k = c_j) = \operatorname{softmax}(\alpha_k)_j
 
     The widths of different layers are independent, so the expectation of a product is the product of
-    the expectations. Where a layer reads and makes channels of the same width, as in a residual
-    block, the variance of the width is added.
+    the expectations. Where a layer reads and makes channels of the same width, as f in h + f(h), the
+    variance of the width is added.
 
     Source: Dong & Yang 2019 (TAS).
 
