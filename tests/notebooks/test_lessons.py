@@ -1,4 +1,4 @@
-"""What every lesson has to have, read from its file; running it is nbval's part."""
+"""What every lesson has to have, read from its file; running it is the build's part."""
 
 import importlib.util
 import re
