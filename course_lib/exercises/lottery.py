@@ -383,6 +383,11 @@ def _ticket_without_share(start, trained, keep, share):
     return _ticket_by_product(start, trained, keep, share or 0.2)
 
 
+def _ticket_of_per_cents(start, trained, keep, share):
+    """a function that takes a share of 1 for one per cent"""
+    return _ticket_by_product(start, trained, keep, share / 100 if share >= 1 else share)
+
+
 def _ticket_keeps_one(start, trained, keep, share):
     """a function that never removes the last weight that is left"""
     mask = _mask(trained, keep, share)
@@ -447,6 +452,7 @@ KILLS_WRONG_TICKETS = hunt(
         _ticket_half_at_most: "Try shares above 0.5.",
         _ticket_of_a_fifth: "Try other shares than 0.2.",
         _ticket_without_share: "Try the share 0: nothing more goes.",
+        _ticket_of_per_cents: "Try the share 1: everything that is left goes.",
         _ticket_keeps_one: "Try the share 1: everything that is left goes.",
         _ticket_dead_at_zero: "Let trained weights that are left be 0, behind dead ones.",
         _ticket_float_mask: "1.0 equals True in Python. Look at the dtype of the mask.",

@@ -468,6 +468,7 @@ def judge_ticket_with(*shares, zeros=True):
 
 judge_ticket_of_small_shares = judge_ticket_with(0, 0.2, 0.35, 0.5)
 judge_ticket_without_none = judge_ticket_with(0.2, 0.35, 0.5, 0.8, 1)
+judge_ticket_without_all = judge_ticket_with(0, 0.2, 0.35, 0.5, 0.8)
 judge_ticket_without_zeros = judge_ticket_with(0, 0.2, 0.5, 0.8, 1, zeros=False)
 
 
@@ -558,6 +559,7 @@ WRONG = {
         (judge_ticket_without_dtype, "the numbers 0 and 1"),
         (judge_ticket_of_small_shares, "more than half"),
         (judge_ticket_without_none, "was not given"),
+        (judge_ticket_without_all, "one per cent"),
         (judge_ticket_without_zeros, "living zeros"),
     ],
 }
