@@ -36,8 +36,8 @@ def rescaled(
     """The case with other values at ``places``: tiny, huge, and close together.
 
     The tensors at these places are multiplied by a power of two, so that no digit is lost and ties
-    stay ties. Then each value x becomes ±(1 + ``fine`` |x|), 0 stays 0: what was apart differs in
-    the seventh digit only, which 16 bits, a rounding or a tolerance would lose.
+    stay ties. Then each value x becomes ``sign(x) + fine * x``, and 0 stays 0: what was apart
+    differs in the seventh digit only, which 16 bits, a rounding or a tolerance would lose.
 
     Examples:
         >>> [x.tolist() for (x,) in rescaled((torch.tensor([0.0, -1.0]),), 0, scales=(4.0,))]
