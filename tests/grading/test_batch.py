@@ -309,7 +309,7 @@ def test_grades_of_nobody_are_an_empty_table():
     assert grades([]).startswith("assignment,student_id,status,score,max_score,")
 
 
-def test_kill_9_in_the_middle_of_a_run_of_the_command(submitted, tmp_path, user):
+def test_kill_9_in_the_middle_of_a_run_of_the_command(bwrap, submitted, tmp_path, user):
     """The command itself, killed and resumed, with real processes."""
     results = tmp_path / "results"
     command = [sys.executable, "-m", "course_lib.grading", "run", str(submitted), "motivation"]

@@ -288,7 +288,7 @@ def test_an_answer_that_is_too_large_is_refused(box):
     assert "too large" in words
 
 
-def test_the_grader_killed_leaves_no_process(user):
+def test_the_grader_killed_leaves_no_process(bwrap, user):
     """A grader that is killed (-9) takes its sandbox and the running student with it."""
     program = f"""
 import sys
@@ -341,13 +341,13 @@ def test_refuses_to_run_as_root_or_without_a_wall(monkeypatch):
         Sandbox("bwrap")
 
 
-def test_a_wall_that_does_not_stand_says_why(monkeypatch, user):
+def test_a_wall_that_does_not_stand_says_why(bwrap, monkeypatch, user):
     monkeypatch.setattr(module, "_bwrap", lambda ids: ["bwrap", "--no-such-option"])
     with pytest.raises(NoSandbox, match="bwrap: it does not start .*no-such-option"):
         Sandbox("bwrap", user=user)
 
 
-def test_a_sandbox_that_has_ended_is_our_fault(user):
+def test_a_sandbox_that_has_ended_is_our_fault(bwrap, user):
     with Sandbox("bwrap", user=user) as box:
         box._process.kill()
         box._process.wait()
