@@ -41,8 +41,8 @@ def _positions() -> Iterator[tuple[list[int], list[float], int]]:
         yield (steps.cumsum(0) - 1).tolist(), (values - 3).where(values != 3, 1.0).tolist(), bits
     yield [500, 2000], [0.5, -1.0], 10
     yield [70_000], [0.5], 8
-    far = torch.randint(1, 60, (1200,), generator=generator).cumsum(0) - 1
-    yield far.tolist(), [1.0 + n % 7 for n in range(1200)], 5
+    far = torch.randint(1, 60, (400,), generator=generator).cumsum(0) - 1
+    yield far.tolist(), [1.0 + n % 7 for n in range(400)], 5
 
 
 def _no_pairs(returned: object, positions: list[int], values: list[float], bits: int) -> str | None:

@@ -193,6 +193,8 @@ def _drop_cases() -> Iterator[tuple[Tensor, float]]:
         size = (1 + torch.randperm(n, generator=generator)) / 4
         weight = size * torch.randint(-1, 2, (n,), generator=generator)
         yield weight, pick((0.0, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0), generator)
+    for tiny in ([2e-30, 1e-30], [-2e-30, -1e-30]):
+        yield torch.tensor(tiny), 0.5
     for fraction in (0.25, 0.5):
         signs = torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 0.0])
         sizes = (1 + torch.randperm(9, generator=generator)) / 4

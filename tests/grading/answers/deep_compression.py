@@ -462,6 +462,17 @@ def mended_in_half_sums(gradient, index, k):
     return torch.zeros(k).half().index_add(0, index[kept], gradient[kept].half()).float()
 
 
+def entries_by_recursion(positions, values, bits, stand=-1):
+    if not positions:
+        return []
+    zeros = positions[0] - stand - 1
+    if zeros >= 2**bits:
+        filler = stand + 2**bits
+        return [(2**bits - 1, 0), *entries_by_recursion(positions, values, bits, filler)]
+    rest = entries_by_recursion(positions[1:], values[1:], bits, positions[0])
+    return [(zeros, values[0]), *rest]
+
+
 RIGHT = {
     "relative_entries": [
         relative_entries,
@@ -473,6 +484,7 @@ RIGHT = {
         entries_recursive,
         entries_by_tensors,
         entries_by_generator,
+        entries_by_recursion,
     ],
     "smallest_gradient": [gradient_of_two, gradient_in_numpy, gradient_as_list],
     "mended_gradient": [
