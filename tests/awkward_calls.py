@@ -409,6 +409,8 @@ def of_last(name):
     return call
 
 
+_attention = lambda f, c: f(c.model, graph(c), c.split, seed=0)
+rows("channel_attention", "attention_means", _attention, kind="bn")
 rows("widths", "macs", lambda f, c: f(c.model, graph(c), {}), kind="bn")
 for _name in ("affordable", "layer_state", "expected_macs"):
     rows("widths", _name, of_last(_name), kind="bn")
