@@ -3,12 +3,14 @@
 All answers of `answers/` are tried with COURSE_ALL=1, which takes minutes; a sample of them always.
 """
 
+import io
 import os
 
 import pytest
+import torch
 
 from course_lib.exercises import EXERCISES, LESSONS
-from course_lib.grading import blackbox
+from course_lib.grading import blackbox, wire
 from course_lib.grading.extract import extract
 from course_lib.grading.sandbox import Child, Gone
 
@@ -251,3 +253,48 @@ def test_a_sandbox_that_ends_is_nobodys_mistake(bwrap, monkeypatch):
         graded(bwrap, "magnitude_mask", RIGHT)
     with pytest.raises(Gone):
         graded(bwrap, "kills_wrong_masks", JUDGE + HUNTING["says yes"])
+
+
+def test_an_answer_has_the_gradient_that_it_had_in_its_own_process(bwrap):
+    loss = "import torch.nn.functional as F\ndef mended_loss(student, teacher, labels, t, alpha):\n"
+    loss += "    kl = F.kl_div((student / t).log_softmax(1), (teacher / t).softmax(1), reduction='batchmean')\n"
+    loss += "    return alpha * F.cross_entropy(student, labels) + (1 - alpha) * t**2 * kl"
+    found = graded(bwrap, "mended_loss", loss)
+    assert found["hidden"], found["report"]
+    cut = graded(bwrap, "mended_loss", loss.replace("* kl", "* kl.detach()"))
+    assert cut["property"] == "has the gradient of the loss, so that a student can learn by it"
+
+
+class Told:
+    """A child that gives one reply, whatever it is asked."""
+
+    most = 1
+
+    def __init__(self, **reply):
+        self.reply = wire.frame(io.BytesIO(wire.pack(reply)).read)
+
+    def ask(self, packed):
+        return self.reply
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"returned": torch.tensor([False, True])},  # right, and an answer to nothing
+        {"id": 2, "returned": torch.tensor([False, True])},
+        {"id": 1},
+        {"id": 1, "raised": "ValueError"},
+        {"id": 1, "refused": "too large"},
+        {"id": 1, "returned": torch.tensor([False, True]), "after": 7},
+    ],
+)
+def test_a_reply_that_is_none_is_a_violation(reply):
+    """Each holds the right mask for the first input, or nothing, and breaks a rule."""
+    exercise = EXERCISES["magnitude_mask"]
+    first = blackbox.plan(exercise, 1).public[:1]
+    attempt = blackbox._Attempt(Told(**reply), exercise)
+    result = attempt.judge(first, ())
+    assert not result.passed
+    assert result.broken.says == "runs on every input"
+    right = {"id": 1, "returned": torch.tensor([False, True]), "after": None}
+    assert blackbox._Attempt(Told(**right), exercise).judge(first, ()).passed
