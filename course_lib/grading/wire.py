@@ -17,8 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
+
+try:
+    from safetensors.torch import load, save
+except ModuleNotFoundError as error:
+    needed = 'safetensors is missing: pip install "course_lib[grading]"'
+    raise ImportError(needed, name="safetensors") from error
 
 LARGEST_HEAD = 8_000_000  # bytes
 LARGEST_BODY = 64_000_000

@@ -1,8 +1,10 @@
 """Values come out as they went in, and a frame that does not keep the rules comes to nothing."""
 
+import importlib.util
 import io
 import json
 import struct
+import sys
 from decimal import Decimal
 from fractions import Fraction
 
@@ -237,3 +239,10 @@ def test_inputs_become_what_they_were_on_the_other_side(target, after):
     wire.put_back(target, after)
     assert same(target, after)
     assert all(any(part is tensor for part in target) for tensor in tensors)  # changed in place
+
+
+def test_without_safetensors_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    spec = importlib.util.spec_from_file_location("wire_alone", wire.__file__)
+    with pytest.raises(ImportError, match=r'pip install "course_lib\[grading\]"'):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
