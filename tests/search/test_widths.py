@@ -234,7 +234,7 @@ def test_the_cost_has_a_gradient_towards_small_widths():
 def test_the_three_cases(actual, sign):
     expected = torch.tensor(110.0, requires_grad=True)
     loss = widths.cost_loss(expected, actual, 100)
-    assert float(loss) == pytest.approx(sign * math.log(110))
+    assert loss.item() == pytest.approx(sign * math.log(110))
     loss.backward()
     assert float(expected.grad) == pytest.approx(sign / 110)
 
