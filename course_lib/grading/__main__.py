@@ -11,7 +11,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from course_lib.grading import doctor, export, feedback
+from course_lib.grading import doctor, export, feedback, jail
 from course_lib.grading.batch import (
     Here,
     Settings,
@@ -123,8 +123,9 @@ def _run(given: argparse.Namespace) -> int:
 def _pool(jobs: int) -> Callable[[], Executor]:
     if jobs == 1:
         return Here
-    # A server that forks: each process starts clean, and without the sockets of its brothers.
-    return lambda: ProcessPoolExecutor(jobs, mp_context=get_context("forkserver"))
+    # Each process starts clean, without the sockets of its brothers, and none outlives this one.
+    context, ready = get_context("spawn"), jail.dies_with_parent
+    return lambda: ProcessPoolExecutor(jobs, mp_context=context, initializer=ready)
 
 
 def _shard(given: argparse.Namespace) -> tuple[int, int]:

@@ -45,6 +45,14 @@ def unreadable() -> None:
     _prctl(_DEATH_SIGNAL, 9)
 
 
+def dies_with_parent() -> None:
+    """This process is killed when the one that started it ends, however that ends."""
+    parent = os.getppid()
+    _prctl(_DEATH_SIGNAL, 9)
+    if os.getppid() != parent or parent == 1:  # it ended a moment ago
+        os._exit(1)
+
+
 def _prctl(option: int, value: int) -> None:
     if _LIBC.prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))):
         raise Unconfined(ctypes.get_errno(), f"prctl({option}) failed")

@@ -29,6 +29,7 @@ from course_lib.grading.batch import (
 from course_lib.grading.sandbox import Gone
 
 from .submissions import cell, notebook
+from .test_sandbox import descendants, lives
 
 RIGHT = (
     "def joules(weights, macs, bits, images):\n    return 1",  # wrong
@@ -314,7 +315,8 @@ def test_kill_9_in_the_middle_of_a_run_of_the_command(bwrap, submitted, tmp_path
     results = tmp_path / "results"
     command = [sys.executable, "-m", "course_lib.grading", "run", str(submitted), "motivation"]
     command += ["-o", str(results), *(["--user", user] if user else [])]
-    first = subprocess.Popen([*command, "--seed", "11"], stdout=subprocess.DEVNULL)
+    two = [*command, "--seed", "11", "--jobs", "2"]
+    first = subprocess.Popen(two, stdout=subprocess.DEVNULL)
     lines = results / "results.jsonl"
     until = time.monotonic() + 100
     while not (lines.exists() and lines.read_bytes().count(b"\n") > 3) and time.monotonic() < until:
@@ -323,8 +325,14 @@ def test_kill_9_in_the_middle_of_a_run_of_the_command(bwrap, submitted, tmp_path
             break
         except subprocess.TimeoutExpired:
             pass
+    processes = descendants(first.pid)
     first.send_signal(signal.SIGKILL)
     first.wait()
+    until = time.monotonic() + 20
+    while any(map(lives, processes)) and time.monotonic() < until:
+        os.sched_yield()
+    assert len(processes) >= 4  # two graders, and a sandbox of each
+    assert not any(map(lives, processes))
     assert 3 < len(records(results)) < len(EXPECTED)
     assert not (results / "grades.csv").exists()
     second = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)

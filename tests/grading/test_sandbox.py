@@ -300,22 +300,22 @@ with box.fork() as child:
 """
     grader = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert grader.stdout.readline() == b"ready\n"
-    before = _descendants(grader.pid)
+    before = descendants(grader.pid)
     assert before
     grader.kill()
     grader.communicate()
     until = time.monotonic() + 10
-    while any(map(_lives, before)) and time.monotonic() < until:
+    while any(map(lives, before)) and time.monotonic() < until:
         os.sched_yield()
-    assert not any(map(_lives, before))
+    assert not any(map(lives, before))
 
 
-def _descendants(pid):
+def descendants(pid):
     psutil = pytest.importorskip("psutil")
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
-def _lives(pid):
+def lives(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
