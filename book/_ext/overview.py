@@ -124,11 +124,11 @@ def rows(env) -> list[tuple]:
             kept, dense = left(point), Point(point.run, DENSE[point.run], 100)
             found.append((kept, name, error(point), error(dense), point.run))
     found.sort(key=lambda row: -row[0])
-    head = ("Method", "Weights left", "Test error", "Dense, same run", "Seeds", "Run")
+    head = ("Method and run", "Weights left", "Test error", "Dense, same run", "Seeds")
     return [
         head,
         *(
-            (name, f"{kept:.3g} %", f"{spelled(e)} %", f"{spelled(d)} %", len(e), link(run))
+            (link(name, run), f"{kept:.3g} %", f"{spelled(e)} %", f"{spelled(d)} %", len(e))
             for kept, name, e, d, run in found
         ),
     ]
@@ -140,9 +140,9 @@ def spelled(values: list[float]) -> str:
     return f"{statistics.fmean(values):.2f}{deviation}"
 
 
-def link(run: str) -> nodes.reference:
-    """Return a link to the run's section of the same page."""
-    return nodes.reference("", run, refid=run, internal=True)
+def link(name: str, run: str) -> nodes.reference:
+    """Return a method's name, which leads to the run's section of the same page."""
+    return nodes.reference("", name, refid=run, internal=True)
 
 
 def alt() -> str:
