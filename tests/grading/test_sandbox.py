@@ -288,12 +288,12 @@ def test_an_answer_that_is_too_large_is_refused(box):
     assert "too large" in words
 
 
-def test_the_grader_killed_leaves_no_process(bwrap, user):
+def test_the_grader_killed_leaves_no_process(box, user):
     """A grader that is killed (-9) takes its sandbox and the running student with it."""
     program = f"""
 import sys
 from course_lib.grading import sandbox
-box = sandbox.Sandbox({"bwrap"!r}, user={user!r}, seconds=30)
+box = sandbox.Sandbox({box.wall!r}, user={user!r}, seconds=30)
 with box.fork() as child:
     print("ready", flush=True)
     child.answer({{"id": 0, "load": [[1, 1, "while True: 'survivor-{os.getpid()}'"]]}})
