@@ -364,8 +364,8 @@ def cost_loss(expected: Tensor, actual: float, target: float, *, tolerance: floa
 
     Args:
         expected: E, of ``expected_macs``.
-        actual: F.
-        target: R.
+        actual: the cost F of the likeliest architecture.
+        target: the cost R that it shall have.
         tolerance: t, in [0, 1).
 
     Raises:
