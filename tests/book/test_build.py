@@ -297,7 +297,9 @@ def test_every_module_has_its_page():
         .replace("/", ".")
         for path in (root / "course_lib").rglob("*.py")
     }
-    packages = {f"course_lib{name}" for name in ("", ".pruning", ".compression", ".search", ".exercises")}
+    packages = {
+        f"course_lib{name}" for name in ("", ".pruning", ".compression", ".search", ".exercises")
+    }
     lessons = {
         f"course_lib.exercises.{path.stem.replace('-', '_')}"
         for path in (root / "notebooks").glob("*.ipynb")
