@@ -172,7 +172,7 @@ def main(seeds: int, epochs: int, n: int) -> None:
     record.write(
         __file__,
         experiment="Carreira-Perpiñán & Idelbayev 2018 (LC algorithm): LeNet-300-100 on MNIST, 5 %",
-        published="the authors' published code",
+        published="Authors' code",
         verdict=VERDICT,
         command=f"python book/reproductions/lc2018.py {seeds} {epochs} {n}",
         setting={
