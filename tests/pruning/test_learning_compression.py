@@ -227,6 +227,16 @@ def test_w_meets_theta_and_the_network_ends_compressed():
     assert 0 < max(r.moved for r in rounds) <= 1
 
 
+def test_moved_counts_the_weights_that_were_zero_before():
+    """A C step that keeps nothing, then everything: of what is kept in turn 2, all is new."""
+    net = models.mlp((8, 12, 3))
+    splitting = lc.Splitting(
+        lambda v, mu: {n: w * (mu > 0.15) for n, w in v.items()}, [0.1, 0.2, 0.3]
+    )
+    rounds = lc.alternate(net, TRAIN, PLAN, splitting)
+    assert [r.moved.item() for r in rounds] == [0, 1, 0]
+
+
 def pruned(net, sparsity):
     copy = layers.copied(net)
     masks.apply(copy, allocate.globally(criteria.magnitude(net), sparsity))
