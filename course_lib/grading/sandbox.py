@@ -305,7 +305,8 @@ def _bwrap(ids: tuple[int, int] | None) -> list[str]:
     """The command that starts what follows it in a file system of its own."""
     shown = [Path("/usr"), Path(sys.base_prefix), Path(sys.prefix)]
     options = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--dev", "/dev"]
-    options += ["--perms", "0700", "--size", "65536", "--tmpfs", "/tmp"]  # torch looks for one
+    # torch looks for one; and Python may lie in it, so that all have to pass
+    options += ["--perms", "0755", "--size", "65536", "--tmpfs", "/tmp"]
     if ids:  # root needs no user namespace, and the worker becomes another user by itself
         options = [option for option in options if option != "--unshare-all"]
         options += [f"--unshare-{what}" for what in ("pid", "net", "ipc", "uts", "cgroup-try")]

@@ -13,6 +13,7 @@ SOURCE = (ROOT / "book/glossary.md").read_text(encoding="utf-8")
 spec = importlib.util.spec_from_file_location("glossary", ROOT / "book/_ext/glossary.py")
 glossary = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(glossary)
+LESSONS = len(list((ROOT / "notebooks").glob("*.ipynb")))
 ENTRIES = list(glossary.entries(SOURCE))
 
 
@@ -47,7 +48,7 @@ def test_no_term_stands_there_twice():
 
 def test_each_lesson_links_the_first_use_of_a_term_and_no_other():
     lessons = sorted((HTML / "notebooks").glob("*.html"))
-    assert len(lessons) == 13
+    assert len(lessons) == LESSONS
     known = {dt["id"] for dt in built("book/glossary.html").select("dl.glossary dt[id]")}
     for path in lessons:
         links = built(f"notebooks/{path.name}").select("a:has(> .std-term)")
@@ -60,7 +61,7 @@ def test_each_lesson_links_the_first_use_of_a_term_and_no_other():
 def test_the_index_leads_from_a_term_to_the_lessons():
     index = built("genindex.html")
     lessons = [a["href"] for a in index.select(".indextable a[href^='notebooks/']")]
-    assert len(lessons) > 100 and len({href.partition("#")[0] for href in lessons}) == 13
+    assert len(lessons) > 100 and len({href.partition("#")[0] for href in lessons}) == LESSONS
     for href in lessons[:20]:
         page, _, anchor = href.partition("#")
         assert built(page).find(id=anchor), href
