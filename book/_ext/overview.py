@@ -15,7 +15,7 @@ from course_lib.teaching import plots
 from course_lib.teaching.recorded import FOLDER, recorded_values
 
 MARKERS = "osD^vPX*<>"
-SMALLEST = "With the dense network's answers"  # the setting of the smallest file
+SMALLEST = "Fewer weights, longer"  # the setting of the smallest file
 
 
 class Point(NamedTuple):

@@ -40,6 +40,7 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "With the dense network's answers": Setting(-0.04, 16, 4, 100),
+    "Fewer weights, longer": Setting(-0.06, 24, 12, 100),
 }
 BITS, TO, TUNED, BATCH = (3, 4), 200.0, 4, 200
 RATE, DECAY, TUNING_RATE = 0.2, 5e-4, 3e-4
@@ -47,9 +48,10 @@ TEMPERATURE, LABELS, TAUGHT_RATE = 4.0, 0.1, 0.05  # of the answers; the weight 
 HELD_OUT, PILOT = 10_000, 100
 PARTS = ("indices", "values", "codebook", "tables", "header", "plain")
 VERDICT = (
-    "Not quite: the file is nearly a hundred times smaller than the parameters in float32 and less than "
-    "half as large as that of Deep Compression, but its network errs slightly more often than "
-    "the dense one."
+    "Reached with the second setting: the file is a hundred times smaller than the parameters in float32, "
+    "and with three seeds no difference shows between the errors of the network that is read from it and "
+    "of the dense one. With the first setting, which trains for fewer epochs, the file is larger and the "
+    "network errs slightly more often."
 )
 DIFFERENCES = [
     (
@@ -67,9 +69,13 @@ DIFFERENCES = [
         "of the values. A smaller file needs fewer weights, or a model of where in a layer they lie."
     ),
     (
-        "The choice was made with 50,000 images and without the dense network's answers. With 60,000 more "
-        "weights stay, so the files are larger than those of the choice, which were below the "
-        "hundredth part."
+        "The bits were chosen with 50,000 images and without the dense network's answers. With 60,000 more "
+        "weights stay, so the files are larger than those of the choice."
+    ),
+    (
+        "The second setting was made after the test errors of the first were known. Its start and epochs "
+        "are the smallest file of four tries (24 or 40 epochs) on the held-out images, and twelve "
+        "epochs with the answers lowered its error there."
     ),
 ]
 
