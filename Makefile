@@ -12,13 +12,14 @@ book: .venv/ready
 pdf: book
 	$(BIN)/python book/pdf.py
 
-# What a change to the library needs: style, types, its tests and examples. No notebook, no browser.
+# What a change to the library needs: style, types, its tests and examples. No notebook, no browser,
+# and no answers to exercises.
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs -m "not browser" \
-		--ignore tests/book --ignore tests/notebooks --doctest-modules tests course_lib
+		--ignore tests/book --ignore tests/notebooks --ignore tests/grading --doctest-modules tests course_lib
 
 # The build has executed every notebook; nbval runs two of them once more, as a class might.
 test: book
