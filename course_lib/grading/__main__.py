@@ -91,10 +91,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(given: argparse.Namespace) -> int:
-    todo = tasks(given.submitted, given.assignment)
+    wanted = tasks(given.submitted, given.assignment)
     if given.shard:
         index, count = _shard(given)
-        todo = [task for task in todo if in_shard(task.student, index, count)]
+        wanted = [task for task in wanted if in_shard(task.student, index, count)]
     if given.jobs < 1 or given.seconds < 1:
         raise Unusable("--jobs and --seconds must be at least 1.")
     seed = _seed(given)
@@ -102,10 +102,10 @@ def _run(given: argparse.Namespace) -> int:
     settings = replace(settings, wall=sandbox(settings).wall)
     if given.jobs > 1:
         close()  # each process has one of its own
-    print(f"{len(todo)} students, {given.assignment}, sandbox {settings.wall}, seed {seed}")
+    print(f"{len(wanted)} students, {given.assignment}, sandbox {settings.wall}, seed {seed}")
     started, window = time.monotonic(), 2 * given.jobs if given.jobs > 1 else 1
     done = run(
-        todo,
+        wanted,
         settings,
         given.results,
         resume=given.resume,

@@ -23,7 +23,7 @@ from course_lib import __version__, exercises
 from course_lib.exercises import LESSONS
 from course_lib.exercises.exercise import Exercise
 from course_lib.grading import blackbox
-from course_lib.grading.extract import Unreadable, extract, read
+from course_lib.grading.extract import Answers, Unreadable, extract, read
 from course_lib.grading.sandbox import SECONDS, Gone, Sandbox
 
 #: What can become of a submission; only the first has a score.
@@ -170,19 +170,22 @@ def _graded(task: Task, settings: Settings, flags: list[str]) -> dict[str, Any]:
         answers = extract(content, [plan.exercise.function for plan in plans])
     except Unreadable as error:
         return found | {"status": "unreadable", "why": str(error)}
-    results = {}
-    for plan in plans:
-        for attempt in (1, 2):
-            try:
-                results[plan.exercise.name] = blackbox.grade(sandbox(settings), plan, answers)
-                break
-            except Gone:
-                close()
-                if attempt == 2:
-                    why = "The sandbox ended twice. Run again with --resume."
-                    return found | {"status": "infra_error", "why": why}
+    try:
+        results = {plan.exercise.name: _tried(settings, plan, answers) for plan in plans}
+    except Gone:
+        close()
+        why = "The sandbox ended twice. Run again with --resume."
+        return found | {"status": "infra_error", "why": why}
     flags = [*flags, *answers.flags]
     return found | {"status": "graded", "exercises": results, "flags": flags}
+
+
+def _tried(settings: Settings, plan: blackbox.Plan, answers: Answers) -> dict[str, Any]:
+    try:
+        return blackbox.grade(sandbox(settings), plan, answers)
+    except Gone:
+        close()
+        return blackbox.grade(sandbox(settings), plan, answers)
 
 
 def _plans(settings: Settings) -> list[blackbox.Plan]:
@@ -241,7 +244,7 @@ class Here(Executor):
 
 
 def run(
-    todo: list[Task],
+    wanted: list[Task],
     settings: Settings,
     results: Path,
     *,
@@ -249,7 +252,7 @@ def run(
     executor: Callable[[], Executor] = Here,
     window: int = 4,
 ) -> Iterator[dict[str, Any]]:
-    """Grade the submissions in ``todo`` that ``results`` does not hold yet.
+    """Grade the submissions in ``wanted`` that ``results`` does not hold yet.
 
     Args:
         results: the folder for ``run.json``, ``results.jsonl`` and, at the end, ``grades.csv``.
@@ -266,13 +269,10 @@ def run(
     """
     settings = replace(settings, spec=spec())
     results = _opened(results, settings, resume)
-    done: dict[str, set[tuple[str, str]]] = {}
-    for record in records(results):
-        if record["status"] != "infra_error":
-            done.setdefault(record["student"], set()).add((record["sha256"], record["status"]))
-    todo = [task for task in todo if not _is_done(task, done.get(task.student, set()))]
+    last = {record["student"]: record for record in latest(results)}
+    wanted = [task for task in wanted if not _is_done(task, last.get(task.student))]
     with open(results / "results.jsonl", "ab") as file:
-        for record in _all_graded(todo, settings, executor, window):
+        for record in _all_graded(wanted, settings, executor, window):
             file.write(json.dumps(record).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -280,22 +280,24 @@ def run(
     write_grades(results)
 
 
-def _is_done(task: Task, done: set[tuple[str, str]]) -> bool:
-    """Whether the same file, or the same lack of one, is among the (hash, status) in ``done``."""
-    if not task.notebook:
-        return ("", task.status) in done
-    try:
-        digest = hashlib.sha256(read(Path(task.notebook))).hexdigest()
-    except Unreadable:
-        digest = ""
-    return any(sha == digest for sha, _ in done)
+def _is_done(task: Task, last: dict[str, Any] | None) -> bool:
+    """Whether a student's last record is of the same file, or of the same reason for none."""
+    if last is None or last["status"] == "infra_error":
+        return False
+    why = task.why
+    if task.notebook:
+        try:
+            return last["sha256"] == hashlib.sha256(read(Path(task.notebook))).hexdigest()
+        except Unreadable as error:
+            why = str(error)
+    return not last["sha256"] and last["why"] == why
 
 
 def _all_graded(
-    todo: list[Task], settings: Settings, executor: Callable[[], Executor], window: int
+    wanted: list[Task], settings: Settings, executor: Callable[[], Executor], window: int
 ) -> Iterator[dict[str, Any]]:
     """The records as they come. What was under way when an executor died is tried once more, alone."""
-    left, suspects, waiting = iter(todo), list[Task](), dict[Future, Task]()
+    left, suspects, waiting = iter(wanted), list[Task](), dict[Future, Task]()
     pool = executor()
     try:
         while True:

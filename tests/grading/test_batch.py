@@ -152,18 +152,18 @@ class Killed(BaseException):
 
 def test_killed_at_any_place_and_resumed_the_table_is_the_same(graded_here, submitted, tmp_path):
     """Five times stopped between any two steps, with half a line on the disk, and resumed."""
-    todo = tasks(submitted, "motivation")
-    list(run(todo, SETTINGS, tmp_path / "whole"))
+    wanted = tasks(submitted, "motivation")
+    list(run(wanted, SETTINGS, tmp_path / "whole"))
     results, resume, graded = tmp_path / "stopped", False, []
     for stop in (3, 1, 6, 0, 4):
-        partly = run(todo, SETTINGS, results, resume=resume)
+        partly = run(wanted, SETTINGS, results, resume=resume)
         graded += [next(partly)["student"] for _ in range(stop)]
         partly.close()
         if (results / "results.jsonl").exists():
             with open(results / "results.jsonl", "ab") as file:
                 file.write(b'{"student": "half a li')
         resume = (results / "run.json").exists()
-    graded += [record["student"] for record in run(todo, SETTINGS, results, resume=True)]
+    graded += [record["student"] for record in run(wanted, SETTINGS, results, resume=True)]
     assert sorted(graded) == sorted(EXPECTED)  # each once
     assert (results / "grades.csv").read_bytes() == (tmp_path / "whole/grades.csv").read_bytes()
 
@@ -177,21 +177,53 @@ def test_a_changed_submission_is_graded_again_and_counts_once(graded_here, tmp_p
     assert [row["score"] for row in table(tmp_path / "out")] == ["1"]
 
 
+def test_what_was_handed_in_last_counts_whatever_came_before(graded_here, tmp_path):
+    """A first version that comes back, a notebook that goes and one that cannot be opened."""
+    folder, seen = tmp_path / "in", []
+    file, first = folder / "ada/motivation/motivation.ipynb", notebook("def smallest(): return ()")
+
+    def graded(resume=True):
+        list(run(tasks(folder, "motivation"), SETTINGS, tmp_path / "out", resume=resume))
+        (row,) = table(tmp_path / "out")
+        seen.append((row["status"], row["score"]))
+
+    hand_in(folder, "ada", first)
+    graded(resume=False)
+    for content in (notebook(*RIGHT), first):
+        file.write_bytes(content)
+        graded()
+    file.unlink()
+    graded()
+    file.symlink_to("elsewhere")
+    graded()
+    file.unlink()
+    hand_in(folder, "ada")
+    graded()
+    assert seen == [
+        ("graded", "0"),
+        ("graded", "1"),
+        ("graded", "0"),
+        ("missing", ""),
+        ("unreadable", ""),
+        ("graded", "1"),
+    ]
+
+
 def test_shards_hold_every_student_once_and_merge_to_the_same_table(
     graded_here, submitted, tmp_path
 ):
-    todo = tasks(submitted, "motivation")
-    list(run(todo, SETTINGS, tmp_path / "whole"))
+    wanted = tasks(submitted, "motivation")
+    list(run(wanted, SETTINGS, tmp_path / "whole"))
     parts = []
     for index in (1, 2, 3):
-        part = [task for task in todo if module.in_shard(task.student, index, 3)]
+        part = [task for task in wanted if module.in_shard(task.student, index, 3)]
         parts.append(tmp_path / f"part{index}")
         list(run(part, SETTINGS, parts[-1]))
     merge(parts, tmp_path / "merged")
     assert (tmp_path / "merged/grades.csv").read_bytes() == (
         tmp_path / "whole/grades.csv"
     ).read_bytes()
-    list(run(todo[:1], Settings("motivation", seed=12), tmp_path / "other"))
+    list(run(wanted[:1], Settings("motivation", seed=12), tmp_path / "other"))
     with pytest.raises(Unusable, match="other is a part of another run: it has another seed"):
         merge([*parts, tmp_path / "other"], tmp_path / "again")
     with pytest.raises(Unusable, match="merged holds a run already"):
@@ -199,9 +231,9 @@ def test_shards_hold_every_student_once_and_merge_to_the_same_table(
 
 
 def test_any_executor_does_and_the_order_does_not_matter(submitted, tmp_path, user):
-    todo = [task for task in tasks(submitted, "motivation") if not task.notebook]
-    list(run(todo, SETTINGS, tmp_path / "one"))
-    list(run(todo[::-1], SETTINGS, tmp_path / "two", executor=lambda: ThreadPoolExecutor(3)))
+    wanted = [task for task in tasks(submitted, "motivation") if not task.notebook]
+    list(run(wanted, SETTINGS, tmp_path / "one"))
+    list(run(wanted[::-1], SETTINGS, tmp_path / "two", executor=lambda: ThreadPoolExecutor(3)))
     assert (tmp_path / "one/grades.csv").read_bytes() == (tmp_path / "two/grades.csv").read_bytes()
 
 
@@ -217,14 +249,14 @@ class Dies(module.Here):
 
 
 def test_a_grader_process_that_dies_costs_only_its_own_student(tmp_path):
-    todo = [Task(name, None, "missing", "x.") for name in ("a", "fatal", "b", "c")]
-    found = list(run(todo, SETTINGS, tmp_path, executor=Dies))
+    wanted = [Task(name, None, "missing", "x.") for name in ("a", "fatal", "b", "c")]
+    found = list(run(wanted, SETTINGS, tmp_path, executor=Dies))
     statuses = {record["student"]: record["status"] for record in found}
     assert statuses == {"a": "missing", "b": "missing", "c": "missing", "fatal": "infra_error"}
     assert len(found) == 4
     (row,) = [row for row in table(tmp_path) if row["student_id"] == "fatal"]
     assert (row["status"], row["score"]) == ("infra_error", "")
-    again = list(run(todo, SETTINGS, tmp_path, resume=True))  # what failed is tried once more
+    again = list(run(wanted, SETTINGS, tmp_path, resume=True))  # what failed is tried once more
     assert [(record["student"], record["status"]) for record in again] == [("fatal", "missing")]
     assert [row["status"] for row in table(tmp_path)] == ["missing"] * 4
 
@@ -245,20 +277,20 @@ def test_a_sandbox_that_dies_is_replaced_once_and_then_nobody_s_zero(monkeypatch
 
     monkeypatch.setattr(module, "sandbox", lambda settings: bwrap)
     monkeypatch.setattr(module, "close", lambda: closed.append(1))
-    todo = tasks(tmp_path / "in", "motivation")
+    wanted = tasks(tmp_path / "in", "motivation")
     monkeypatch.setattr(module.blackbox, "grade", dies(1))
-    (record,) = run(todo, SETTINGS, tmp_path / "one")
+    (record,) = run(wanted, SETTINGS, tmp_path / "one")
     assert record["status"] == "graded"
     assert closed
     died.clear()
     monkeypatch.setattr(module.blackbox, "grade", dies(2))
-    (record,) = run(todo, SETTINGS, tmp_path / "two")
+    (record,) = run(wanted, SETTINGS, tmp_path / "two")
     assert record["status"] == "infra_error"
     assert [row["score"] for row in table(tmp_path / "two")] == [""]
 
 
 def test_what_cannot_begin_says_what_to_change(tmp_path):
-    todo = [Task("ada", None, "missing", "x.")]
+    wanted = [Task("ada", None, "missing", "x.")]
     with pytest.raises(Unusable, match="There is no folder"):
         tasks(tmp_path / "nowhere", "motivation")
     (tmp_path / "empty").mkdir()
@@ -266,22 +298,22 @@ def test_what_cannot_begin_says_what_to_change(tmp_path):
         Unusable, match=r"holds no folders; <student>/motivation/\*.ipynb is expected"
     ):
         tasks(tmp_path / "empty", "motivation")
-    list(run(todo, SETTINGS, tmp_path / "out"))
+    list(run(wanted, SETTINGS, tmp_path / "out"))
     with pytest.raises(Unusable, match="holds a run already: add --resume"):
-        next(run(todo, SETTINGS, tmp_path / "out"))
+        next(run(wanted, SETTINGS, tmp_path / "out"))
     with pytest.raises(Unusable, match="holds a run with another seed"):
-        next(run(todo, Settings("motivation", 12), tmp_path / "out", resume=True))
+        next(run(wanted, Settings("motivation", 12), tmp_path / "out", resume=True))
     (tmp_path / "file").write_text("x")
     with pytest.raises(Unusable, match="cannot be written"):
-        next(run(todo, SETTINGS, tmp_path / "file"))
+        next(run(wanted, SETTINGS, tmp_path / "file"))
     (tmp_path / "out/run.json").write_text("{")
     with pytest.raises(Unusable, match="run.json cannot be read"):
-        next(run(todo, SETTINGS, tmp_path / "out", resume=True))
+        next(run(wanted, SETTINGS, tmp_path / "out", resume=True))
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_was_written(monkeypatch, tmp_path):
-    todo = [Task(name, None, "missing", "x.") for name in "abc"]
-    started = run(todo, SETTINGS, tmp_path)
+    wanted = [Task(name, None, "missing", "x.") for name in "abc"]
+    started = run(wanted, SETTINGS, tmp_path)
     next(started)
     kept = (tmp_path / "results.jsonl").read_bytes()
 
@@ -293,7 +325,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_written(monkeypatch, tmp_p
         patch.setattr(module.os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             list(started)
-    assert [record["student"] for record in run(todo, SETTINGS, tmp_path, resume=True)] == [
+    assert [record["student"] for record in run(wanted, SETTINGS, tmp_path, resume=True)] == [
         "b",
         "c",
     ]
@@ -301,8 +333,8 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_written(monkeypatch, tmp_p
 
 
 def test_names_that_no_encoding_holds_do_not_stop_the_table(tmp_path):
-    todo = [Task(os.fsdecode(b"b\xffd"), None, "missing", "x.")]
-    list(run(todo, SETTINGS, tmp_path))
+    wanted = [Task(os.fsdecode(b"b\xffd"), None, "missing", "x.")]
+    list(run(wanted, SETTINGS, tmp_path))
     assert "b\\udcffd" in (tmp_path / "grades.csv").read_text()
 
 
