@@ -100,10 +100,6 @@ DIFFERENCES = [
 ]
 
 
-def error(model: nn.Module, test: data.Split) -> float:
-    return round(100 - float(training.evaluate(model, test)), 2)
-
-
 def on_disk(net: nn.Module, *, huffman: bool) -> int:
     """Bytes of the file, which is read back to prove that they suffice."""
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +131,7 @@ def run(setting: Setting, seed: int, train: data.Split, test: data.Split) -> dic
     net.to(memory_format=torch.channels_last)  # its convolutions are faster so
     plan = training.Plan(epochs=setting.trained, optimizer=sgd, seed=seed)
     training.fit(net, train, plan)
-    found: dict[str, object] = {"seed": seed, "error dense": error(net, test)}
+    found: dict[str, object] = {"seed": seed, "error dense": record.error(net, test)}
     control = copy.deepcopy(net)
     again = dataclasses.replace(pipeline.rate_rewinding(plan, setting.epochs), seed=100 * seed)
     for arm, sparsity in ((net, setting.sparsity), (control, 0.0)):
@@ -144,16 +140,16 @@ def run(setting: Setting, seed: int, train: data.Split, test: data.Split) -> dic
         if arm is net:
             found["kept"] = {n: int(m.sum()) for n, m in rounds[-1].masks.items()}
     tune(control, train, seed, {})
-    found["error dense, same epochs"] = error(control, test)
-    found["error P"] = error(net, test)
+    found["error dense, same epochs"] = record.error(control, test)
+    found["error P"] = record.error(net, test)
     clusters = sharing.clusters(net, setting.bits)
     found["bytes dense"] = measure.bytes_dense(net)
     found["bytes P"] = on_disk(net, huffman=False)
     found["bytes P, LZMA"] = measure.bytes_file(net)
     sharing.apply(net, clusters)
-    found["error P+Q, not tuned"] = error(net, test)
+    found["error P+Q, not tuned"] = record.error(net, test)
     tune(net, train, seed, clusters)
-    found["error P+Q+H"] = error(net, test)
+    found["error P+Q+H"] = record.error(net, test)
     found["bytes P+Q"] = on_disk(net, huffman=False)
     found["bytes P+Q+H"] = on_disk(net, huffman=True)
     found["bytes P+Q, LZMA"] = measure.bytes_file(net)

@@ -84,24 +84,19 @@ def prune(
     return done[-1].masks
 
 
-def errors(nets: torch.nn.Module, test: data.Split) -> list[float]:
-    """Errors in %: one for each network of a stack, or a single one."""
-    return [round(100 - a, 2) for a in training.evaluate(nets, test).reshape(-1).tolist()]
-
-
 def run(seed: int, images: data.Split, test: data.Split) -> dict[str, object]:
     """One seed: dense, dense with the same extra epochs, pruned."""
     net = models.lenet_300_100(seed=seed)
     train(net, images, seed)
-    found: dict[str, object] = {"dense": errors(net, test)[0]}
+    found: dict[str, object] = {"dense": record.error(net, test)}
     trained = training.snapshot(net)
     prune(net, images, 100 * seed, final=0.0)
-    found["dense, same epochs"] = errors(net, test)[0]
+    found["dense, same epochs"] = record.error(net, test)
     net.load_state_dict(trained)
     keep = prune(net, images, 100 * seed)
     weights, kept = sum(m.numel() for m in keep.values()), sum(int(m.sum()) for m in keep.values())
     return found | {
-        "pruned": errors(net, test)[0],
+        "pruned": record.error(net, test),
         "times": round(weights / kept, 2),
         "kept of each layer": {n: round(float(m.float().mean()), 4) for n, m in keep.items()},
         "bytes": {"dense": measure.bytes_dense(net), "as CSR": measure.bytes_sparse(net)},
@@ -116,12 +111,12 @@ def choose(seeds: tuple[int, ...] = (100, 101)) -> None:
     for weight_decay in (1e-4, 5e-4):
         nets = ensemble.stack([models.lenet_300_100(seed=seed) for seed in seeds])
         train(nets, images, seeds[0], weight_decay)
-        print(weight_decay, "dense", errors(nets, held_out), flush=True)
+        print(weight_decay, "dense", record.errors(nets, held_out), flush=True)
         trained = training.snapshot(nets)
         for share in (allocate.globally, paper_shares):
             nets.load_state_dict(trained)
             prune(nets, images, seeds[0], weight_decay=weight_decay, allocate=share)
-            print(weight_decay, share.__name__, errors(nets, held_out), flush=True)
+            print(weight_decay, share.__name__, record.errors(nets, held_out), flush=True)
 
 
 def main(seeds: int) -> None:

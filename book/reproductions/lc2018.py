@@ -12,7 +12,6 @@ its own and fewer images. An interrupted run goes on with the next part.
 
 import copy
 import math
-import sys
 import tempfile
 from pathlib import Path
 
@@ -56,11 +55,6 @@ def splitting(rise: tuple[float, float], turns: int, multipliers: bool) -> Split
     return Splitting(learning_compression.largest(SPARSITY), mus, multipliers)
 
 
-def errors(nets: nn.Module, test: data.Split) -> list[float]:
-    """In percent, one per seed."""
-    return [round(100 - a, 2) for a in training.evaluate(nets, test).tolist()]
-
-
 def compressed(
     nets: nn.Module, train: data.Split, plan: training.Plan, way: Splitting, test: data.Split
 ) -> dict[str, list[float]]:
@@ -70,7 +64,7 @@ def compressed(
     now = _support(nets)
     exchanged = 100 * (now & ~begun).sum(1) / now.sum(1)
     return {
-        "error": errors(nets, test),
+        "error": record.errors(nets, test),
         "exchanged": [round(x, 1) for x in exchanged.tolist()],
         "gap": [round(x, 4) for x in rounds[-1].gap.tolist()],
     }
@@ -121,23 +115,25 @@ def arms(seeds: int, train: data.Split, test: data.Split, epochs: int, rises: di
 
     def trained(nets: nn.Module, epochs: int) -> dict:
         training.fit(nets, train, epochs=epochs, batch_size=BATCH)
-        return {"error": errors(nets, test)}
+        return {"error": record.errors(nets, test)}
 
     def retrained() -> dict:
         nets = start()
         pipeline.train_held(nets, train, cut(nets), plan)
-        return {"error": errors(nets, test)}
+        return {"error": record.errors(nets, test)}
 
     def direct() -> dict:
         nets = start()
         masks.apply(nets, cut(nets))
-        return {"error": errors(nets, test)}
+        return {"error": record.errors(nets, test)}
 
     def small() -> nn.Module:
         return ensemble.stack([models.mlp(SMALL, seed=seed) for seed in range(seeds)])
 
     return {
-        "dense, half the epochs: where the others start": lambda: {"error": errors(start(), test)},
+        "dense, half the epochs: where the others start": lambda: {
+            "error": record.errors(start(), test)
+        },
         "dense, trained on": lambda: trained(start(), epochs),
         "LC with multipliers": lambda: lc(True),
         "LC by quadratic penalty": lambda: lc(False),
@@ -204,5 +200,4 @@ def main(seeds: int, epochs: int, n: int) -> None:
 
 
 if __name__ == "__main__":
-    numbers = [int(a) for a in sys.argv[1:]]
-    main(*(numbers + [3, 10, 30_000][len(numbers) :]))
+    main(*record.numbers(3, 10, 30_000))

@@ -269,7 +269,7 @@ def main() -> None:
     torch.set_num_threads(1)
     train, test = data.load("glyphs")
     choice, seconds = choose(train)
-    rates = {name: float(max(on, key=lambda r: fmean(on[r]))) for name, on in choice.items()}
+    rates = record.best(choice)
     found: dict[int, dict[str, list[float]]] = {}
     for epochs in BUDGETS:
         found[epochs] = {}
@@ -310,15 +310,7 @@ def main() -> None:
             for epochs in BUDGETS
             for name, values in found[epochs].items()
         ]
-        + [
-            record.row(
-                f"{name}, rate {rate}, images set aside, {CHOICE_EPOCHS} epochs",
-                "% accuracy",
-                right,
-            )
-            for name, of_rates in choice.items()
-            for rate, right in of_rates.items()
-        ],
+        + record.rows_of_choice(choice, "rate", f", {CHOICE_EPOCHS} epochs"),
         seconds=seconds,
     )
 

@@ -281,11 +281,7 @@ def main() -> None:
         for (name, sparsity, epochs), parts in found.items()
         for part, values in parts.items()
     ]
-    rows += [
-        record.row(f"{name}, setting {setting}, images set aside", "% accuracy", values)
-        for name, of_settings in tried.items()
-        for setting, values in of_settings.items()
-    ]
+    rows += record.rows_of_choice(tried, "setting")
     record.write(
         __file__,
         experiment="The lesson Pruning as an objective at three sparsities, 16 and 32 epochs in all",

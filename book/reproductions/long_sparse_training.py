@@ -10,7 +10,6 @@ interrupted run goes on with the next one.
 
 from collections.abc import Callable
 from functools import partial
-from statistics import fmean
 
 import record
 import torch
@@ -103,7 +102,7 @@ def main() -> None:
     torch.set_num_threads(1)
     train, test = data.load("glyphs")
     tried, seconds = record.kept(__file__, "choice", lambda: choose(train))
-    rates = {name: float(max(on, key=lambda r: fmean(on[r]))) for name, on in tried.items()}
+    rates = record.best(tried)
     found = {}
     for epochs in BUDGETS:
         found[epochs], taken = record.kept(
@@ -131,15 +130,7 @@ def main() -> None:
             for epochs in BUDGETS
             for name in rates
         ]
-        + [
-            record.row(
-                f"{name}, rate {rate}, images set aside, {CHOICE_EPOCHS} epochs",
-                "% accuracy",
-                right,
-            )
-            for name, of_rates in tried.items()
-            for rate, right in of_rates.items()
-        ],
+        + record.rows_of_choice(tried, "rate", f", {CHOICE_EPOCHS} epochs"),
         seconds=seconds,
     )
 

@@ -16,7 +16,6 @@ a folder.
 
 import copy
 import os
-import sys
 import time
 
 import record
@@ -193,5 +192,4 @@ def rows(found: dict[str, dict[str, list[float]]]) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    numbers = [int(a) for a in sys.argv[1:]]
-    main(*(numbers + [3, 12, 10_000][len(numbers) :]))
+    main(*record.numbers(3, 12, 10_000))

@@ -11,51 +11,23 @@ cut at log α = 0 everywhere, and record 3 beside it. The rates were written dow
 interrupted run goes on with the next seed.
 """
 
-import itertools
-import sys
+from functools import partial
 
+import noise
 import record
 import torch
 from torch import nn
 
 from course_lib import data, models, training
-from course_lib.pruning import bayesian, masks
+from course_lib.pruning import bayesian
 
-RATE, NOISE_RATE, BATCH, RAMP, CUT = 1e-3, 2e-2, 200, 0.3, 0.0
+RATE, NOISE_RATE, CUT = 1e-3, 2e-2, 0.0
+ADAM = partial(noise.adam, rate=RATE, noise_rate=NOISE_RATE)
 SIZES = (784, 300, 100, 10)
 VERDICT = (
-    "Not reproduced with few epochs, rates that were not tuned, and one seed: most inputs go, but the error is far above that of the "
-    "dense network, and weights rounded to the binary places of the posterior no longer work."
+    "Not reproduced with few epochs, rates that were not tuned, and one seed: most inputs go, but the "
+    "error is far above that of the dense network, and weights rounded to the binary places of the posterior no longer work."
 )
-
-
-def error(net: nn.Module, test: data.Split) -> float:
-    return round(100 - float(training.evaluate(net, test)), 2)
-
-
-def adam(model: nn.Module) -> torch.optim.Optimizer:
-    """Adam, faster for the noise than for the weights."""
-    noise = [p for name, p in model.named_parameters() if name.endswith(("variance", "mean"))]
-    known = {id(p) for p in noise}
-    groups = [{"params": [p for p in model.parameters() if id(p) not in known]}]
-    if noise:
-        groups.append({"params": noise, "lr": NOISE_RATE})
-    return torch.optim.Adam(groups, lr=RATE, fused=True)
-
-
-def learnt(seed: int, epochs: int, train: data.Split) -> nn.Module:
-    """The network with noise, trained from scratch."""
-    net = bayesian.noisy(models.lenet_300_100(seed=seed), bayesian.Jeffreys)
-    optimizer, n = adam(net), len(train.y)
-    rise = bayesian.ramp(round(RAMP * epochs * -(-n // BATCH)))
-    with bayesian.charge(optimizer, net, n=n, weight=rise):
-        training.fit(net, train, epochs=epochs, optimizer=optimizer, batch_size=BATCH, seed=seed)
-    return net
-
-
-def units(keep: masks.Masks) -> list[int]:
-    """The inputs that each layer still reads."""
-    return [int(mask.any(0).sum()) for mask in keep.values()]
 
 
 @torch.no_grad()
@@ -70,29 +42,25 @@ def rounded(net: nn.Module, places: dict[str, torch.Tensor]) -> nn.Module:
 def run(seed: int, epochs: int) -> dict:
     """Errors, units and binary places of one seed."""
     train, test = data.load("mnist", size=28)
-    net = learnt(seed, epochs, train)
+    plan = training.Plan(epochs=epochs, optimizer=ADAM, batch_size=noise.BATCH, seed=seed)
+    net = bayesian.noisy(models.lenet_300_100(seed=seed), bayesian.Jeffreys)
+    noise.learn(net, train, plan)
     plain, keep = bayesian.harden(net, CUT)
     places = bayesian.precision(net, CUT)
     dense = models.lenet_300_100(seed=seed)
-    training.fit(dense, train, epochs=epochs, optimizer=adam, batch_size=BATCH, seed=seed)
+    training.fit(dense, train, plan)
     later, later_keep = bayesian.harden(net, 3.0)
-    left = units(keep)
+    left = noise.units(keep)
     return {
-        "error": error(plain, test),
-        "error at 3": error(later, test),
-        "error dense": error(dense, test),
-        "error, rounded": error(rounded(plain, places), test),
+        "error": record.error(plain, test),
+        "error at 3": record.error(later, test),
+        "error dense": record.error(dense, test),
+        "error, rounded": record.error(rounded(plain, places), test),
         "units": left,
-        "units at 3": units(later_keep),
+        "units at 3": noise.units(later_keep),
         "places": [int(p) for p in places.values()],
-        "multiplications": round(
-            multiplications(list(SIZES)) / multiplications([*left, SIZES[-1]]), 1
-        ),
+        "multiplications": noise.fewer(SIZES, left),
     }
-
-
-def multiplications(sizes: list[int]) -> int:
-    return sum(a * b for a, b in itertools.pairwise(sizes))
 
 
 def table(runs: list[dict]) -> list[dict]:
@@ -118,11 +86,7 @@ def table(runs: list[dict]) -> list[dict]:
 def main(seeds: int, epochs: int) -> None:
     """Run, and write the result file."""
     torch.set_num_threads(1)
-    parts = [
-        record.kept(__file__, f"seed {seed} {epochs}", lambda seed=seed: run(seed, epochs))
-        for seed in range(seeds)
-    ]
-    runs = [found for found, _ in parts]
+    runs, seconds = record.per_seed(__file__, seeds, f"{epochs}", lambda seed: run(seed, epochs))
     record.write(
         __file__,
         experiment="Louizos et al. 2017 (groups, normal-Jeffreys prior): LeNet-300-100 on MNIST",
@@ -130,10 +94,10 @@ def main(seeds: int, epochs: int) -> None:
         command=f"python book/reproductions/louizos2017.py {seeds} {epochs}",
         setting={
             "epochs": epochs,
-            "batch": BATCH,
+            "batch": noise.BATCH,
             "optimizer": f"Adam, rate {RATE}, for the noise {NOISE_RATE}, both falling linearly to 0",
             "log variances at the start": -9,
-            "epochs until the KL term has its whole weight": RAMP * epochs,
+            "epochs until the KL term has its whole weight": noise.RAMP * epochs,
             "log α above which an input goes": CUT,
         },
         differences=[
@@ -145,11 +109,10 @@ def main(seeds: int, epochs: int) -> None:
             "The noise has a rate of its own, 20 times that of the weights.",
         ],
         table=table(runs),
-        seconds=sum(seconds for _, seconds in parts),
+        seconds=seconds,
         details=runs,
     )
 
 
 if __name__ == "__main__":
-    numbers = [int(a) for a in sys.argv[1:]]
-    main(*(numbers + [3, 6][len(numbers) :]))
+    main(*record.numbers(3, 6))

@@ -11,41 +11,24 @@ interrupted run goes on with the next seed.
 """
 
 import copy
-import itertools
-import sys
+from dataclasses import replace
+from functools import partial
 
+import noise
 import record
 import torch
 from torch import nn
 
 from course_lib import data, models, training
-from course_lib.pruning import bayesian, masks
+from course_lib.pruning import bayesian
 
-SIZES, RATE, NOISE_RATE, BATCH, RAMP = (784, 500, 300, 10), 1e-3, 2e-2, 200, 0.3
+SIZES, RATE, NOISE_RATE = (784, 500, 300, 10), 1e-3, 2e-2
+ADAM = partial(noise.adam, rate=RATE, noise_rate=NOISE_RATE)
 PAPER = {"error": 1.55, "dense": 1.54, "units": (245, 160, 55), "multiplications": 11.2}
 VERDICT = (
     "Not reproduced in a small part of the authors' epochs, with one seed: the error is that of the dense "
     "network or less, but far more inputs stay than in their network."
 )
-
-
-def error(net: nn.Module, test: data.Split) -> float:
-    return round(100 - float(training.evaluate(net, test)), 2)
-
-
-def adam(model: nn.Module) -> torch.optim.Optimizer:
-    """Adam, faster for the noise than for the weights."""
-    noise = [p for name, p in model.named_parameters() if name.endswith(("mu", "log_sigma"))]
-    known = {id(p) for p in noise}
-    groups = [{"params": [p for p in model.parameters() if id(p) not in known]}]
-    if noise:
-        groups.append({"params": noise, "lr": NOISE_RATE})
-    return torch.optim.Adam(groups, lr=RATE, fused=True)
-
-
-def units(keep: masks.Masks) -> list[int]:
-    """The inputs that each layer still reads."""
-    return [int(mask.any(0).sum()) for mask in keep.values()]
 
 
 def by_norm(net: nn.Module, counts: list[int]) -> nn.Module:
@@ -61,30 +44,22 @@ def by_norm(net: nn.Module, counts: list[int]) -> nn.Module:
 def run(seed: int, epochs: int) -> dict:
     """Errors and the units left, of one seed."""
     train, test = data.load("mnist", size=28)
-    plan = training.Plan(epochs=epochs, optimizer=adam, batch_size=BATCH, seed=seed)
+    plan = training.Plan(epochs=epochs, optimizer=ADAM, batch_size=noise.BATCH, seed=seed)
     dense = models.mlp(SIZES, seed=seed)
     training.fit(dense, train, plan)
-    found = {"error before": error(dense, test)}
-    net, n = bayesian.noisy(dense, bayesian.Structured), len(train.y)
-    optimizer = adam(net)
-    rise = bayesian.ramp(round(RAMP * epochs * -(-n // BATCH)))
-    with bayesian.charge(optimizer, net, n=n, weight=rise):
-        training.fit(net, train, plan, optimizer=optimizer, seed=seed + 100)
+    found = {"error before": record.error(dense, test)}
+    net, again = bayesian.noisy(dense, bayesian.Structured), replace(plan, seed=seed + 100)
+    noise.learn(net, train, again)
     plain, keep = bayesian.harden(net)
-    training.fit(dense, train, plan, seed=seed + 100)
-    left = units(keep)
-    sizes, full = [*left, 10], list(SIZES)
+    training.fit(dense, train, again)
+    left = noise.units(keep)
     return found | {
-        "error": error(plain, test),
-        "error dense": error(dense, test),
-        "error, largest columns": error(by_norm(dense, left), test),
+        "error": record.error(plain, test),
+        "error dense": record.error(dense, test),
+        "error, largest columns": record.error(by_norm(dense, left), test),
         "units": left,
-        "multiplications": round(multiplications(full) / multiplications(sizes), 1),
+        "multiplications": noise.fewer(SIZES, left),
     }
-
-
-def multiplications(sizes: list[int]) -> int:
-    return sum(a * b for a, b in itertools.pairwise(sizes))
 
 
 def table(runs: list[dict]) -> list[dict]:
@@ -112,11 +87,7 @@ def table(runs: list[dict]) -> list[dict]:
 def main(seeds: int, epochs: int) -> None:
     """Run, and write the result file."""
     torch.set_num_threads(1)
-    parts = [
-        record.kept(__file__, f"seed {seed} {epochs}", lambda seed=seed: run(seed, epochs))
-        for seed in range(seeds)
-    ]
-    runs = [found for found, _ in parts]
+    runs, seconds = record.per_seed(__file__, seeds, f"{epochs}", lambda seed: run(seed, epochs))
     record.write(
         __file__,
         experiment="Neklyudov et al. 2017 (structured Bayesian pruning): 784-500-300-10 on MNIST",
@@ -125,24 +96,23 @@ def main(seeds: int, epochs: int) -> None:
         published="Authors' code",
         setting={
             "epochs before the noise, and with it": epochs,
-            "batch": BATCH,
+            "batch": noise.BATCH,
             "optimizer": f"Adam, rate {RATE}, for the noise {NOISE_RATE}, both falling linearly to 0",
-            "epochs until the KL term has its whole weight": RAMP * epochs,
+            "epochs until the KL term has its whole weight": noise.RAMP * epochs,
             "SNR below which an input goes": 1,
         },
         differences=[
-            f"{epochs} epochs with noise in batches of {BATCH}; the authors' script for LeNet-5 has 200 "
-            + "in batches of 128.",
+            f"{epochs} epochs with noise in batches of {noise.BATCH}; the authors' script for LeNet-5 "
+            + "has 200 in batches of 128.",
             "The noise has a rate of its own, 20 times that of the weights; theirs has the same.",
             "Every example has its own noise; in their code a minibatch shares it.",
             "The multipliers stand on the inputs of each layer, in their code on its outputs.",
         ],
         table=table(runs),
-        seconds=sum(seconds for _, seconds in parts),
+        seconds=seconds,
         details=runs,
     )
 
 
 if __name__ == "__main__":
-    numbers = [int(a) for a in sys.argv[1:]]
-    main(*(numbers + [3, 6][len(numbers) :]))
+    main(*record.numbers(3, 6))

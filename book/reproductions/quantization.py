@@ -34,17 +34,12 @@ VERDICT = (
 )
 
 
-def error(model: torch.nn.Module, test: data.Split) -> list[float]:
-    accuracy = training.evaluate(model, test)
-    return [round(100 - a, 2) for a in accuracy.flatten().tolist()]
-
-
 def extra(nets: list[torch.nn.Module], train: data.Split, test: data.Split) -> list[float]:
     """Errors after the extra epochs."""
     stack = ensemble.stack(nets)
     optimizer = training.sgd(stack, lr=RATE / 10)
     training.fit(stack, train, epochs=EXTRA, optimizer=optimizer, seed=1)
-    return error(stack, test)
+    return record.errors(stack, test)
 
 
 def binarized(seed: int, train: data.Split, test: data.Split) -> tuple[float, bool]:
@@ -56,7 +51,7 @@ def binarized(seed: int, train: data.Split, test: data.Split) -> tuple[float, bo
     net.eval()
     with torch.no_grad():
         same = torch.equal(binary.packed(net)(test.x), net(test.x))
-    return error(net, test)[0], same
+    return record.error(net, test), same
 
 
 def measured(seeds: int, train: data.Split, test: data.Split) -> Iterator[tuple[str, list[float]]]:
@@ -65,7 +60,7 @@ def measured(seeds: int, train: data.Split, test: data.Split) -> Iterator[tuple[
     training.fit(stack, train, epochs=TRAINED, optimizer=training.sgd(stack, lr=RATE))
     nets = ensemble.unstack(stack)
     few = train.x[:500]
-    yield "float32", error(stack, test)
+    yield "float32", record.errors(stack, test)
     yield "float32, same extra training", extra(nets, train, test)
     for bits in tqdm(BITS, desc="bits"):
         each = [quantization.ptq(n, bits) for n in nets]
@@ -78,7 +73,7 @@ def measured(seeds: int, train: data.Split, test: data.Split) -> Iterator[tuple[
             "PTQ, weights and activations": [quantization.activations(n, few, bits) for n in each],
         }
         for name, small in variants.items():
-            yield f"{bits} bits, {name}", [e for net in small for e in error(net, test)]
+            yield f"{bits} bits, {name}", [e for net in small for e in record.errors(net, test)]
         aware = [quantization.qat(n, bits) for n in nets]
         yield f"{bits} bits, QAT", extra(aware, train, test)
 

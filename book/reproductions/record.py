@@ -1,16 +1,20 @@
 """How a long run is recorded: one JSON file beside its script, tabulated in the book."""
 
 import json
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
 import torchvision
 
 import course_lib
+from course_lib import data, training
 
 REQUIRED = {
     "experiment",  # what was repeated, with its paper, one line
@@ -44,9 +48,51 @@ def kept(script: str, part: str, make: Callable[[], dict]) -> tuple[dict, float]
     return found, seconds
 
 
+def per_seed(
+    script: str, seeds: int, setting: str, make: Callable[[int], dict]
+) -> tuple[list[dict], float]:
+    """What ``make`` returns for each seed, kept one by one, and the seconds of all."""
+    parts = [kept(script, f"seed {seed} {setting}", partial(make, seed)) for seed in range(seeds)]
+    return [found for found, _ in parts], sum(seconds for _, seconds in parts)
+
+
+def numbers(*defaults: int) -> list[int]:
+    """The numbers behind the script's name, and the last defaults for those that are not there."""
+    given = [int(argument) for argument in sys.argv[1:]]
+    return given + list(defaults[len(given) :])
+
+
+def errors(nets: torch.nn.Module, test: data.Split) -> list[float]:
+    """Errors in %: one for each network of a stack, or a single one."""
+    return [round(100 - a, 2) for a in training.evaluate(nets, test).reshape(-1).tolist()]
+
+
+def error(net: torch.nn.Module, test: data.Split) -> float:
+    """The error of one network in %."""
+    return errors(net, test)[0]
+
+
 def row(quantity: str, unit: str, ours: Sequence[float], paper: float | None = None) -> dict:
     """A row of the table."""
     return {"quantity": quantity, "unit": unit, "paper": paper, "ours": list(ours)}
+
+
+def rows_of_choice(
+    tried: Mapping[str, Mapping[str, Sequence[float]]], setting: str, after: str = ""
+) -> list[dict]:
+    """A row for each arm and each setting of it, a rate for example, that was tried on images set
+    aside, with the accuracies of its seeds.
+    """
+    return [
+        row(f"{name}, {setting} {value}, images set aside{after}", "% accuracy", right)
+        for name, values in tried.items()
+        for value, right in values.items()
+    ]
+
+
+def best(tried: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, float]:
+    """The setting of each arm that was right most often."""
+    return {name: float(max(on, key=lambda v: fmean(on[v]))) for name, on in tried.items()}
 
 
 def write(script: str, **run: object) -> None:

@@ -12,7 +12,6 @@ then keeps exactly as many weights of each layer. An interrupted run goes on wit
 """
 
 import copy
-import sys
 
 import record
 import torch
@@ -108,15 +107,12 @@ def main(seeds: int, epochs: int, n: int) -> None:
     train, test = data.load("mnist", size=28, n_train=n)
     plan = training.Plan(epochs=epochs, batch_size=BATCH)
     pilot = chosen(train, plan)
-    parts = [
-        record.kept(
-            __file__,
-            f"seed {seed} {epochs} {n}",
-            lambda seed=seed: run(seed, pilot["start"], (train, test), plan),
-        )
-        for seed in range(seeds)
-    ]
-    runs = [found for found, _ in parts]
+    runs, seconds = record.per_seed(
+        __file__,
+        seeds,
+        f"{epochs} {n}",
+        lambda seed: run(seed, pilot["start"], (train, test), plan),
+    )
     table = [
         record.row(f"accuracy, {arm}", "%", [round(one["accuracy"][arm], 2) for one in runs], None)
         for arm in runs[0]["accuracy"]
@@ -146,7 +142,7 @@ def main(seeds: int, epochs: int, n: int) -> None:
             + "as Frankle & Carbin have it, there would be 18.",
         ],
         table=[record.row("sparsity of every arm but the dense", "%", sparsity), *table],
-        seconds=sum(seconds for _, seconds in parts),
+        seconds=seconds,
         details={
             "sparsity on a seed of its own, by start": pilot["sparsities"],
             "sparsity of each layer": [one["layers"] for one in runs],
@@ -155,5 +151,4 @@ def main(seeds: int, epochs: int, n: int) -> None:
 
 
 if __name__ == "__main__":
-    numbers = [int(a) for a in sys.argv[1:]]
-    main(*(numbers + [3, 10, 20_000][len(numbers) :]))
+    main(*record.numbers(3, 10, 20_000))

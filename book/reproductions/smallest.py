@@ -80,10 +80,6 @@ DIFFERENCES = [
 ]
 
 
-def error(net: nn.Module, test: data.Split) -> float:
-    return round(100 - float(training.evaluate(net, test)), 2)
-
-
 def dense(seed: int, train: data.Split, setting: Setting) -> nn.Module:
     """The control."""
     net = models.lenet_300_100(seed=seed)
@@ -172,8 +168,8 @@ def tried(setting: Setting) -> list[dict]:
     net, found = gated(PILOT, train, setting), []
     for bits in BITS:
         other, size = read_back(shared(net, bits, PILOT, train))
-        found.append({"bits": bits, "error": error(other, held_out), "bytes": size})
-        found[-1] |= {"kept": kept(net), "error, not shared": error(net, held_out)}
+        found.append({"bits": bits, "error": record.error(other, held_out), "bytes": size})
+        found[-1] |= {"kept": kept(net), "error, not shared": record.error(net, held_out)}
         print(found[-1], flush=True)
     return found
 
@@ -219,10 +215,10 @@ def run(seed: int, bits: int, setting: Setting) -> dict:
     other, size = read_back(final)
     parts = coding.sizes(final, arithmetic=True)
     return {
-        "error, dense": error(teacher, test),
-        "error, taught": error(later, test),
-        "error, not shared": error(net, test),
-        "error": error(other, test),
+        "error, dense": record.error(teacher, test),
+        "error, taught": record.error(later, test),
+        "error, not shared": record.error(net, test),
+        "error": record.error(other, test),
         "bytes": size,
         "bytes, Huffman": read_back(final, arithmetic=False)[1],
         "bytes dense": measure.bytes_dense(net),

@@ -8,7 +8,6 @@ dense network. RigL came later and is not in it. Each finished seed is kept in t
 so that an interrupted run goes on with the next one.
 """
 
-import sys
 from functools import partial
 
 import record
@@ -110,7 +109,10 @@ def main(seeds: int, epochs: int) -> None:
             "masks move": f"every {EVERY} steps until {END:.0%} of the training, cosine from {ALPHA}",
             "start": "Erdős–Rényi, all methods from the same mask and weights",
         },
-        differences=DIFFERENCES,
+        differences=[
+            *DIFFERENCES,
+            f"{epochs} epochs, where 100 are the default of the code to which the table belongs.",
+        ],
         table=[
             record.row(
                 f"{method}, {s:.0%} of the weights removed" if s else method,
@@ -126,5 +128,4 @@ def main(seeds: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    numbers = [int(a) for a in sys.argv[1:]]
-    main(*(numbers + [3, 18][len(numbers) :]))
+    main(*record.numbers(3, 18))

@@ -12,16 +12,17 @@ next seed.
 """
 
 import copy
-import sys
+from functools import partial
 
+import noise
 import record
 import torch
-from torch import nn
 
 from course_lib import data, models, training
 from course_lib.pruning import allocate, bayesian, criteria, masks
 
-RATE, NOISE_RATE, BATCH, RAMP = 2e-3, 1e-2, 200, 0.3
+RATE, NOISE_RATE = 2e-3, 1e-2
+ADAM = partial(noise.adam, rate=RATE, noise_rate=NOISE_RATE)
 PAPER = {"error": 1.92, "dense": 1.64, "rate": 68, "layers": (98.9, 97.2, 62.0)}
 VERDICT = (
     "Not reproduced in a small part of the authors' epochs, with one seed: most weights go, and the cut "
@@ -29,44 +30,22 @@ VERDICT = (
 )
 
 
-def error(net: nn.Module, test: data.Split) -> float:
-    return round(100 - float(training.evaluate(net, test)), 2)
-
-
-def adam(model: nn.Module) -> torch.optim.Optimizer:
-    """Adam, faster for the noise than for the weights."""
-    noise = [p for name, p in model.named_parameters() if name.endswith("log_variance")]
-    known = {id(p) for p in noise}
-    groups = [{"params": [p for p in model.parameters() if id(p) not in known]}]
-    if noise:
-        groups.append({"params": noise, "lr": NOISE_RATE})
-    return torch.optim.Adam(groups, lr=RATE, fused=True)
-
-
-def learnt(seed: int, epochs: int, train: data.Split) -> nn.Module:
-    """The network with noise, trained."""
-    net = bayesian.noisy(models.lenet_300_100(seed=seed), bayesian.Variational)
-    optimizer, n = adam(net), len(train.y)
-    rise = bayesian.ramp(round(RAMP * epochs * -(-n // BATCH)))
-    with bayesian.charge(optimizer, net, n=n, weight=rise):
-        training.fit(net, train, epochs=epochs, optimizer=optimizer, batch_size=BATCH, seed=seed)
-    return net
-
-
 def run(seed: int, epochs: int) -> dict:
     """Errors and sparsities of one seed."""
     train, test = data.load("mnist", size=28)
-    net = learnt(seed, epochs, train)
+    plan = training.Plan(epochs=epochs, optimizer=ADAM, batch_size=noise.BATCH, seed=seed)
+    net = bayesian.noisy(models.lenet_300_100(seed=seed), bayesian.Variational)
+    noise.learn(net, train, plan)
     plain, keep = bayesian.harden(net)
     dense = models.lenet_300_100(seed=seed)
-    training.fit(dense, train, epochs=epochs, optimizer=adam, batch_size=BATCH, seed=seed)
+    training.fit(dense, train, plan)
     cut = copy.deepcopy(dense)
     masks.apply(cut, allocate.globally(criteria.magnitude(dense), masks.sparsity(keep)))
     return {
-        "error": error(plain, test),
-        "error, noise kept": error(net, test),
-        "error dense": error(dense, test),
-        "error, dense cut by magnitude": error(cut, test),
+        "error": record.error(plain, test),
+        "error, noise kept": record.error(net, test),
+        "error dense": record.error(dense, test),
+        "error, dense cut by magnitude": record.error(cut, test),
         "sparsity": masks.sparsity(keep),
         "layers": [round(100 * masks.sparsity({n: m}), 1) for n, m in keep.items()],
     }
@@ -95,11 +74,7 @@ def table(runs: list[dict]) -> list[dict]:
 def main(seeds: int, epochs: int) -> None:
     """Run, and write the result file."""
     torch.set_num_threads(1)
-    parts = [
-        record.kept(__file__, f"seed {seed} {epochs}", lambda seed=seed: run(seed, epochs))
-        for seed in range(seeds)
-    ]
-    runs = [found for found, _ in parts]
+    runs, seconds = record.per_seed(__file__, seeds, f"{epochs}", lambda seed: run(seed, epochs))
     record.write(
         __file__,
         experiment="Molchanov et al. 2017 (sparse variational dropout): LeNet-300-100 on MNIST",
@@ -108,24 +83,23 @@ def main(seeds: int, epochs: int) -> None:
         published="Authors' code",
         setting={
             "epochs": epochs,
-            "batch": BATCH,
+            "batch": noise.BATCH,
             "optimizer": f"Adam, rate {RATE}, for log σ² {NOISE_RATE}, both falling linearly to 0",
             "log σ² at the start": -8,
-            "epochs until the KL term has its whole weight": RAMP * epochs,
+            "epochs until the KL term has its whole weight": noise.RAMP * epochs,
             "log α above which a weight goes": 3,
         },
         differences=[
-            f"{epochs} epochs in batches of {BATCH}; the authors' code has 200 in batches of 100, with "
-            + "the rate 0.001 for everything, constant for the first half.",
+            f"{epochs} epochs in batches of {noise.BATCH}; the authors' code has 200 in batches of 100, "
+            + "with the rate 0.001 for everything, constant for the first half.",
             "Their code trains 5 epochs without the KL term and raises it until epoch 20.",
             "Their code starts log σ² at −10, and sets weights with log α ≥ 3 to zero while it trains.",
         ],
         table=table(runs),
-        seconds=sum(seconds for _, seconds in parts),
+        seconds=seconds,
         details=runs,
     )
 
 
 if __name__ == "__main__":
-    numbers = [int(a) for a in sys.argv[1:]]
-    main(*(numbers + [3, 12][len(numbers) :]))
+    main(*record.numbers(3, 12))
