@@ -1,12 +1,13 @@
 """The exercises of the lesson Bayesian pruning."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.exercises.common import kind, pick, smallest_input
+from course_lib.exercises.common import not_floats, pick, smallest_input
 from course_lib.exercises.exercise import (
     UNCHANGED,
     Exercise,
@@ -33,6 +34,7 @@ def noisy_outputs(x: Tensor, theta: Tensor, log_var: Tensor, noise: Tensor) -> T
 
 
 Layer = tuple[Tensor, Tensor, Tensor, Tensor]  # x, theta, log_var, noise
+Moments = Callable[..., tuple[Tensor, Tensor]]  # of each output: mean and standard deviation
 
 
 def _randn(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -75,7 +77,9 @@ def _moments(x: Tensor, theta: Tensor, log_var: Tensor, _: Tensor) -> tuple[Tens
     return x @ theta.T, (x.square() @ log_var.exp().T).sqrt()
 
 
-def _conv_moments(x: Tensor, theta: Tensor, log_var: Tensor, bias: Tensor, _: Tensor):
+def _conv_moments(
+    x: Tensor, theta: Tensor, log_var: Tensor, bias: Tensor, _: Tensor
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each output, in the shape of the noise."""
     x, theta, log_var, bias = x.double(), theta.double(), log_var.double(), bias.double()
     return F.conv2d(x, theta, bias), F.conv2d(x.square(), log_var.exp()).sqrt()
@@ -91,42 +95,40 @@ def _first(where: Tensor) -> str:
     return str(where.nonzero()[0].tolist())
 
 
-def _properties(moments, mean_hint: str, spread_says: str, spread_hint: str) -> tuple:
-    """What a layer with noise does; ``moments(*inputs)`` is the truth, and the noise comes last."""
+# What a layer with noise does. ``moments(*inputs)`` is the truth, and the noise is the last input.
 
-    def no_outputs(returned: object, *inputs) -> str | None:
-        wanted = f"a float tensor of shape {tuple(inputs[-1].shape)}"
-        if not isinstance(returned, Tensor):
-            return f"{wanted}, got {kind(returned)}"
-        if returned.shape != inputs[-1].shape or not returned.is_floating_point():
-            return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+
+def _wrong_mean(moments: Moments, returned: Tensor, *inputs: Tensor) -> str | None:
+    mean, _ = moments(*inputs)
+    wrong = _far(returned, mean, mean) & (inputs[-1] == 0)
+    if not wrong.any():
         return None
+    return f"{mean[wrong][0]:.6g} at {_first(wrong)}, where the noise is 0"
 
-    def wrong_mean(returned: Tensor, *inputs) -> str | None:
-        mean, _ = moments(*inputs)
-        wrong = _far(returned, mean, mean) & (inputs[-1] == 0)
-        if not wrong.any():
-            return None
-        return f"{mean[wrong][0]:.6g} at {_first(wrong)}, where the noise is 0"
 
-    def wrong_spread(returned: Tensor, *inputs) -> str | None:
-        mean, deviation = moments(*inputs)
-        away, wanted = (returned - mean).abs(), deviation * inputs[-1].abs()
-        wrong = _far(away, wanted, torch.maximum(mean.abs(), wanted))
-        if not wrong.any():
-            return None
-        return f"{wanted[wrong][0]:.6g} away from the mean at {_first(wrong)}, not {away[wrong][0]:.6g}"
+def _wrong_spread(moments: Moments, returned: Tensor, *inputs: Tensor) -> str | None:
+    mean, deviation = moments(*inputs)
+    away, wanted = (returned - mean).abs(), deviation * inputs[-1].abs()
+    wrong = _far(away, wanted, torch.maximum(mean.abs(), wanted))
+    if not wrong.any():
+        return None
+    return f"{wanted[wrong][0]:.6g} away from the mean at {_first(wrong)}, not {away[wrong][0]:.6g}"
 
-    def wrong_outputs(returned: Tensor, *inputs) -> str | None:
-        mean, deviation = moments(*inputs)
-        wanted = mean + deviation * inputs[-1]
-        size = torch.maximum(mean.abs(), (wanted - mean).abs())
-        return show(wanted) if _far(returned, wanted, size).any() else None
 
+def _wrong_outputs(moments: Moments, returned: Tensor, *inputs: Tensor) -> str | None:
+    mean, deviation = moments(*inputs)
+    wanted = mean + deviation * inputs[-1]
+    size = torch.maximum(mean.abs(), (wanted - mean).abs())
+    return show(wanted) if _far(returned, wanted, size).any() else None
+
+
+def _properties(
+    moments: Moments, mean_hint: str, spread_says: str, spread_hint: str
+) -> tuple[Property, ...]:
     return (
         Property(
             "returns floats of the shape of the noise",
-            no_outputs,
+            lambda returned, *inputs: not_floats(returned, inputs[-1]),
             "Return one tensor, with one number for each output of each example.",
         ),
         Property(
@@ -135,11 +137,13 @@ def _properties(moments, mean_hint: str, spread_says: str, spread_hint: str) -> 
             "The root of a negative number is NaN. A variance is a sum of squares times variances, "
             "so what makes it negative?",
         ),
-        Property("is the plain layer where the noise is 0", wrong_mean, mean_hint),
-        Property(spread_says, wrong_spread, spread_hint),
+        Property(
+            "is the plain layer where the noise is 0", partial(_wrong_mean, moments), mean_hint
+        ),
+        Property(spread_says, partial(_wrong_spread, moments), spread_hint),
         Property(
             "follows the noise that it is given",
-            wrong_outputs,
+            partial(_wrong_outputs, moments),
             "Each output of each example has its own number in noise, and it keeps its sign.",
         ),
         UNCHANGED,

@@ -118,6 +118,16 @@ def number(says: str) -> Property:
     )
 
 
+def not_floats(returned: object, like: Tensor) -> str | None:
+    """What is wrong if ``returned`` is not a tensor of floats in the shape of ``like``, else None."""
+    wanted = f"a float tensor of shape {tuple(like.shape)}"
+    if not isinstance(returned, Tensor):
+        return f"{wanted}, got {kind(returned)}"
+    if returned.shape != like.shape or not returned.is_floating_point():
+        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+    return None
+
+
 # What a mask has to be, for `magnitude_mask` and `global_masks` alike. `score` and `keep` are flat.
 
 

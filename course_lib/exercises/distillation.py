@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, pick, repeated, smallest_input
+from course_lib.exercises.common import draw, kind, not_floats, pick, repeated, smallest_input
 from course_lib.exercises.exercise import (
     UNCHANGED,
     Exercise,
@@ -55,12 +55,7 @@ def _logits() -> Iterator[tuple[Tensor, Tensor, float]]:
 
 
 def _no_gradient(returned: object, student: Tensor, *_: object) -> str | None:
-    wanted = f"a float tensor of shape {tuple(student.shape)}"
-    if not isinstance(returned, Tensor):
-        return f"{wanted}, got {kind(returned)}"
-    if returned.shape != student.shape or not returned.is_floating_point():
-        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
-    return None
+    return not_floats(returned, student)
 
 
 def _far(returned: Tensor, wanted: Tensor) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, pick, smallest_input
+from course_lib.exercises.common import draw, not_floats, pick, smallest_input
 from course_lib.exercises.exercise import (
     UNCHANGED,
     Exercise,
@@ -143,9 +143,9 @@ def _problems() -> Iterator[tuple[Tensor, int, list[float], LStep]]:
     yield torch.tensor([2.0]), 1, [0.5, 0.5], _Halfway(torch.tensor([-1.0]))
     generator = torch.Generator().manual_seed(6)
     plans = ([1.0], [2.0], [1.0, 1.0], [0.5, 1.0, 4.0], [0.25, 0.25, 0.5, 2.0], [256.0] * 5)
-    for shape, mus, kind_ in product(((3,), (2, 3), (3, 2, 2)), plans, (_Halfway, _Warm)):
+    for shape, mus, trained in product(((3,), (2, 3), (3, 2, 2)), plans, (_Halfway, _Warm)):
         weight, best = draw(shape, generator), 2 * draw(shape, generator)
-        yield weight, pick(weight.numel(), generator), list(mus), kind_(best)
+        yield weight, pick(weight.numel(), generator), list(mus), trained(best)
     for scale in (2.0**-40, 2.0**20):
         weight, best = scale * torch.randn(2, 9, generator=generator)
         yield weight, 4, [0.5, 1.0, 1.0, 2.0], _Warm(best)
@@ -160,12 +160,7 @@ def _problems() -> Iterator[tuple[Tensor, int, list[float], LStep]]:
 
 
 def _not_theta(theta: object, weight: Tensor, *_: object) -> str | None:
-    wanted = f"a float tensor of shape {tuple(weight.shape)}"
-    if not isinstance(theta, Tensor):
-        return f"{wanted}, got {kind(theta)}"
-    if theta.shape != weight.shape or not theta.is_floating_point():
-        return f"{wanted}, got {theta.dtype} of shape {tuple(theta.shape)}"
-    return None
+    return not_floats(theta, weight)
 
 
 def _too_many(theta: Tensor, _: Tensor, keep: int, *__: object) -> str | None:
