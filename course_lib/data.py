@@ -54,11 +54,31 @@ def check_integer(argument: str, n: int, low: int, high: int) -> None:
         raise ValueError(f"{argument} must be an integer from {low} to {high}, got {n!r}")
 
 
+def check_number(argument: str, value: object) -> float:
+    """The number itself; TypeError, naming the argument, if it is none. (NaN and infinity are.)"""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{argument} must be a number, got {value!r}")
+    return float(value)
+
+
+def check_real(argument: str, value: object) -> float:
+    """The number itself; TypeError if it is none, ValueError if it is not finite."""
+    number = check_number(argument, value)
+    if not math.isfinite(number):
+        raise ValueError(f"{argument} must be finite, got {value!r}")
+    return number
+
+
+def check_positive(argument: str, value: object) -> None:
+    """Raise TypeError unless it is a number, ValueError unless it is positive and finite."""
+    if not 0 < check_number(argument, value) < math.inf:  # also refuses NaN
+        raise ValueError(f"{argument} must be positive and finite, got {value!r}")
+
+
 def check_nonnegative(argument: str, value: float | Tensor) -> None:
     """Raise TypeError unless it is a number, ValueError unless it is finite and not negative."""
     number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    if isinstance(number, bool) or not isinstance(number, Real):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
+    check_number(argument, number)
     if not 0 <= number < math.inf:
         raise ValueError(f"{argument} must be finite and not negative, got {value!r}")
 

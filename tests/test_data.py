@@ -164,6 +164,24 @@ def test_real_mnist_is_read():
     assert train.y[:5].tolist() == [5, 0, 4, 1, 9]
 
 
+def test_numbers_are_checked_by_name():
+    nan, inf, one = float("nan"), float("inf"), torch.ones(())
+    for value in (0.5, 3, True, "1", None, one, nan, inf, -inf, 0, -1):
+        for check, allowed in (
+            (data.check_number, (0.5, 3, nan, inf, -inf, 0, -1)),
+            (data.check_real, (0.5, 3, 0, -1)),
+            (data.check_positive, (0.5, 3)),
+            (data.check_nonnegative, (0.5, 3, one, 0)),
+        ):
+            if any(value is good for good in allowed):
+                check("strength", value)
+                continue
+            number = type(value) in (int, float)
+            with pytest.raises(ValueError if number else TypeError, match="^strength must be "):
+                check("strength", value)
+    assert data.check_real("strength", 3) == data.check_number("strength", 3) == 3
+
+
 def test_splits_move_between_devices():
     train, _ = data.load("glyphs", n_train=2, n_test=1)
     assert train.to("meta").x.device.type == "meta"

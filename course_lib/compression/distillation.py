@@ -8,14 +8,14 @@ A softmax turns logits into probabilities. Logits that are first divided by a te
 Source: Hinton, Vinyals & Dean 2015, equation 1.
 """
 
-import math
 from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
+from course_lib.data import check_counts, check_positive
 from course_lib.layers import at_least_float32, check_finite, check_floating, run
-from course_lib.training import check_counts, cross_entropy, evaluating
+from course_lib.training import cross_entropy, evaluating
 
 
 def soft_targets(logits: Tensor, temperature: float) -> Tensor:
@@ -36,7 +36,7 @@ def soft_targets(logits: Tensor, temperature: float) -> Tensor:
 
 def _softened(argument: str, logits: Tensor, temperature: float) -> Tensor:
     """Logits divided by the temperature, in float32 or float64, checked."""
-    _check_temperature(temperature)
+    check_positive("temperature", temperature)
     if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.dim() == 0:
         raise TypeError(f"{argument} must be a floating-point tensor (…, classes), got {logits!r}")
     softened = at_least_float32(logits) / temperature
@@ -130,13 +130,6 @@ def answers(teacher: nn.Module, x: Tensor, *, batch_size: int = 1000) -> Tensor:
     check_finite("x", x)
     with evaluating(teacher):
         return torch.cat([run(teacher, part) for part in x.split(batch_size)], dim=-2)
-
-
-def _check_temperature(temperature: float) -> None:
-    if isinstance(temperature, bool) or not isinstance(temperature, Real):
-        raise TypeError(f"temperature must be a positive number, got {temperature!r}")
-    if not 0 < temperature < math.inf:  # also refuses NaN
-        raise ValueError(f"temperature must be a positive number, got {temperature!r}")
 
 
 def _check(z: Tensor, v: Tensor, labels: Tensor | None, alpha: float) -> None:

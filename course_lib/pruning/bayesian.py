@@ -43,7 +43,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
 from course_lib import ensemble, layers
-from course_lib.data import check_counts, check_nonnegative
+from course_lib.data import check_counts, check_nonnegative, check_number, check_positive
 from course_lib.handles import run_closure, trained
 from course_lib.layers import at_least_float32, check_floating
 from course_lib.pruning.channels import ChannelGraph
@@ -130,7 +130,7 @@ def kl_lognormal_gamma(mean: Tensor, variance: Tensor, scale: float = 1.0) -> Te
     """
     _check_numbers("mean", mean)
     _check_numbers("variance", variance)
-    _check_positive("scale", scale)
+    check_positive("scale", scale)
     m, v = at_least_float32(mean), at_least_float32(variance)
     k = math.log(scale)
     kl = torch.exp(m + v / 2 - k) - (m - k + v.log() + 1 + math.log(2)) / 2
@@ -372,7 +372,7 @@ class Horseshoe(Noisy):
     """
 
     def __init__(self, layer: Any, start: float = -9.0, tau: float = 1e-3) -> None:
-        _check_positive("tau", tau)
+        check_positive("tau", tau)
         super().__init__(layer, start)
         self.tau = tau
         inputs = layer.weight.shape[1] * self.options.get("groups", 1)
@@ -969,12 +969,6 @@ def _check_numbers(argument: str, x: Tensor) -> None:
         raise ValueError(f"{argument} must hold no NaN, got {int(x.isnan().sum())}")
 
 
-def _check_positive(argument: str, value: float) -> None:
-    check_nonnegative(argument, value)
-    if value == 0:
-        raise ValueError(f"{argument} must be positive, got 0")
-
-
 def _check_limits(low: float, high: float) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(
@@ -989,9 +983,5 @@ def _check_truncation(mu: Tensor, log_sigma: Tensor, low: float, high: float) ->
 
 
 def _check_threshold(threshold: float | None) -> None:
-    if threshold is None:
-        return
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-        raise TypeError(f"threshold must be a number or None, got {threshold!r}")
-    if math.isnan(threshold):
+    if threshold is not None and math.isnan(check_number("threshold", threshold)):
         raise ValueError("threshold must be a number, got NaN")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import training
-from course_lib.data import Split
+from course_lib.data import Split, check_positive
 from course_lib.layers import at_least_float32, check_finite, copied, fitting
 from course_lib.models import seeded
 from course_lib.pruning.channels import ChannelGraph, check_graph
@@ -64,7 +64,8 @@ def attention_means(
     Raises:
         ValueError: a graph of another model, weights that are not plain or not finite, images that
             are empty, not finite or do not fit; no epochs, or a rate that is not positive.
-        TypeError: a seed that is no integer, ``train`` that is no pair of tensors.
+        TypeError: a seed that is no integer, a rate that is no number, ``train`` that is no pair of
+            tensors.
 
     Examples:
         >>> from course_lib import models
@@ -84,8 +85,7 @@ def attention_means(
         raise TypeError(f"train must be a pair (images, labels), got {type(train).__name__}")
     train = Split(*train)
     check_finite("train", check_input("train", model, train.x))
-    if not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
-        raise ValueError(f"rate must be a positive number, got {rate!r}")
+    check_positive("rate", rate)
     attended = _Attended(model, graph, seed)
     with torch.no_grad(), fitting("train", train.x):
         attended(train.x[:1])

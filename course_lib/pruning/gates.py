@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from course_lib import ensemble, layers, parametrized
-from course_lib.data import check_counts
+from course_lib.data import check_counts, check_number
 from course_lib.handles import check_trains
 from course_lib.layers import at_least_float32
 from course_lib.pruning.masks import Masks, step_skipped
@@ -262,8 +262,7 @@ def anneal(
         100.0
     """
     check_counts(steps=steps)
-    _check_number("to", to)
-    if not 1 < to < math.inf:
+    if not 1 < check_number("to", to) < math.inf:
         raise ValueError(f"to must be above 1 and finite, got {to!r}")
     betas = _annealed(model, to)
     _check_no_decay(optimizer, model)
@@ -434,14 +433,8 @@ def _spread(beta: Tensor, logits: Tensor) -> Tensor:
 # ---- what is refused
 
 
-def _check_number(argument: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
-
-
 def _check_start(start: float) -> None:
-    _check_number("start", start)
-    if not abs(start) <= LIMIT:  # also NaN
+    if not abs(check_number("start", start)) <= LIMIT:  # also NaN
         raise ValueError(f"start must be from {-LIMIT:g} to {LIMIT:g}, got {start!r}")
 
 

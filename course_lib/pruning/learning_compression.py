@@ -32,14 +32,13 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import ensemble, training
-from course_lib.data import Split, check_counts, check_nonnegative
+from course_lib.data import Split, check_counts, check_nonnegative, check_number, check_positive
 from course_lib.handles import Handle
 from course_lib.layers import at_least_float32
 from course_lib.pruning import penalties
@@ -190,9 +189,7 @@ def l1_ball(kappa: float) -> Compress:
         >>> l1_ball(3.0)({"weight": torch.tensor([3.0, -2.0, 0.5])}, 1.0)
         {'weight': tensor([ 2., -1.,  0.])}
     """
-    _check_above("kappa", kappa, 0)
-    if math.isinf(kappa):
-        raise ValueError(f"kappa must be finite, got {kappa!r}")
+    check_positive("kappa", kappa)
 
     def compress(values: Mapping[str, Tensor], mu: float) -> Values:
         _check_above("mu", mu, 0)
@@ -409,7 +406,5 @@ def _evaluated_at(model: nn.Module, turn: Turn, test: Split) -> Tensor:
 
 
 def _check_above(argument: str, value: float, low: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
-    if not value > low:  # also refuses NaN
+    if not check_number(argument, value) > low:  # also refuses NaN
         raise ValueError(f"{argument} must be above {low}, got {value!r}")

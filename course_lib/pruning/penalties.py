@@ -20,14 +20,13 @@ Source: Parikh & Boyd 2014, "Proximal Algorithms", sections 1.1 and 6.5.
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import ensemble, layers
-from course_lib.data import check_counts, check_nonnegative
+from course_lib.data import check_counts, check_nonnegative, check_positive
 from course_lib.handles import check_trains, run_closure
 from course_lib.layers import at_least_float32
 from course_lib.pruning.channels import ChannelGraph, check_graph
@@ -126,7 +125,7 @@ def smooth_root(a: float) -> Slope:
         >>> smooth_root(1.0)({"weight": torch.tensor([4.0, 0.0, -0.5])})
         {'weight': tensor([ 0.2500,  0.0000, -0.4615])}
     """
-    _check_positive("a", a)
+    check_positive("a", a)
 
     def slope(v: Tensor) -> Tensor:
         inside = v.abs() < a
@@ -470,8 +469,8 @@ def rising(first: float, last: float, *, steps: int) -> Callable[[int], float]:
         >>> [strength(step) for step in (0, 1, 2, 3)]
         [0.1, 1.0, 10.0, 10.0]
     """
-    _check_positive("first", first)
-    _check_positive("last", last)
+    check_positive("first", first)
+    check_positive("last", last)
     check_counts(steps=steps)
     if last < first:
         raise ValueError(f"last must be at least first, {first!r}, got {last!r}")
@@ -673,13 +672,6 @@ def _strength(strength: Strength, step: int) -> float:
     value = strength(step)
     check_nonnegative(f"strength at step {step}", value)
     return value
-
-
-def _check_positive(argument: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{argument} must be positive and finite, got {value!r}")
 
 
 def trained(model: nn.Module, names: Iterable[str] | None = None) -> dict[str, nn.Parameter]:

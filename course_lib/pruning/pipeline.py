@@ -20,7 +20,6 @@ checkpoints hold the momentum too; here every retraining starts without momentum
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ensemble, files, training
-from course_lib.data import Split
+from course_lib.data import Split, check_positive
 from course_lib.pruning import allocate as allocation
 from course_lib.pruning import criteria, masks
 from course_lib.pruning.criteria import Scores
@@ -87,15 +86,14 @@ def fine_tuning(plan: Plan, epochs: int, *, rate: float) -> Plan:
 
     Raises:
         ValueError: a rate that is not positive and finite, ``epochs`` below 1.
-        TypeError: ``epochs`` that is no integer.
+        TypeError: a rate that is no number.
 
     Examples:
         >>> plan = fine_tuning(Plan(epochs=10), epochs=2, rate=0.1)
         >>> plan.epochs, plan.schedule(0.0), plan.schedule(0.9)
         (2, 0.1, 0.1)
     """
-    if not 0 < rate < math.inf:
-        raise ValueError(f"rate must be a positive number, got {rate!r}")
+    check_positive("rate", rate)
     training.check_counts(epochs=epochs)
     return dataclasses.replace(plan, epochs=epochs, schedule=lambda t: rate)
 

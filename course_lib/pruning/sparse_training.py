@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ensemble, seeds
+from course_lib.data import check_counts, check_positive
 from course_lib.handles import Handle, run_closure
 from course_lib.layers import check_dtype
 from course_lib.pruning.counting import check_sparsity, keep_top, whole_numbers
 from course_lib.pruning.masks import Masks, hold, step_skipped
-from course_lib.training import check_counts
 
 
 class State(NamedTuple):
@@ -270,12 +270,11 @@ def dsr(target: int, threshold: float = 1e-3) -> Method:
         threshold: the first threshold.
 
     Raises:
-        ValueError: a target or threshold that is not positive.
-        TypeError: a target that is no integer.
+        ValueError: a target or threshold that is not positive, a target that is no integer.
+        TypeError: a threshold that is no number.
     """
     check_counts(target=target)
-    if not 0 < threshold < math.inf:
-        raise ValueError(f"threshold must be positive and finite, got {threshold!r}")
+    check_positive("threshold", threshold)
 
     def step(state: State, fraction: float) -> Masks:
         nonlocal threshold

@@ -12,14 +12,13 @@ counts again.
 
 import math
 from collections.abc import Callable, Collection
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import seeds
-from course_lib.data import Split, check_counts
+from course_lib.data import Split, check_counts, check_positive, check_real
 from course_lib.layers import at_least_float32, check_finite, fitting
 from course_lib.pruning.channels import ChannelGraph, watching_reads
 from course_lib.pruning.tracing import check_input
@@ -68,13 +67,12 @@ def drop_bound(accuracy: float, before: float, kept: int, total: int, *, bound: 
         >>> drop_bound(98.0, 98.0, 16, 16, bound=2.0)
         0.0
     """
-    for name, value in {"accuracy": accuracy, "before": before, "bound": bound}.items():
-        _check_real(name, value)
+    check_real("accuracy", accuracy)
+    check_real("before", before)
+    check_positive("bound", bound)
     check_counts(kept=kept, total=total)
     if kept > total:
         raise ValueError(f"kept must be at most total, {total}, got {kept}")
-    if bound <= 0:
-        raise ValueError(f"bound must be positive, got {bound!r}")
     highest = max(abs(accuracy), abs(before))
     if (highest <= 1 and bound >= 1) or (highest > 1 and bound < 0.05):
         unit = "percent" if highest > 1 else "fractions"
@@ -273,8 +271,8 @@ def reinforce(
     """
     looks, generator = _Looks(ids, objective, evaluations), seeds.generator(seed)
     check_counts(samples=samples)
-    _check_positive("rate", rate)
-    if not 0 < _check_real("keep", keep) < 1:
+    check_positive("rate", rate)
+    if not 0 < check_real("keep", keep) < 1:
         raise ValueError(f"keep must be in (0, 1), got {keep!r}")
     logits = torch.full((len(looks.ids),), math.log(keep / (1 - keep)), dtype=torch.float64)
     while looks.left:
@@ -372,7 +370,7 @@ def particles(
     check_counts(n=n)
     if n < 2:
         raise ValueError(f"n must be at least 2, got {n}")
-    _check_positive("sharpness", sharpness)
+    check_positive("sharpness", sharpness)
     size = len(looks.ids)
     kept = _of_any_size(n, size, generator)
     rewards = looks(kept)
@@ -417,7 +415,7 @@ def systematic(weights: Tensor, *, u: float) -> Tensor:
     check_finite("weights", weights)
     if (weights < 0).any() or not weights.any():
         raise ValueError(f"weights must not be negative, nor all be zero, got {weights.tolist()}")
-    if not 0 <= _check_real("u", u) < 1:
+    if not 0 <= check_real("u", u) < 1:
         raise ValueError(f"u must be in [0, 1), got {u!r}")
     ends = weights.double().cumsum(0)
     n = len(weights)
@@ -443,8 +441,9 @@ class _Looks:
         for row in kept[: self.left].tolist():
             dead = frozenset(i for i, stays in zip(self.ids, row, strict=True) if not stays)
             reward = self.objective(dead)
-            reward = reward.item() if isinstance(reward, Tensor) else reward
-            value = float(_check_real(f"objective of {sorted(dead)}", reward))
+            if isinstance(reward, Tensor) and reward.numel() == 1:
+                reward = reward.item()
+            value = check_real(f"objective of {sorted(dead)}", reward)
             if not self.curve or value > self.curve[-1]:
                 self.dead = dead
             self.curve.append(max([value, *self.curve[-1:]]))
@@ -524,16 +523,3 @@ def _rows(terms: Tensor):
 def _percent(logits: Tensor, labels: Tensor) -> Tensor:
     """(m, classes, images) -> (m,) accuracies. (``max`` is five times as fast as ``argmax`` here.)"""
     return 100 * (logits.max(1).indices == labels).float().mean(1)
-
-
-def _check_real(argument: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{argument} must be finite, got {value!r}")
-    return float(value)
-
-
-def _check_positive(argument: str, value: float) -> None:
-    if _check_real(argument, value) <= 0:
-        raise ValueError(f"{argument} must be positive, got {value!r}")

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.data import check_counts, check_fraction
+from course_lib.data import check_counts, check_fraction, check_positive, check_real
 from course_lib.layers import check_finite, check_floating, fitting
 from course_lib.pruning.channels import ChannelGraph, check_graph, watching_reads
 from course_lib.pruning.tracing import check_input
@@ -251,8 +251,7 @@ def pick_two(logits: Tensor, tau: float, *, generator: torch.Generator) -> tuple
     if logits.dim() == 0 or logits.shape[-1] < 2:
         raise ValueError(f"logits must be (…, at least 2), got shape {tuple(logits.shape)}")
     check_finite("logits", logits)
-    if _check_real("tau", tau) <= 0:
-        raise ValueError(f"tau must be positive, got {tau!r}")
+    check_positive("tau", tau)
     waits = torch.empty(logits.shape).exponential_(generator=generator).clamp(min=1e-30)
     noisy = (logits.log_softmax(-1) - waits.log().to(logits)) / tau  # −log of an exponential: o
     likely = noisy.detach().softmax(-1).float().cpu() + UNDERFLOW
@@ -383,7 +382,7 @@ def cost_loss(expected: Tensor, actual: float, target: float, *, tolerance: floa
     _check_above_one("expected", expected.item())
     _check_above_one("actual", actual)
     _check_above_one("target", target)
-    if not 0 <= _check_real("tolerance", tolerance) < 1:
+    if not 0 <= check_real("tolerance", tolerance) < 1:
         raise ValueError(f"tolerance must be in [0, 1), got {tolerance!r}")
     sign = (actual > (1 + tolerance) * target) - (actual < (1 - tolerance) * target)
     return sign * expected.log()
@@ -471,16 +470,8 @@ def _check_candidates(
             )
 
 
-def _check_real(argument: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{argument} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{argument} must be finite, got {value!r}")
-    return float(value)
-
-
 def _check_above_one(argument: str, value: float) -> float:
-    if _check_real(argument, value) <= 1:
+    if check_real(argument, value) <= 1:
         raise ValueError(
             f"{argument} must be above 1, because its logarithm is taken: count in a smaller unit, "
             f"got {value!r}"
@@ -489,6 +480,6 @@ def _check_above_one(argument: str, value: float) -> float:
 
 
 def _check_error(error: float) -> float:
-    if _check_real("error", error) < 0:
+    if check_real("error", error) < 0:
         raise ValueError(f"error must not be negative, got {error!r}")
     return error

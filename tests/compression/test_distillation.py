@@ -220,10 +220,10 @@ def test_asking_leaves_the_teacher_as_it_was(build):
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [
-        ({"temperature": 0}, ValueError, "temperature must be a positive number, got 0"),
-        ({"temperature": math.inf}, ValueError, "temperature must be a positive number, got inf"),
-        ({"temperature": math.nan}, ValueError, "temperature must be a positive number, got nan"),
-        ({"temperature": "4"}, TypeError, "temperature must be a positive number, got '4'"),
+        ({"temperature": 0}, ValueError, "temperature must be positive and finite, got 0"),
+        ({"temperature": math.inf}, ValueError, "temperature must be positive and finite, got inf"),
+        ({"temperature": math.nan}, ValueError, "temperature must be positive and finite, got nan"),
+        ({"temperature": "4"}, TypeError, "temperature must be a number, got '4'"),
         ({"alpha": 1.5}, ValueError, r"alpha must be in \[0, 1\].*got 1.5"),
         ({"alpha": None}, TypeError, r"alpha must be a number in \[0, 1\], got None"),
         ({"labels": None}, ValueError, "labels must be given.*alpha=0.5"),

@@ -158,6 +158,9 @@ def test_what_gets_no_attention():
     ):
         with pytest.raises(kind, match=words):
             channel_attention.attention_means(model, graph, train, seed=0)
+    for rate in (True, "0.1"):
+        with pytest.raises(TypeError, match="rate must be a number"):
+            scores(model, graph, rate=rate)
     with pytest.raises(TypeError, match="seed must be an integer"):
         scores(model, graph, seed=0.5)
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))

@@ -267,7 +267,7 @@ def test_part_of_a_schedule():
         (lambda: pipeline.rate_rewinding(PLAN, 5), "epochs must be at most 4.*got 5"),
         (lambda: pipeline.rate_rewinding(PLAN, 0), "epochs must be a positive integer, got 0"),
         (lambda: pipeline.weight_rewinding(PLAN, 1.5, {}), "epochs must be a positive integer"),
-        (lambda: pipeline.fine_tuning(PLAN, 1, rate=0), "rate must be a positive number, got 0"),
+        (lambda: pipeline.fine_tuning(PLAN, 1, rate=0), "rate must be positive and finite, got 0"),
         (lambda: pipeline.fine_tuning(PLAN, 0, rate=1), "epochs must be a positive integer, got 0"),
         (lambda: pipeline.segment(training.linear_decay, 0.5, 0.5), "start and end.*0.5 and 0.5"),
     ],
@@ -275,6 +275,11 @@ def test_part_of_a_schedule():
 def test_ways_that_make_no_sense_are_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_rate_that_is_no_number_is_named():
+    with pytest.raises(TypeError, match="rate must be a number, got '0.1'"):
+        pipeline.fine_tuning(PLAN, 1, rate="0.1")
 
 
 PRUNING = pipeline.Pruning(schedules.one_shot(0.5), 2)

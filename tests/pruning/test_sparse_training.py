@@ -640,6 +640,8 @@ def test_bad_input_is_named_and_changes_nothing():
     ):
         with pytest.raises(ValueError, match=words):
             dsr(target, threshold)
+    with pytest.raises(TypeError, match="threshold must be a number, got '0.1'"):
+        dsr(5, "0.1")
     for sparse, part in ((2, 0), (-1, 0), (1, 1.5)):
         with pytest.raises(ValueError, match="dense_gradients"):
             training_macs(sparse, 1, dense_gradients=part)

@@ -292,6 +292,8 @@ def test_what_no_search_takes():
             search(lambda dead: -math.inf, IDS)
         with pytest.raises(TypeError, match=r"objective of \[.*\] must be a number, got None"):
             search(lambda dead: None, IDS)
+        with pytest.raises(TypeError, match=r"objective of \[.*\] must be a number, got tensor"):
+            search(lambda dead: torch.ones(2), IDS)
         with pytest.raises(TypeError, match="objective must be a function"):
             search(1.0, IDS)
         with pytest.raises(ValueError, match="ids must be at least one, and each one once"):
