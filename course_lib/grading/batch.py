@@ -350,6 +350,7 @@ def _opened(results: Path, settings: Settings, resume: bool) -> Path:
             whole = lines.read_bytes()
             os.truncate(lines, whole.rfind(b"\n") + 1)
         _replace(head, about)
+        (results / "grades.csv").unlink(missing_ok=True)
     except OSError as error:
         raise Unusable(f"{results} cannot be written: {error.strerror}.") from None
     return results
@@ -391,11 +392,9 @@ def latest(results: Path) -> list[dict[str, Any]]:
     return [by_student[student] for student in sorted(by_student)]
 
 
-def write_grades(results: Path) -> list[dict[str, Any]]:
-    """Write ``grades.csv`` and return the records it shows."""
-    found = latest(results)
-    _replace(results / "grades.csv", grades(found))
-    return found
+def write_grades(results: Path) -> None:
+    """Write ``grades.csv``, which says that a run has come to its end."""
+    _replace(results / "grades.csv", grades(latest(results)))
 
 
 def grades(found: Iterable[dict[str, Any]]) -> str:
@@ -405,9 +404,7 @@ def grades(found: Iterable[dict[str, Any]]) -> str:
     columns = "assignment student_id status score max_score".split()
     columns += [f"{name}.{part}" for name in names for part in ("public", "hidden")]
     columns += "flags submission_sha256 spec_sha256 seed grader_version".split()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    rows = [columns]
     for record in found:
         parts = [
             record["exercises"].get(name, {}).get(p) for name in names for p in ("public", "hidden")
@@ -415,9 +412,15 @@ def grades(found: Iterable[dict[str, Any]]) -> str:
         flags = sorted({flag.split(":")[0] for flag in record["flags"]})
         row = [record["assignment"], record["student"], record["status"], score(record)]
         row += [len(names), *("" if part is None else int(part) for part in parts), " ".join(flags)]
-        writer.writerow(
-            map(cell, [*row, *(record[k] for k in ("sha256", "spec", "seed", "version"))])
-        )
+        row += [record[key] for key in ("sha256", "spec", "seed", "version")]
+        rows.append([cell(value) for value in row])
+    return table(rows)
+
+
+def table(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
@@ -430,7 +433,12 @@ def score(record: dict[str, Any]) -> int | None:
     """How many exercises are solved; None unless the submission was graded."""
     if record["status"] != "graded":
         return None
-    return sum(bool(part["public"] and part["hidden"]) for part in record["exercises"].values())
+    return sum(map(solved, record["exercises"].values()))
+
+
+def solved(part: dict[str, Any]) -> bool:
+    """Whether an exercise is solved: every property holds, on public inputs and on hidden ones."""
+    return bool(part["public"] and part["hidden"])
 
 
 def cell(value: Any) -> str:
@@ -439,21 +447,23 @@ def cell(value: Any) -> str:
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-def merge(parts: Iterable[Path], results: Path) -> list[dict[str, Any]]:
+def merge(parts: Iterable[Path], results: Path) -> None:
     """Put the results of several shards into one folder.
 
     Raises:
-        Unusable: shards of different runs, or one that is not finished in itself.
+        Unusable: shards of different runs, or one that has not come to its end.
     """
     parts = list(parts)
     heads = [Settings.read(part / "run.json") for part in parts]
     for part, head in zip(parts, heads, strict=True):
         if other := _difference(heads[0], head):
             raise Unusable(f"{part} is a part of another run: it has another {other}.")
+        if not (part / "grades.csv").exists():
+            raise Unusable(f"{part} is not finished: run it again with --resume.")
     if (results / "run.json").exists():
         raise Unusable(f"{results} holds a run already: choose another folder.")
     found = [record for part in parts for record in latest(part)]
     results.mkdir(parents=True, exist_ok=True)
     _replace(results / "results.jsonl", "".join(json.dumps(record) + "\n" for record in found))
     _replace(results / "run.json", json.dumps(heads[0].shared()))
-    return write_grades(results)
+    write_grades(results)

@@ -7,11 +7,10 @@ zero. The forms follow the platforms' documentation; none was tried on the platf
 import csv
 import io
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from course_lib.grading.batch import Unusable, cell, grades, score
+from course_lib.grading.batch import Unusable, cell, grades, score, table
 
 _CANVAS_IDS = ("SIS Login ID", "SIS User ID", "ID")
 
@@ -20,7 +19,7 @@ def as_moodle(found: list[dict[str, Any]]) -> str:
     """A table for Moodle's import of grades: one row per student, matched by ID number."""
     rows = [["ID number", found[0]["assignment"] if found else "assignment"]]
     rows += [[cell(r["student"]), str(score(r))] for r in found if score(r) is not None]
-    return _table(rows)
+    return table(rows)
 
 
 def as_canvas(found: list[dict[str, Any]], template: str) -> tuple[str, list[str]]:
@@ -54,7 +53,7 @@ def as_canvas(found: list[dict[str, Any]], template: str) -> tuple[str, list[str
             matched.add(student)
             if scores[student] is not None and columns[0] < len(row):
                 row[columns[0]] = str(scores[student])
-    return _table(rows), sorted(scores.keys() - matched)
+    return table(rows), sorted(scores.keys() - matched)
 
 
 def as_gradescope(record: dict[str, Any]) -> dict[str, Any]:
@@ -126,9 +125,3 @@ def _each_for_gradescope(found: list[dict[str, Any]], out: Path) -> list[str]:
         (out / f"{number:05}.json").write_text(text, "utf-8")
     (out / "students.json").write_text(json.dumps(names, indent=1), "utf-8")
     return left
-
-
-def _table(rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

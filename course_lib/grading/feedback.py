@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from course_lib.exercises import EXERCISES
-from course_lib.grading.batch import exercise_names, score
+from course_lib.grading.batch import exercise_names, score, solved
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -59,8 +59,8 @@ def page(record: dict[str, Any], *, reveal: bool = False) -> str:
 
 
 def _section(name: str, part: dict[str, Any], *, reveal: bool) -> str:
-    says, solved = html.escape, bool(part["public"] and part["hidden"])
-    if solved:
+    says, done = html.escape, solved(part)
+    if done:
         words = "<p>Solved: every property holds, also on inputs that nobody had seen.</p>"
     elif part["public"] and not reveal:
         words = (
@@ -70,10 +70,10 @@ def _section(name: str, part: dict[str, Any], *, reveal: bool) -> str:
         )
     else:
         words = f"<pre>{says(_shown(part['report']))}</pre>"
-    mark = "✓ solved" if solved else "✗ not yet"
+    mark = "✓ solved" if done else "✗ not yet"
     signature = EXERCISES[name].signature if name in EXERCISES else name
     return (
-        f"<section class='{'yes' if solved else 'no'}'><h2>{mark} · {says(signature)}</h2>"
+        f"<section class='{'yes' if done else 'no'}'><h2>{mark} · {says(signature)}</h2>"
         f"{words}</section>"
     )
 
@@ -117,22 +117,18 @@ def _histogram(graded: list[dict[str, Any]]) -> str:
 def _exercise(name: str, graded: list[dict[str, Any]]) -> str:
     says = html.escape
     parts = [record["exercises"][name] for record in graded]
-    solved = [part for part in parts if part["public"] and part["hidden"]]
+    right = sum(map(solved, parts))
     lookups = sum(bool(part["public"] and part["hidden"] is False) for part in parts)
     broken = Counter(part["property"] for part in parts if part["property"])
-    words = f"{len(solved)} of {len(parts)} solved it"
+    words = f"{right} of {len(parts)} solved it"
     if lookups:
         words += f"; {lookups} only on the public inputs"
     stubs = sum(part["stub"] for part in parts)
     if stubs:
         words += f"; {stubs} left it empty"
     seconds = median(part["seconds"] for part in parts)
-    text = (
-        f"<section class='{'yes' if 2 * len(solved) >= len(parts) else 'no'}'><h2>{says(name)}</h2>"
-    )
-    text += (
-        f"{_bar(len(solved) / len(parts))}<p>{words}. In the middle, one took {seconds:.2f} s.</p>"
-    )
+    text = f"<section class='{'yes' if 2 * right >= len(parts) else 'no'}'><h2>{says(name)}</h2>"
+    text += f"{_bar(right / len(parts))}<p>{words}. In the middle, one took {seconds:.2f} s.</p>"
     if broken:
         rows = "".join(f"<tr><td>{says(p)}</td><td>{n}</td></tr>" for p, n in broken.most_common(5))
         text += f"<table><tr><th>fails first</th><th>students</th></tr>{rows}</table>"

@@ -230,6 +230,27 @@ def test_shards_hold_every_student_once_and_merge_to_the_same_table(
         merge(parts, tmp_path / "merged")
 
 
+def test_a_part_that_was_stopped_is_not_merged(tmp_path):
+    """Its students would be missing from the table, and nobody would notice."""
+    wanted = [Task(name, None, "missing", "x.") for name in "abc"]
+    parts = [tmp_path / "part1", tmp_path / "part2"]
+    list(run(wanted[:1], SETTINGS, parts[0]))
+    stopped = run(wanted[1:2], SETTINGS, parts[1])
+    next(stopped)
+    stopped.close()
+    with pytest.raises(Unusable, match="part2 is not finished: run it again with --resume"):
+        merge(parts, tmp_path / "all")
+    list(run(wanted[1:2], SETTINGS, parts[1], resume=True))
+    stopped = run(wanted[1:], SETTINGS, parts[1], resume=True)  # a student came late
+    next(stopped)
+    stopped.close()
+    with pytest.raises(Unusable, match="part2 is not finished"):
+        merge(parts, tmp_path / "all")
+    list(run(wanted[1:], SETTINGS, parts[1], resume=True))
+    merge(parts, tmp_path / "all")
+    assert [row["student_id"] for row in table(tmp_path / "all")] == ["a", "b", "c"]
+
+
 def test_any_executor_does_and_the_order_does_not_matter(submitted, tmp_path, user):
     wanted = [task for task in tasks(submitted, "motivation") if not task.notebook]
     list(run(wanted, SETTINGS, tmp_path / "one"))
