@@ -125,7 +125,8 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_same_as_contiguous(way):
-    net = models.small_cnn(width=0.5, seed=1)
+    width = 0.25 if way is WAYS["obd"] else 0.5  # its Hessian has a row for each weight
+    net = models.small_cnn(width=width, seed=1)
     last = copy.deepcopy(net).to(memory_format=torch.channels_last)
     assert not last.conv2.weight.is_contiguous()
     expected, found = way(net), way(last)

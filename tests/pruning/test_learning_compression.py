@@ -141,42 +141,45 @@ class Exact(torch.optim.SGD):
         self.a, self.mus = a, iter(mus)
 
     def step(self, closure=None):
-        p = self.param_groups[0]["params"][0]
-        hessian = self.a + next(self.mus) * torch.eye(len(self.a), dtype=torch.float64)
+        p = self.param_groups[0]["params"][0]  # (1, n), or (K, 1, n) for a stack
+        hessian = self.a + next(self.mus) * torch.eye(p.shape[-1], dtype=torch.float64)
         with torch.no_grad():
-            p -= torch.linalg.solve(hessian, p.grad[0])[None]
+            p -= torch.linalg.solve(hessian, p.grad.mT).mT
 
 
 def solved(a, c, mus, *, multipliers):
-    net = nn.Linear(6, 1, bias=False, dtype=torch.float64)
-    net.weight.data = c[None].clone()
-    optimizer = Exact(net.parameters(), a, mus)
+    """The weights (K, n) with which K quadratics end: A is (K, n, n) and c (K, n)."""
+    stack = ensemble.stack([nn.Linear(6, 1, bias=False, dtype=torch.float64) for _ in c])
+    (weight,) = stack.parameters()
+    weight.data = c[:, None].clone()
+    optimizer = Exact([weight], a, mus)
     turns = []
     splitting = lc.Splitting(lc.largest(4 / 6), mus, multipliers)
-    lc.pull(optimizer, net, splitting, every=1, watch=turns.append)
+    lc.pull(optimizer, stack, splitting, every=1, watch=turns.append)
     for _ in mus:
-        net.weight.grad = ((net.weight.detach()[0] - c) @ a)[None]
+        weight.grad = (weight.detach() - c[:, None]) @ a
         optimizer.step()
-    assert len(turns) == len(mus) and torch.equal(net.weight.detach(), turns[-1].values["weight"])
-    return net.weight.detach()[0]
+    (theta,) = turns[-1].values.values()
+    assert len(turns) == len(mus) and torch.equal(weight.detach(), theta)
+    return weight.detach()[:, 0]
 
 
 def test_multipliers_find_most_of_the_exact_optima():
     """200 random problems with 15 supports each. The problems are fixed, so this cannot flicker."""
     mus = lc.geometric(0.01, 1.1, turns=120)
-    found = {"direct": 0, "quadratic": 0, "multipliers": 0}
-    for a, c, best in problems(200):
-        direct = lc.largest(4 / 6)({"w": c}, math.inf)["w"]
-        ends = {
-            "direct": direct,
-            "quadratic": solved(a, c, mus, multipliers=False),
-            "multipliers": solved(a, c, mus, multipliers=True),
-        }
-        for name, w in ends.items():
-            assert int(w.count_nonzero()) <= 2
-            loss = 0.5 * ((w - c) @ a @ (w - c)).item()
-            assert loss >= best - 1e-9
-            found[name] += loss <= best * (1 + 1e-3)
+    every_a, every_c, best = zip(*problems(200), strict=True)
+    a, c, best = torch.stack(every_a), torch.stack(every_c), torch.tensor(best, dtype=torch.float64)
+    ends = {
+        "direct": torch.stack([lc.largest(4 / 6)({"w": one}, math.inf)["w"] for one in c]),
+        "quadratic": solved(a, c, mus, multipliers=False),
+        "multipliers": solved(a, c, mus, multipliers=True),
+    }
+    found = {}
+    for name, w in ends.items():
+        assert int(w.count_nonzero(dim=1).max()) <= 2
+        loss = 0.5 * torch.einsum("ki,kij,kj->k", w - c, a, w - c)
+        assert (loss >= best - 1e-9).all()
+        found[name] = int((loss <= best * (1 + 1e-3)).sum())
     assert found["multipliers"] >= 120
     assert found["quadratic"] < found["multipliers"] and found["direct"] == 0
 
