@@ -10,7 +10,7 @@ A weight that two layers share (tied) is one parameter with one name, that of th
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,6 +86,24 @@ def check_called(model: nn.Module) -> None:
             raise NotImplementedError(
                 f"model has an nn.MultiheadAttention, which computes with {inner!r} without calling "
                 "it: what enters that layer cannot be seen"
+            )
+
+
+def check_untied(model: nn.Module, parameters: Iterable[Tensor], *, twice: bool = False) -> None:
+    """Raise ValueError, by name, if another layer of the model has one of these parameters too.
+
+    Args:
+        twice: allow a layer that the model has under two names.
+    """
+    names: dict[int, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=twice):
+        for leaf, parameter in module._parameters.items():
+            names.setdefault(id(parameter), []).append(f"{path}.{leaf}" if path else leaf)
+    for parameter in parameters:
+        first, *others = names[id(parameter)]
+        if others:
+            raise ValueError(
+                f"model must have no tied parameters, got {first!r} tied to {others[0]!r}"
             )
 
 

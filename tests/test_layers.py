@@ -144,6 +144,20 @@ def test_a_layer_that_is_never_called_is_refused_by_name():
         layers.check_called(nn.MultiheadAttention(4, 2))
 
 
+def test_tied_parameters_are_refused_by_name():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4, bias=False))
+    layers.check_untied(model, model.parameters())
+    layers.check_untied(model[0], model[0].parameters())
+    model[2].weight = model[0].weight
+    with pytest.raises(ValueError, match=r"no tied parameters, got '0.weight' tied to '2.weight'"):
+        layers.check_untied(model, [model[2].weight])
+    layers.check_untied(model, [model[0].bias, model[1].weight])
+    again = nn.ModuleDict({"a": model[1], "b": model[1]})
+    layers.check_untied(again, again.parameters(), twice=True)
+    with pytest.raises(ValueError, match="'a.weight' tied to 'b.weight'"):
+        layers.check_untied(again, again.parameters())
+
+
 def test_only_half_precision_is_widened():
     for dtype in (torch.float16, torch.bfloat16):
         assert layers.at_least_float32(torch.ones(2, dtype=dtype)).dtype == torch.float32

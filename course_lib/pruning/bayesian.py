@@ -717,7 +717,7 @@ def _noisy(model: nn.Module, how: Callable[[Any], Noisy]) -> nn.Module:
     new = {n: _made(n, layer, how) for n, layer in found.items() if layer.weight.requires_grad}
     if not new:
         raise ValueError("model must have a layer whose weight is not frozen, got none")
-    _check_untied(model, found)
+    layers.check_untied(model, [p for layer in found.values() for p in layer.parameters()])
     return _replaced(model, new)
 
 
@@ -734,19 +734,6 @@ def _made(name: str, layer: Any, how: Callable[[Any], Noisy]) -> Noisy:
     if not isinstance(made, Noisy):
         raise TypeError(f"how must make a Noisy layer, got {made!r}")
     return made
-
-
-def _check_untied(model: nn.Module, found: Mapping[str, Any]) -> None:
-    names: dict[int, list[str]] = {}
-    for name, p in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(p), []).append(name)
-    for name, layer in found.items():
-        for p in layer.parameters():
-            if len(names[id(p)]) > 1:
-                raise ValueError(
-                    f"model must not share parameters, but {name!r} has one that is "
-                    f"{' and '.join(names[id(p)])}"
-                )
 
 
 def _check_no_noise(model: nn.Module) -> None:

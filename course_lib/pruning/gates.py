@@ -186,7 +186,8 @@ def attach(model: nn.Module, gate: Gate) -> None:
         raise ValueError(f"model must have no gates yet, got one at {_weight_of(taken[0])!r}")
     layers.weights(model)
     found = layers.weighted(model, plain=True)
-    _check_untied(model, found)
+    # A gate in one layer would leave the others that share its weight without.
+    layers.check_untied(model, [layer.weight for layer in found.values()], twice=True)
     for layer in found.values():
         parametrize.register_parametrization(layer, "weight", gate.on(layer.weight))
         layer.parametrizations.train(layer.training)
@@ -436,20 +437,6 @@ def _spread(beta: Tensor, logits: Tensor) -> Tensor:
 def _check_start(start: float) -> None:
     if not abs(check_number("start", start)) <= LIMIT:  # also NaN
         raise ValueError(f"start must be from {-LIMIT:g} to {LIMIT:g}, got {start!r}")
-
-
-def _check_untied(model: nn.Module, found: dict[str, Any]) -> None:
-    """A gate in one layer would leave the others that share its weight without."""
-    owners: dict[int, list[str]] = {}
-    for path, module in model.named_modules():
-        for leaf, parameter in module._parameters.items():
-            owners.setdefault(id(parameter), []).append(f"{path}.{leaf}" if path else leaf)
-    for layer in found.values():
-        names = owners[id(layer.weight)]
-        if len(names) > 1:
-            raise ValueError(
-                f"model must have no tied weights, got {names[0]!r} tied to {names[1]!r}"
-            )
 
 
 def _annealed(model: nn.Module, to: float) -> list[Tensor]:
