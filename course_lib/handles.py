@@ -44,6 +44,17 @@ def check_trains(
             raise ValueError(f"{argument} names {name!r}, which optimizer does not train")
 
 
+def check_dense(optimizer: torch.optim.Optimizer) -> None:
+    """Raise TypeError if the optimizer takes several gradients per step (LBFGS) or sparse ones.
+
+    What a hook adds to the gradients before a step would not be in the later ones.
+    """
+    if isinstance(optimizer, (torch.optim.LBFGS, torch.optim.SparseAdam)):
+        raise TypeError(
+            f"optimizer must step once per dense gradient, got {type(optimizer).__name__}"
+        )
+
+
 def run_closure(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """A step's arguments after its closure has run; the step does not run it again."""
     closure = args[1] if len(args) > 1 else kwargs.get("closure")

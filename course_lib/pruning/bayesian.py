@@ -44,10 +44,10 @@ from torch.utils.hooks import RemovableHandle
 
 from course_lib import ensemble, layers
 from course_lib.data import check_counts, check_nonnegative, check_number, check_positive
-from course_lib.handles import run_closure, trained
+from course_lib.handles import check_dense, run_closure, trained
 from course_lib.layers import at_least_float32, check_floating
 from course_lib.pruning.channels import ChannelGraph
-from course_lib.pruning.masks import Masks
+from course_lib.pruning.masks import Masks, step_skipped
 
 Parameters = Mapping[str, Tensor]  # of one layer: leaf -> (K, …), the members in front
 EXACT = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -513,7 +513,8 @@ def charge(
     r"""Train with the KL term from now on: before every step, add the gradient of
     :math:`\lambda\,\mathrm{KL}/N`.
 
-    Adam suits this objective: with SGD, log σ² hardly moves.
+    Adam suits this objective: with SGD, log σ² hardly moves. A step that a GradScaler skips is left
+    out, and where it leaves the gradients scaled, the added gradient is scaled too.
 
     Args:
         optimizer: of a loss that is a *mean* over examples, as that of ``training.fit``.
@@ -527,7 +528,8 @@ def charge(
     Raises:
         ValueError: an ``n`` below 1; a weight that is negative or not finite; no noisy layer; an
             optimizer that trains no parameter of these layers.
-        TypeError: a weight that is no number.
+        TypeError: a weight that is no number; an optimizer that takes several gradients per step
+            (LBFGS) or sparse ones.
 
     Examples:
         >>> model = noisy(nn.Linear(3, 2), Variational)
@@ -541,6 +543,7 @@ def charge(
     check_counts(n=n)
     at = weight if callable(weight) else lambda step: weight
     check_nonnegative("weight", at(0))
+    check_dense(optimizer)
     stacked, parts = isinstance(model, ensemble.Stack), _parts(model)
     known = trained(optimizer)
     paying = [p for _, own in parts for p in own.values() if id(p) in known and p.requires_grad]
@@ -551,8 +554,11 @@ def charge(
     def pay(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         nonlocal steps
         args, kwargs = run_closure(args, kwargs)
-        check_nonnegative(f"weight at step {steps}", at(steps))
-        if rate := at(steps) / n:
+        if step_skipped(optimizer):
+            return args, kwargs
+        now, scale = at(steps), getattr(optimizer, "grad_scale", None)
+        check_nonnegative(f"weight at step {steps}", now)
+        if rate := now / n * (1 if scale is None else float(scale)):
             for p, slope in zip(paying, _slopes(parts, paying, stacked), strict=True):
                 if slope is not None:
                     p.grad = slope * rate if p.grad is None else p.grad.add_(slope, alpha=rate)

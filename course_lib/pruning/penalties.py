@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from course_lib import ensemble, layers
 from course_lib.data import check_counts, check_nonnegative, check_positive
-from course_lib.handles import check_trains, run_closure
+from course_lib.handles import check_dense, check_trains, run_closure
 from course_lib.layers import at_least_float32
 from course_lib.pruning.channels import ChannelGraph, check_graph
 from course_lib.pruning.counting import check_sparsity, keep_top_over
@@ -607,10 +607,7 @@ def add_to_gradients(
         TypeError: an optimizer that takes several gradients per step (LBFGS) or sparse ones.
         ValueError: a parameter that the optimizer does not train.
     """
-    if isinstance(optimizer, (torch.optim.LBFGS, torch.optim.SparseAdam)):
-        raise TypeError(
-            f"optimizer must step once per dense gradient, got {type(optimizer).__name__}"
-        )
+    check_dense(optimizer)
     check_trains("names", optimizer, parameters)
 
     def add(_: object, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:

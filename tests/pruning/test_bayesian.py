@@ -415,6 +415,25 @@ def test_charge_adds_the_gradient():
             torch.testing.assert_close(p, q)
 
 
+def test_charge_knows_the_steps_of_a_grad_scaler():
+    """A fused optimizer divides the gradients by the scale itself, and is called for a skipped step."""
+    net = nets(Jeffreys, 1)[0]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0, fused=True)
+    bayesian.charge(optimizer, net, n=50, weight=lambda step: 0.5 + step)
+    slopes = torch.autograd.grad(bayesian.kl(net), [*net.parameters()], allow_unused=True)
+    for scale, infinite, share in ((1.0, 0, 0.5), (8.0, 1, 0.0), (8.0, 0, 1.5)):
+        optimizer.grad_scale, optimizer.found_inf = (
+            torch.tensor(scale),
+            torch.tensor(infinite * 1.0),
+        )
+        for p in net.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+        for p, slope in zip(net.parameters(), slopes, strict=True):
+            want = torch.zeros_like(p) if slope is None else share / 50 * slope
+            torch.testing.assert_close(p.grad, want)
+
+
 def test_noise_makes_room_where_the_data_do_not_care():
     """An input that says nothing ends above the threshold, the one that says all ends below."""
     g = torch.Generator().manual_seed(0)
@@ -585,6 +604,11 @@ def test_what_is_refused():
         ),
         (TypeError, "weight must be", lambda: bayesian.charge(optimizer, made, n=1, weight="1")),
         (ValueError, "noisy layer", lambda: bayesian.charge(optimizer, net, n=1)),
+        (
+            TypeError,
+            "once per dense gradient, got LBFGS",
+            lambda: bayesian.charge(torch.optim.LBFGS(made.parameters()), made, n=1),
+        ),
         (ValueError, "threshold must", lambda: bayesian.harden(made, math.nan)),
         (TypeError, "threshold must", lambda: bayesian.precision(made, "3")),
         (ValueError, "steps must be", lambda: bayesian.ramp(0)),
