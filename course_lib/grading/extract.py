@@ -98,16 +98,8 @@ def extract(notebook: bytes, wanted: Iterable[str]) -> Answers:
         >>> [statement.source for statement in found.statements["f"]]
         ['import math', 'def f(x): return math.pi']
     """
-    wanted, flags, found = tuple(wanted), list[str](), list[_Found]()
-    cells = _cells(notebook)
-    failed: dict[int, str] = {}
-    for number, cell in enumerate(cells, 1):
-        if cell.get("cell_type") != "code" or _locked(cell):
-            continue
-        try:
-            found += _definitions(number, _source(cell))
-        except _Broken as error:
-            failed[number] = str(error)
+    wanted, cells = tuple(wanted), _cells(notebook)
+    found, failed = _all_definitions(cells)
     full = {name for _, node in found if not _is_stub(node) for name in _names(node)}
     # A stub that was pasted behind the answer does not replace it.
     kept = [(s, n) for s, n in found if not (_is_stub(n) and full.intersection(_names(n)))]
@@ -118,41 +110,42 @@ def extract(notebook: bytes, wanted: Iterable[str]) -> Answers:
     absent = {name: _reason(name, cells, failed) for name in wanted if name not in places}
     if wanted and len(absent) == len(wanted):
         raise Unreadable(_refusal(absent))
-    flags += [f"cell-left-out: cell {number} has {why}" for number, why in failed.items()]
-    for name in wanted:
-        times = len(places.get(name, ()))
-        if times > 1:
-            flags.append(f"defined-twice: {name} is defined {times} times; the last one counts")
+    flags = [f"cell-left-out: cell {number} has {why}" for number, why in failed.items()]
+    flags += [
+        f"defined-twice: {name} is defined {len(places[name])} times; the last one counts"
+        for name in wanted
+        if len(places.get(name, ())) > 1
+    ]
     flags += [f"not-found: {name}; {reason}" for name, reason in absent.items()]
-    found = {name: _used(name, kept, places) for name in wanted if name in places}
-    return Answers(found, absent, tuple(flags))
+    statements = {name: _used(name, kept, places) for name in wanted if name in places}
+    return Answers(statements, absent, tuple(flags))
 
 
 def _used(name: str, kept: list[_Found], places: dict[str, list[int]]) -> tuple[Statement, ...]:
     """The statements that define ``name`` and every name that they use."""
-    names, todo = {name, "*"}, [name, "*"]  # a star import may define anything
+    names, waiting = {name, "*"}, [name, "*"]  # a star import may define anything
     chosen: set[int] = set()
-    while todo:
-        for index in places.get(todo.pop(), ()):
+    while waiting:
+        for index in places.get(waiting.pop(), ()):
             if index in chosen:
                 continue
             chosen.add(index)
             used = _global_names(kept[index][0].source) - names
             names |= used
-            todo += used
+            waiting += used
     return tuple(kept[index][0] for index in sorted(chosen))
 
 
 def _global_names(source: str) -> set[str]:
     """The names that a statement looks up outside itself; a function's own variables are not."""
     try:
-        todo = [symtable.symtable(source, "cell", "exec")]
+        waiting = [symtable.symtable(source, "cell", "exec")]
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # such as a return outside
         return set()
     found = set()
-    while todo:
-        table = todo.pop()
-        todo += table.get_children()
+    while waiting:
+        table = waiting.pop()
+        waiting += table.get_children()
         outermost = table.get_type() == "module"
         symbols = table.get_symbols()
         found |= {
@@ -194,6 +187,19 @@ def _locked(cell: dict[str, Any]) -> bool:
     metadata = cell.get("metadata")
     course = metadata.get("nbgrader") if isinstance(metadata, dict) else None
     return isinstance(course, dict) and course.get("locked") is True
+
+
+def _all_definitions(cells: list[dict[str, Any]]) -> tuple[list[_Found], dict[int, str]]:
+    """What the cells define, and for each cell that is left out the reason."""
+    found, failed = list[_Found](), dict[int, str]()
+    for number, cell in enumerate(cells, 1):
+        if cell.get("cell_type") != "code" or _locked(cell):
+            continue
+        try:
+            found += _definitions(number, _source(cell))
+        except _Broken as error:
+            failed[number] = str(error)
+    return found, failed
 
 
 def _definitions(number: int, source: str) -> Iterator[_Found]:
@@ -248,16 +254,22 @@ def _text(lines: list[bytes], line: int, column: int, node: ast.stmt) -> str:
     return b"".join(part).decode()
 
 
-def _is_assignment(node: ast.stmt) -> bool:
-    """Whether a statement gives values to names, and to nothing that exists already."""
+def _targets(node: ast.stmt) -> list[ast.AST]:
+    """All parts of what a statement gives values to; none if it is no assignment."""
+    targets: list[ast.expr] = []
     if isinstance(node, ast.Assign):
         targets = node.targets
     elif isinstance(node, ast.AnnAssign) and node.value is not None:
         targets = [node.target]
-    else:
-        return False
-    places = [n for target in targets for n in ast.walk(target)]
-    return all(isinstance(n, ast.Name | ast.Tuple | ast.List | ast.expr_context) for n in places)
+    return [part for target in targets for part in ast.walk(target)]
+
+
+def _is_assignment(node: ast.stmt) -> bool:
+    """Whether a statement gives values to names, and to nothing that exists already."""
+    places = _targets(node)
+    return bool(places) and all(
+        isinstance(n, ast.Name | ast.Tuple | ast.List | ast.expr_context) for n in places
+    )
 
 
 def _names(node: ast.stmt) -> set[str]:
@@ -266,8 +278,7 @@ def _names(node: ast.stmt) -> set[str]:
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target]  # pyright: ignore
-    return {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+    return {n.id for n in _targets(node) if isinstance(n, ast.Name)}
 
 
 def _is_stub(node: ast.stmt) -> bool:
