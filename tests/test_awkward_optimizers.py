@@ -15,7 +15,8 @@ from torch import nn
 from course_lib import parametrized
 from course_lib.compression import binary, sharing
 from course_lib.models import mlp
-from course_lib.pruning import gates, masks, penalties, sparse_training
+from course_lib.pruning import bayesian, gates, masks, penalties, sparse_training
+from course_lib.pruning import learning_compression as lc
 
 LR = 0.1
 OPTIMIZERS = {
@@ -60,6 +61,10 @@ def rewire(optimizer, model):
 
 HOOKS = {"hold": hold, "share": share, "shrink": shrink, "penalise": penalise, "rewire": rewire}
 HOOKS["in range"] = binary.hold_in_range
+HOOKS["charge"] = lambda optimizer, model: bayesian.charge(optimizer, model, n=20)
+HOOKS["pull"] = lambda optimizer, model: lc.pull(
+    optimizer, model, lc.Splitting(lc.l0(1e-3), [0.1, 0.2]), every=2
+)
 HOOKS["anneal"] = lambda optimizer, model: gates.anneal(optimizer, model, to=9.0, steps=5)
 
 # ---- ways: how a model is changed before, and how a step is done
@@ -170,6 +175,8 @@ REFUSED = {
 def trained(hook, optimizer, change, step, groups=1):
     """The weights after four steps."""
     model = mlp((8, 6, 5), seed=0)
+    if hook == "charge":
+        model = bayesian.noisy(model, bayesian.Variational)
     if hook == "in range":
         for weight in weights(model).values():
             weight.data /= weight.abs().max()  # so that one lies at the end of the range
@@ -177,6 +184,7 @@ def trained(hook, optimizer, change, step, groups=1):
     if hook == "anneal":
         gates.attach(model, gates.Sigmoid())
     change(model)
+    torch.manual_seed(0)  # of the noise
     parameters = [*model.parameters()]
     if groups == 2:
         matrices = [p for p in parameters if p.dim() == 2]
@@ -216,13 +224,15 @@ def test_every_way_leads_where_plain_steps_do(hook, optimizer):
 @pytest.mark.parametrize("hook", HOOKS)
 def test_lbfgs_is_refused_or_does_what_it_can(hook):
     model = mlp((8, 6, 5), seed=0)
+    if hook == "charge":
+        model = bayesian.noisy(model, bayesian.Variational)
     if hook == "in range":
         model = parametrized.attach(model, binary.sign)
     if hook == "anneal":
         gates.attach(model, gates.Sigmoid())
     optimizer = torch.optim.LBFGS(model.parameters(), lr=LR, max_iter=3)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    if hook in ("share", "shrink", "penalise", "rewire"):
+    if hook in ("share", "shrink", "penalise", "rewire", "charge", "pull"):
         with pytest.raises((TypeError, NotImplementedError), match="optimizer must"):
             HOOKS[hook](optimizer, model)
         assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
