@@ -195,8 +195,7 @@ class _Attempt:
             reply["returned"] = function(*args, **named)
         except Exception as error:  # noqa: BLE001 (a wrong function may raise anything)
             self.raised.append(error)
-            kind = next(k for k in type(error).__mro__ if k.__module__ == "builtins")
-            reply |= {"raised": kind.__name__, "text": in_words(error)[:500]}
+            reply |= {"raised": wire.built_in(error), "text": in_words(error)[:500]}
             reply["number"] = len(self.raised) - 1
         return wire.pack(reply | {"after": None if wire.same(before, args) else args})
 

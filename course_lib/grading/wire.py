@@ -231,6 +231,16 @@ def _as_it_was(tensor: Tensor, grad: Any) -> Tensor:
     return tensor.requires_grad_() if wanted else tensor
 
 
+def built_in(error: BaseException) -> str:
+    """The name of the first built-in class that an error belongs to.
+
+    Examples:
+        >>> built_in(torch.OutOfMemoryError())
+        'RuntimeError'
+    """
+    return next(k.__name__ for k in type(error).__mro__ if k.__module__ == "builtins")
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two plain values are equal, tensors entry by entry (nan is nan) and dicts in order."""
     if type(one) is not type(other):

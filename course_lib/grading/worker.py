@@ -140,7 +140,6 @@ class Student:
 
     def words(self, error: BaseException) -> dict[str, Any]:
         """An error in words; its ``kind`` is the first built-in class that it belongs to."""
-        kind = next(k for k in type(error).__mro__ if k.__module__ == "builtins")
         try:
             text = f"{type(error).__name__}: {error}"[:LONGEST_TEXT]
         except BaseException:  # noqa: BLE001 (the error's own __str__)
@@ -154,7 +153,7 @@ class Student:
             place = place.tb_next
         number = getattr(error, "number", None)
         known = number if type(number) is int else None
-        return {"kind": kind.__name__, "text": text, "line": where, "number": known}
+        return {"kind": wire.built_in(error), "text": text, "line": where, "number": known}
 
 
 def slopes(returned: Any, args: list) -> list[torch.Tensor] | None:

@@ -6,6 +6,7 @@ import torch
 
 from course_lib.exercises.common import (
     entries,
+    not_floats,
     oracle,
     peculiar,
     repeated,
@@ -207,3 +208,18 @@ def test_a_verdict_names_unusual_numbers():
     facts = dict(run(MAGNITUDE_MASK, in_half_precision).facts)
     assert facts["Numbers"].startswith(("tiny", "close"))
     assert "Numbers" not in dict(run(MAGNITUDE_MASK, lambda weight, _: weight > 0).facts)
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        (torch.zeros(2, 3).double(), None),
+        (None, "got NoneType"),
+        ((0.0, 0.0), "got tuple or list"),
+        (torch.zeros(3, 2), r"got torch.float32 of shape (3, 2)"),
+        (torch.zeros(2, 3).bool(), r"got torch.bool of shape (2, 3)"),
+    ],
+)
+def test_floats_of_another_shape_or_none_are_named(returned, says):
+    expected = says and f"a float tensor of shape (2, 3), {says}"
+    assert not_floats(returned, torch.zeros(2, 3)) == expected
