@@ -116,6 +116,7 @@ REFUSED = {
     "sharing.clusters quantization.ptq quantization.qat": f"{COMPUTED} nan inf {NONE}",
     "hashing.hashed": f"{COMPUTED} nan inf {NONE}",
     "layers.check_called": "attention",
+    "layers.check_untied": "tied twice",
     "layers.check_made layers.called_with training.snapshot training.check_state": "lazy",
     "measure.count_parameters measure.bytes_file measure.stored measure.bytes_dense": "lazy",
     "measure.bandwidth container.tensors coding.save coding.sizes coding.load": "lazy",

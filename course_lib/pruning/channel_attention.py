@@ -21,7 +21,7 @@ from course_lib import training
 from course_lib.data import Split, check_positive
 from course_lib.layers import at_least_float32, check_finite, copied, fitting
 from course_lib.models import seeded
-from course_lib.pruning.channels import ChannelGraph, check_graph
+from course_lib.pruning.channels import ChannelGraph, check_graph, check_used
 from course_lib.pruning.tracing import check_batched, check_input
 from course_lib.training import Plan
 
@@ -89,8 +89,7 @@ def attention_means(
     attended = _Attended(model, graph, seed)
     with torch.no_grad(), fitting("train", train.x):
         attended(train.x[:1])
-    for name in attended.rows.keys() - attended.seen.keys():
-        raise ValueError(f"graph must be of this model, which does not use {name!r}")
+    check_used(attended.rows, attended.seen)
     plan = Plan(
         epochs=epochs,
         optimizer=lambda net: torch.optim.Adam(net.get_submodule("gates").parameters(), lr=rate),

@@ -15,7 +15,7 @@ such groups for residual networks. The ids are this library's own way to find th
 """
 
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -193,8 +193,7 @@ def fold(model: nn.Module, graph: ChannelGraph, dead: Collection[int], x: Tensor
     for name, ids in graph.reads.items():
         gone = [i in dead for i in ids]
         if any(gone):
-            if name not in mean:
-                raise ValueError(f"graph must be of this model, which does not use {name!r}")
+            check_used([name], mean)
             check_finite(f"x's means at {name!r}", mean[name][gone])
             layer: Any = folded.get_submodule(name)
             weight = model.get_parameter(f"{name}.weight")
@@ -271,8 +270,7 @@ def reconstruct(
     with torch.no_grad():
         with watching_reads(model, graph, look), fitting("x", x):
             model(x)
-        for name in graph.reads.keys() - before.keys():
-            raise ValueError(f"graph must be of this model, which does not use {name!r}")
+        check_used(graph.reads, before)
         with watching_reads(fitted, graph, fit):
             fitted(x)
     return fitted
@@ -388,6 +386,13 @@ def check_graph(model: nn.Module, graph: ChannelGraph) -> None:
                     f"graph must be of this model, whose {name!r} has {n} {what}, not {wanted}: "
                     "trace it again after surgery"
                 )
+
+
+def check_used(consumers: Iterable[str], seen: Container[str]) -> None:
+    """Raise ValueError, by name, unless the model has called all these layers of its graph."""
+    for name in consumers:
+        if name not in seen:
+            raise ValueError(f"graph must be of this model, which does not use {name!r}")
 
 
 def _check_own(name: str, layer: nn.Module) -> None:

@@ -42,7 +42,7 @@ from course_lib.data import Split, check_counts, check_nonnegative, check_number
 from course_lib.handles import Handle
 from course_lib.layers import at_least_float32
 from course_lib.pruning import penalties
-from course_lib.pruning.counting import check_sparsity, keep_top_over
+from course_lib.pruning.counting import check_sparsity
 from course_lib.pruning.masks import step_skipped
 from course_lib.pruning.penalties import Values
 from course_lib.training import Plan
@@ -114,9 +114,7 @@ def largest(sparsity: float) -> Compress:
 
     def compress(values: Mapping[str, Tensor], mu: float) -> Values:
         _check_above("mu", mu, 0)
-        n = sum(v.numel() for v in values.values())
-        n_keep = n - round(sparsity * n)
-        keep = keep_top_over({name: v.abs() for name, v in values.items()}, n_keep)
+        keep = penalties.largest(values, sparsity)
         return {name: v.masked_fill(~keep[name], 0) for name, v in values.items()}
 
     return compress

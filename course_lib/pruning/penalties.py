@@ -419,7 +419,7 @@ def selective(sparsity: float) -> Slope:
     sparsity = check_sparsity("sparsity", sparsity)
 
     def slope(values: Mapping[str, Tensor]) -> Values:
-        keep = _largest(values, sparsity)
+        keep = largest(values, sparsity)
         return {name: v.masked_fill(keep[name], 0) for name, v in values.items()}
 
     return slope
@@ -655,8 +655,15 @@ def check_values(argument: str, found: object, values: Mapping[str, Tensor]) -> 
         raise ValueError(f"{argument} must return one tensor per name, {want}, got {got}")
 
 
-def _largest(values: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    """True at all but the ``round(sparsity * n)`` smallest values of a network."""
+def largest(values: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    """True at all but the ``round(sparsity * n)`` smallest of a network's n values, by magnitude.
+
+    Of equal ones the first stay.
+
+    Examples:
+        >>> largest({"weight": torch.tensor([3.0, -1.0, 2.0, 0.5])}, 0.5)
+        {'weight': tensor([ True, False,  True, False])}
+    """
     n = sum(v.numel() for v in values.values())
     return keep_top_over({name: v.abs() for name, v in values.items()}, n - round(sparsity * n))
 

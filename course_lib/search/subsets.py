@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from course_lib import seeds
 from course_lib.data import Split, check_counts, check_positive, check_real
 from course_lib.layers import at_least_float32, check_finite, fitting
-from course_lib.pruning.channels import ChannelGraph, watching_reads
+from course_lib.pruning.channels import ChannelGraph, check_used, watching_reads
 from course_lib.pruning.tracing import check_input
 
 Objective = Callable[[frozenset[int]], float]  # removed ids -> reward, higher is better
@@ -122,8 +122,7 @@ def every_subset(model: nn.Module, graph: ChannelGraph, layer: str, valid: Split
     with torch.no_grad(), watching_reads(model, graph, look):
         with fitting("valid", x):
             given = model(x)
-        for name in graph.reads.keys() - seen.keys():
-            raise ValueError(f"graph must be of this model, which does not use {name!r}")
+        check_used(graph.reads, seen)
         check_finite("valid's logits", given)
         last: Any = model.get_submodule(consumer)
         if not isinstance(last, nn.Linear) or not torch.equal(given, last.forward(seen[consumer])):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from course_lib.data import check_counts, check_fraction, check_positive, check_real
 from course_lib.layers import check_finite, check_floating, fitting
-from course_lib.pruning.channels import ChannelGraph, check_graph, watching_reads
+from course_lib.pruning.channels import ChannelGraph, check_graph, check_used, watching_reads
 from course_lib.pruning.tracing import check_input
 
 Widths = Mapping[str, int]  # layer of graph.layers() -> channels that it keeps
@@ -410,8 +410,7 @@ def _sizes(model: nn.Module, graph: ChannelGraph, x: Tensor) -> dict[str, tuple[
 
     with torch.no_grad(), watching_reads(model, graph, look), fitting("x", x):
         model(x[:1])
-    for name in graph.reads.keys() - found.keys():
-        raise ValueError(f"graph must be of this model, which does not use {name!r}")
+    check_used(graph.reads, found)
     return found
 
 

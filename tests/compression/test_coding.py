@@ -1,5 +1,6 @@
-"""Huffman against brute force and another library (the arithmetic coder: test_arithmetic.py), distances against a loop, the file against the
-entropy and against a size computed apart. Damaged and forged files: test_container.py."""
+"""Huffman against brute force and another library, distances against a loop, the file against the
+entropy and against a size computed apart. The arithmetic coder by itself: test_arithmetic.py.
+Damaged and forged files: test_container.py."""
 
 import copy
 import itertools

@@ -245,7 +245,7 @@ def halves():
     class Halves(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b, self.c, self.end = (nn.Conv2d(1, n, 1) for n in (4, 6, 10, 1))
+            self.a, self.b, self.c = (nn.Conv2d(1, n, 1) for n in (4, 6, 10))
             self.end = nn.Conv2d(10, 3, 1)
             self.d, self.e = nn.Conv2d(1, 6, 1), nn.Conv2d(1, 4, 1)
 
