@@ -156,6 +156,7 @@ REFUSED = {
     "sparse_training.rewire": f"{COMPUTED} unused frozen all_frozen inf stack",
     "pipeline.iterate lottery.find_tickets": f"{COMPUTED} all_frozen nan inf lazy no_layer no_parameter {BATCHES}",
     "gates.*": f"{COMPUTED} tied nan inf {NONE}",
+    "shift_attention.attach": f"{COMPUTED} {GROUPS} tied transposed attention nan inf {NONE}",
     "pipeline.train_held": f"{COMPUTED} all_frozen lazy no_parameter {BATCHES}",
     "channel_criteria.l1 channel_criteria.l2": f"{COMPUTED} {UNTRACED} nan inf attention {NONE}",
     "channel_criteria.rms": f"{COMPUTED} {UNTRACED} nan inf attention {NONE}",

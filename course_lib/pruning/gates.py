@@ -26,6 +26,7 @@ regularization", and the authors' code.
 
 import copy
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -46,18 +47,19 @@ class Gate(nn.Module):
 
     logits: nn.Parameter
     beta: nn.Parameter
+    anneals = False  #: whether ``anneal`` makes it steeper
 
     def __init__(self, start: float, beta: float) -> None:
         super().__init__()
         _check_start(start)
-        self.start, self._first = float(start), beta
+        self.start, self.first = float(start), beta
 
     def on(self, weight: Tensor) -> "Gate":
         """Gates like this one, one for each entry of ``weight``."""
         own = copy.deepcopy(self)
         own.logits = nn.Parameter(torch.full_like(weight.detach(), self.start))
         # Not in half precision, where a small step of β would be rounded away.
-        beta = torch.tensor(self._first, dtype=torch.float32, device=weight.device)
+        beta = torch.tensor(self.first, dtype=torch.float32, device=weight.device)
         own.beta = nn.Parameter(beta, requires_grad=False)
         return own
 
@@ -95,6 +97,8 @@ class Sigmoid(Gate):
         ValueError: a start that is not finite or outside this range.
         TypeError: a start that is no number.
     """
+
+    anneals = True
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__(start, 1.0)
@@ -155,17 +159,19 @@ class HardConcrete(Gate):
         return (s * (self.high - self.low) + self.low).clamp(0, 1)
 
 
-def attach(model: nn.Module, gate: Gate) -> None:
+def attach(model: nn.Module, gate: Gate, names: Collection[str] | None = None) -> None:
     """Put a gate before every weight of the linear and convolution layers, in place.
 
     Args:
         model: a network. Biases and batch norms get no gates, and frozen weights stay frozen under
             gates that train.
         gate: ``Sigmoid()`` or ``HardConcrete()``. Every layer gets gates of its own.
+        names: the layers that get gates. None means all of them.
 
     Raises:
-        ValueError: a ``model`` that has gates, or has no such layer; a weight that is not plain,
-            not finite, or tied to another layer's. The model is then as it was.
+        ValueError: a ``model`` that has gates, or has no such layer; a name that is none of them;
+            a weight that is not plain, not finite, or tied to another layer's. The model is then as
+            it was.
         TypeError: a ``gate`` of another kind, a stack.
 
     Examples:
@@ -186,6 +192,10 @@ def attach(model: nn.Module, gate: Gate) -> None:
         raise ValueError(f"model must have no gates yet, got one at {_weight_of(taken[0])!r}")
     layers.weights(model)
     found = layers.weighted(model, plain=True)
+    for name in found if names is None else names:
+        if name not in found:
+            raise ValueError(f"names must be layers of {[*found]}, got {name!r}")
+    found = {name: layer for name, layer in found.items() if names is None or name in names}
     # A gate in one layer would leave the others that share its weight without.
     layers.check_untied(model, [layer.weight for layer in found.values()], twice=True)
     for layer in found.values():
@@ -223,10 +233,10 @@ def anneal(
 ) -> torch.utils.hooks.RemovableHandle:
     r"""Make the gates steeper from now on: after every optimizer step β grows by the same factor.
 
-    .. math:: \beta_t = \beta_T^{\,t / T}
+    .. math:: \beta_t = \beta_0 \left(\frac{\beta_T}{\beta_0}\right)^{t / T}
 
-    The first of T steps runs with β = 1, and after the last one β is :math:`\beta_T`, where it
-    stays. (The authors' code multiplies β once per epoch.) How far the annealing has come is read
+    The first of T steps runs with :math:`\beta_0`, which is 1 for ``Sigmoid`` gates, and after the
+    last one β is :math:`\beta_T`, where it stays. (The authors' code multiplies β once per epoch.) How far the annealing has come is read
     from β itself, so it continues from a checkpoint, and in a second round after ``reset``.
 
     To use it in a ``training.Plan``, make the optimizer and the hook in one function of the model::
@@ -237,17 +247,18 @@ def anneal(
             return optimizer
 
     Args:
-        model: a network with ``Sigmoid`` gates, or a stack of such networks.
-        to: :math:`\beta_T` > 1.
+        model: a network with ``Sigmoid`` gates or with ``shift_attention``, or a stack of such
+            networks.
+        to: :math:`\beta_T` > :math:`\beta_0`.
         steps: T, the steps of the training.
 
     Returns:
         A handle; after ``handle.remove()`` β stays as it is.
 
     Raises:
-        ValueError: ``to`` that is not finite, not above 1 or below the model's β; ``steps`` below 1;
-            a model without ``Sigmoid`` gates, or with a β in half precision; an optimizer that does
-            not train the gates, or that gives them weight decay.
+        ValueError: ``to`` that is not finite, not above :math:`\beta_0` or below the model's β;
+            ``steps`` below 1; a model without gates that grow steeper, or with a β in half
+            precision; an optimizer that does not train the gates, or that gives them weight decay.
         TypeError: ``to`` that is no number.
 
     Examples:
@@ -263,8 +274,7 @@ def anneal(
         100.0
     """
     check_counts(steps=steps)
-    if not 1 < check_number("to", to) < math.inf:
-        raise ValueError(f"to must be above 1 and finite, got {to!r}")
+    check_number("to", to)
     betas = _annealed(model, to)
     _check_no_decay(optimizer, model)
 
@@ -272,9 +282,10 @@ def anneal(
     def grow(*_: object) -> None:
         if step_skipped(optimizer):
             return
-        for beta in betas:  # () or (K,)
-            done = (beta.double().log() * (steps / math.log(to))).round()
-            beta.copy_((math.log(to) * (done + 1).clamp(max=steps) / steps).exp())
+        for beta, first in betas:  # () or (K,)
+            whole = math.log(to / first)
+            done = ((beta.double() / first).log() * (steps / whole)).round()
+            beta.copy_(first * (whole * (done + 1).clamp(max=steps) / steps).exp())
 
     return optimizer.register_step_post_hook(grow)
 
@@ -355,7 +366,8 @@ def harden(model: nn.Module) -> Masks:
         Masks: parameter name -> bool tensor, True where the weight remains.
 
     Raises:
-        ValueError: a ``model`` without gates, or with another parametrisation beside them.
+        ValueError: a ``model`` without gates, or with another parametrisation beside them; a kernel
+            slice of ``shift_attention`` without a winner.
         TypeError: a stack.
 
     Examples:
@@ -380,8 +392,9 @@ def harden(model: nn.Module) -> Masks:
             )
     keep = {}
     with torch.no_grad():
-        for name, gate in gates.items():
-            factor, weight = gate.hard(), _steps(model, name).original
+        factors = {name: gate.hard() for name, gate in gates.items()}  # one of them may refuse
+        for name, factor in factors.items():
+            weight = _steps(model, name).original
             weight.copy_((at_least_float32(weight) * factor).to(weight.dtype))
             parametrized.restore(model.get_submodule(_owner(name)), "weight", weight)
             keep[_weight_of(name)] = factor != 0
@@ -439,10 +452,18 @@ def _check_start(start: float) -> None:
         raise ValueError(f"start must be from {-LIMIT:g} to {LIMIT:g}, got {start!r}")
 
 
-def _annealed(model: nn.Module, to: float) -> list[Tensor]:
-    """The β of all gates, after a check that they can grow to ``to``."""
-    betas = {name: model.get_parameter(f"{name}.beta") for name in _sigmoids(model)}
-    for name, beta in betas.items():
+def _annealed(model: nn.Module, to: float) -> list[tuple[Tensor, float]]:
+    """The β of all gates and where it began, after a check that they can grow to ``to``."""
+    betas = []
+    for name, gate in _gates(model).items():
+        if not gate.anneals:
+            raise ValueError(
+                f"model must have Sigmoid gates, got {type(gate).__name__} at {_weight_of(name)!r}"
+            )
+        if not gate.first < to < math.inf:
+            raise ValueError(f"to must be above {gate.first:g} and finite, got {to!r}")
+        beta = model.get_parameter(f"{name}.beta")
+        betas.append((beta, gate.first))
         if beta.dtype in (torch.float16, torch.bfloat16):
             raise ValueError(
                 f"model must hold β in float32, where its small steps are not rounded away, got "
@@ -453,7 +474,7 @@ def _annealed(model: nn.Module, to: float) -> list[Tensor]:
                 f"to must be at least the model's β, {beta.max().item():g}, got {to!r}: begin a new "
                 "round with reset"
             )
-    return list(betas.values())
+    return betas
 
 
 def _check_no_decay(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
