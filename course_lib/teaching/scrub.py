@@ -1,8 +1,8 @@
 """Scrub through measured results: a slider or a choice for each thing that was varied.
 
 ``scrub`` makes a frame for every combination beforehand and puts all frames on the page as HTML, so
-the reader can move through them without a kernel. ``bars``, ``dots`` and ``pixels`` make small
-frames.
+the reader can move through them without a kernel. ``bars``, ``dots``, ``cloud`` and ``pixels`` make
+small frames.
 """
 
 import base64
@@ -10,7 +10,7 @@ import html
 import io
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 
 import numpy as np
@@ -19,6 +19,9 @@ from PIL import Image
 
 from course_lib.data import check_counts
 from course_lib.teaching import page
+
+SHADES = 5  # of the cells of a cloud
+MARK = "#D55E00"  # the vermilion of ``plots.COLOURS``, which can be seen on white and on black
 
 
 def scrub(
@@ -211,6 +214,63 @@ def dots(
         f'<text x="{side / 2:g}" y="{side + 18}" text-anchor="middle">{html.escape(xlabel)}</text>'
         f'<text transform="translate(-8 {side / 2:g}) rotate(-90)" text-anchor="middle">'
         f"{html.escape(ylabel)}</text></svg>"
+    )
+
+
+def cloud(
+    counts: np.ndarray,
+    marked: Iterable[tuple[int, int]],
+    alt: str,
+    *,
+    x: tuple[str, str, str],
+    y: tuple[str, str, str],
+    cell: tuple[int, int] = (16, 5),
+) -> str:
+    """A frame of very many points as grey cells, the darker the more points, with some marked.
+
+    Args:
+        counts: (rows, columns) numbers of points, not negative. Row 0 is at the bottom.
+        marked: (column, row) of each mark. Marks in one cell are drawn once.
+        alt: the alternative text.
+        x, y: the name of the axis, its lowest and its highest value, as they are written.
+        cell: width and height of a cell in pixels.
+
+    Raises:
+        ValueError: counts that are no table, are negative or all zero; a mark outside the table.
+    """
+    table, (width, height) = np.asarray(counts), cell
+    if table.ndim != 2 or not (table >= 0).all() or not table.any():
+        raise ValueError(f"counts must hold rows of numbers from 0 on, got {counts!r}")
+    rows, columns = table.shape
+    spots = sorted({(int(c), int(r)) for c, r in marked})
+    if any(not (0 <= c < columns and 0 <= r < rows) for c, r in spots):
+        raise ValueError(f"marked must lie in {columns} columns and {rows} rows, got {spots}")
+    level = np.ceil(SHADES * np.log1p(table) / np.log1p(table.max())).astype(int)
+    w, h = columns * width, rows * height
+    shades = "".join(
+        f'<path stroke-opacity="{0.6 * n / SHADES:.2f}" stroke-width="{height}" d="'
+        + "".join(
+            f"M{c * width} {h - (r + 0.5) * height:g}h{width}" for r, c in np.argwhere(level == n)
+        )
+        + '"/>'
+        for n in range(1, SHADES + 1)
+    )
+    marks = "".join(f"M{(c + 0.5) * width:g} {h - (r + 0.5) * height:g}h0" for c, r in spots)
+    texts = (
+        (f'x="0" y="{h + 14}"', x[1]),
+        (f'x="{w / 2:g}" y="{h + 16}" text-anchor="middle"', x[0]),
+        (f'x="{w}" y="{h + 14}" text-anchor="end"', x[2]),
+        (f'transform="translate(-6 {h}) rotate(-90)"', y[1]),
+        (f'transform="translate(-6 {h / 2:g}) rotate(-90)" text-anchor="middle"', y[0]),
+        ('transform="translate(-6 0) rotate(-90)" text-anchor="end"', y[2]),
+    )
+    return (
+        f'<svg role="img" aria-label="{html.escape(alt)}" width="{w + 30}" height="{h + 26}" '
+        f'viewBox="-22 -4 {w + 30} {h + 26}" fill="currentColor" font-size="13">'
+        f'<g fill="none" stroke="currentColor"><path stroke-opacity=".4" d="M0 0V{h}H{w}"/>{shades}'
+        f'<path stroke="{MARK}" stroke-width="5" stroke-linecap="round" d="{marks}"/></g>'
+        + "".join(f"<text {place}>{html.escape(text)}</text>" for place, text in texts)
+        + "</svg>"
     )
 
 

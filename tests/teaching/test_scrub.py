@@ -10,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from course_lib.teaching.scrub import bars, dots, pixels, scrub
+from course_lib.teaching.scrub import SHADES, bars, cloud, dots, pixels, scrub
 
 AXES = {"sparsity": [0.5, 0.8, 0.9, 0.95], "method": ["SET", "</script><b>RigL"]}
 
@@ -113,6 +113,26 @@ def test_dots_stand_where_their_coordinates_say():
             dots(points, "x", xlabel="x", ylabel="y")
     with pytest.raises(ValueError, match="side must be a positive integer, got 0"):
         dots([(1, 2)], "x", xlabel="x", ylabel="y", side=0)
+
+
+def test_a_cloud_has_cells_by_their_number_and_marks_where_they_belong():
+    counts, axes = [[0, 1], [0, 1000], [3, 0]], {"x": ("a & b", "1", "2"), "y": ("c", "0", "9")}
+    picture = cloud(counts, [(1, 0), (0, 2), (1, 0)], "Many <points>.", **axes, cell=(10, 4))
+    drawn = BeautifulSoup(picture, "html.parser").svg
+    assert drawn["aria-label"] == "Many <points>." and drawn["role"] == "img"
+    _, *shades, marks = [path["d"] for path in drawn("path")]
+    assert len(shades) == SHADES and shades[-1] == "M10 6h10"  # the fullest cell, in the middle row
+    assert sorted("".join(shades).replace("h10", "h10 ").split("M")[1:]) == [
+        "0 2h10 ", "10 10h10 ", "10 6h10 ",
+    ]  # fmt: skip
+    assert marks == "M5 2h0M15 10h0"  # row 0 is at the bottom, and a mark is drawn once
+    words = [text.get_text() for text in drawn("text")]
+    assert words == ["1", "a & b", "2", "0", "c", "9"]
+    for bad in ([], [1, 2], [[0, 0]], [[-1, 2]]):
+        with pytest.raises(ValueError, match="counts must hold rows of numbers from 0 on"):
+            cloud(bad, [], "x", **axes)
+    with pytest.raises(ValueError, match="marked must lie in 2 columns and 3 rows"):
+        cloud(counts, [(2, 0)], "x", **axes)
 
 
 @pytest.fixture
