@@ -29,11 +29,16 @@ checks.MACHINE.add(__file__)
 _LARGEST_QUESTION = 4_000_000  # bytes that an answer may hand to one of our functions
 _MOST_QUESTIONS = 20_000  # of one exercise
 _REMEMBERED = 64  # replies per case
+_AT_ONCE = 32_000  # bytes of questions, which a socket takes without waiting for the answers
 
 
 @dataclass
 class Case:
-    """One input of an exercise, packed, and the replies to it that were found right."""
+    """One input of an exercise, and the replies to it that were found right.
+
+    ``packed`` is what is sent before its answer is read: it and the cases that are asked with it, or
+    nothing where it was asked with an earlier one.
+    """
 
     inputs: tuple
     number: int
@@ -53,14 +58,26 @@ class Plan:
 
 def plan(exercise: Exercise, seed: int) -> Plan:
     """Pack the exercise's inputs; hidden are those drawn from ``seed`` that are not public."""
-    public = [
-        _packed(exercise, inputs, number) for number, inputs in enumerate(exercise.cases(), 1)
-    ]
-    known = [case.inputs for case in public]
+    known = list(exercise.cases())
     drawn = [inputs for inputs in fresh(exercise, seed) if not any(same(inputs, k) for k in known)]
+    public = [_packed(exercise, inputs, number) for number, inputs in enumerate(known, 1)]
     start = len(public) + 1
     hidden = [_packed(exercise, inputs, number) for number, inputs in enumerate(drawn, start)]
-    return Plan(exercise, tuple(public), tuple(hidden))
+    return Plan(exercise, _together(public), _together(hidden))
+
+
+def _together(cases: list[Case]) -> tuple[Case, ...]:
+    """The same cases, asked many at a time; one whose functions are called back is asked alone."""
+    first = None
+    for case in cases:
+        fits = first and len(first.packed) + len(case.packed) <= _AT_ONCE
+        if case.functions:
+            first = None
+        elif first and fits:
+            first.packed, case.packed = first.packed + case.packed, b""
+        else:
+            first = case
+    return tuple(cases)
 
 
 def _packed(exercise: Exercise, inputs: tuple, number: int) -> Case:

@@ -12,6 +12,7 @@ kinds of limits are set, and none of them can be taken back by the process itsel
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import resource
@@ -128,7 +129,7 @@ def only_compute() -> None:
     """
     if platform.machine() != "x86_64":
         raise Unconfined(errno.ENOSYS, f"no list of system calls for {platform.machine()}")
-    program = b"".join(struct.pack("HBBI", *line) for line in _filter())
+    program = _program()
     code = ctypes.create_string_buffer(program)
     filled = ctypes.create_string_buffer(
         struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
@@ -136,6 +137,11 @@ def only_compute() -> None:
     _prctl(_NO_NEW_PRIVILEGES, 1)
     if _LIBC.prctl(_SECCOMP, ctypes.c_ulong(2), filled, ctypes.c_ulong(0), ctypes.c_ulong(0)):
         raise Unconfined(ctypes.get_errno(), "the seccomp filter was refused")
+
+
+@functools.cache
+def _program() -> bytes:
+    return b"".join(struct.pack("HBBI", *line) for line in _filter())
 
 
 def _filter() -> list[tuple[int, int, int, int]]:

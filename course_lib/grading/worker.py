@@ -59,7 +59,7 @@ class Student:
     """The student's definitions in a module of their own, and the channel to the grader."""
 
     def __init__(self, channel: int) -> None:
-        self.channel, self.number, self.frame = channel, 0, (b"", b"")
+        self.channel, self.number, self.received = channel, 0, bytearray()
         self.module = types.ModuleType("answer")
         self.lines: dict[str, list[str]] = {}
         self.failed: dict[int, str] = {}
@@ -73,18 +73,17 @@ class Student:
 
     def read(self) -> dict[str, Any]:
         """The grader's next message; functions in it call the grader."""
-        self.frame = wire.frame(self._receive)
-        return wire.unpack(*self.frame, self._function)
+        return wire.unpack(*wire.frame(self._receive), self._function)
 
     def _receive(self, size: int) -> bytes:
-        parts = []
-        while size:
-            part = os.read(self.channel, min(size, 2**20))
+        while len(self.received) < size:
+            part = os.read(self.channel, 2**20)
             if not part:
                 os._exit(0)  # the grader has gone
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+            self.received += part
+        found = bytes(self.received[:size])
+        del self.received[:size]
+        return found
 
     def _function(self, index: int) -> Callable:
         def function(*args: Any, **named: Any) -> Any:
@@ -119,9 +118,10 @@ class Student:
                 errors.append({"cell": cell, "line": line, **self.words(error)})
         self.send({"errors": errors[:20]})
 
-    def call(self, name: str, args: list, untouched: list) -> None:
+    def call(self, name: str, args: list) -> None:
         """Call the function ``name`` and send what it returned or raised, and the inputs after it."""
         reply: dict[str, Any] = {}
+        untouched = wire.copied(args)
         printed = Printed()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):  # pyright: ignore
             try:
@@ -177,8 +177,7 @@ def answer(channel: int) -> None:
         if "load" in message:
             student.load(message["load"])
         else:
-            untouched = wire.unpack(*student.frame, student._function)["args"]
-            student.call(message["call"], message["args"], untouched)
+            student.call(message["call"], message["args"])
 
 
 def obey(control: socket.socket, seconds: int, gigabytes: float) -> None:

@@ -24,7 +24,7 @@ def test_an_answer_is_sent_with_the_inputs_after_it(student):
     student.load([[2, 3, "def f(x):\n    x[0] = 7\n    print('hi')\n    return x"]])
     assert sent() == {"id": 0, "errors": []}
     student.number = 4
-    student.call("f", [torch.zeros(2)], [torch.zeros(2)])
+    student.call("f", [torch.zeros(2)])
     reply = sent()
     assert reply["id"] == 4
     assert reply["printed"] == "hi\n"
@@ -35,7 +35,7 @@ def test_inputs_that_stayed_as_they_were_are_not_sent(student):
     student, sent = student
     student.load([[1, 1, "def f(x): return x"]])
     sent()
-    student.call("f", [torch.tensor([1.0, float("nan")])], [torch.tensor([1.0, float("nan")])])
+    student.call("f", [torch.tensor([1.0, float("nan")])])
     assert sent()["after"] is None
 
 
@@ -44,7 +44,7 @@ def test_an_error_has_its_kind_and_its_line(student):
     source = "class Mine(ValueError):\n    pass\ndef f(x):\n    raise Mine('no')"
     student.load([[5, 1, "import math"], [5, 10, source]])
     sent()
-    student.call("f", [1], [1])
+    student.call("f", [1])
     raised = {"kind": "ValueError", "text": "Mine: no", "number": None}
     assert sent()["raised"] == raised | {"line": "in line 13 of cell 5: raise Mine('no')"}
 
@@ -54,9 +54,9 @@ def test_an_error_that_cannot_be_shown_is_sent_all_the_same(student):
     source = "class Mine(Exception):\n    def __str__(self): return 1 / 0\ndef f(): raise Mine"
     student.load([[1, 1, source]])
     sent()
-    student.call("f", [], [])
+    student.call("f", [])
     assert sent()["raised"]["text"] == "An error that cannot be shown"
-    student.call("g", [], [])
+    student.call("g", [])
     assert sent()["raised"]["text"] == "NameError: name 'g' is not defined"
 
 
