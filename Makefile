@@ -39,7 +39,7 @@ bench: .venv/ready
 # requirements.txt from pyproject.toml: exact, for every platform, without addresses.
 lock: .venv/ready
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra lessons --extra book --extra grading --extra test --extra lab --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra lessons --extra book --extra grading --extra dask --extra test --extra lab --universal --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.txt
 
 .venv/ready: requirements.txt pyproject.toml
