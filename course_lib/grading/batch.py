@@ -257,7 +257,9 @@ def run(
     Args:
         results: the folder for ``run.json``, ``results.jsonl`` and, at the end, ``grades.csv``.
         resume: go on with the run that is in there.
-        executor: makes the executor that does the work; another one is made if it breaks.
+        executor: makes the executor that does the work; another one is made if it breaks. Any of
+            ``concurrent.futures`` does, and also ``distributed.Client(...).get_executor``, where
+            each worker has one thread.
         window: how many submissions are handed out at a time.
 
     Yields:
@@ -313,7 +315,9 @@ def _all_graded(
                 suspects += waiting.values()
                 waiting, pool = {}, executor()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for future in waiting:
+            future.cancel()
+        pool.shutdown(wait=False)  # not every executor can be told to cancel
     for task in suspects:
         with executor() as alone:
             yield _result(alone.submit(grade, task, settings), task, settings)

@@ -13,6 +13,7 @@ from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from distributed import Client, LocalCluster
 
 from course_lib.grading import batch as module
 from course_lib.grading.batch import (
@@ -397,3 +398,20 @@ def test_kill_9_in_the_middle_of_a_run_of_the_command(bwrap, submitted, tmp_path
     table_then = (results / "grades.csv").read_bytes()
     write_grades(Path(results))
     assert (results / "grades.csv").read_bytes() == table_then
+
+
+def test_a_dask_cluster_does_the_work_and_is_left_when_a_run_stops(submitted, tmp_path, user):
+    wanted = [task for task in tasks(submitted, "motivation") if task.student in ("ada", "cut")]
+    settings = Settings("motivation", seed=11, user=user)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        stopped = run(wanted, settings, tmp_path / "out", executor=client.get_executor)
+        next(stopped)
+        stopped.close()
+        list(run(wanted, settings, tmp_path / "out", resume=True, executor=client.get_executor))
+    assert [(row["status"], row["score"]) for row in table(tmp_path / "out")] == [
+        ("graded", "1"),
+        ("unreadable", ""),
+    ]
