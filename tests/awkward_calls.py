@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from course_lib import ensemble, experiments, layers, parametrized, training
 from course_lib.compression import binary, coding
+from course_lib.data import Split
 from course_lib.pruning import (
     bayesian,
     channels,
@@ -418,6 +419,36 @@ rows("widths", "macs", lambda f, c: f(c.model, graph(c), {}), kind="bn")
 for _name in ("affordable", "layer_state", "expected_macs"):
     rows("widths", _name, of_last(_name), kind="bn")
 rows("subsets", "every_subset", table, kind="bn")
+
+
+def genes(call):
+    """With a width and bits for the first layer that has both."""
+
+    def inside(f, c):
+        name = next(iter(graph(c).layers()), "none")
+        return call(f, c, {f"{name} width": [1, 2], f"{name} bits": [3, 8]})
+
+    return inside
+
+
+def sandwiched(f, c, space):
+    loss = f(c.model, graph(c), space, Split(c.probe, c.labels), seed=0)
+    with training.evaluating(c.model):
+        return loss(c.model(c.probe), torch.arange(len(c.probe)))
+
+
+def of_chain(c):
+    found = graph(c)
+    widths = {f"{name} width": [1, 3] for name in found.layers()}
+    return widths | {f"{name} bits": [3, 8] for name in found.makes}
+
+
+_two = lambda f, c, space: f(c.model, graph(c), space, [(1, 3), (2, 8)])
+rows("joint", "space", lambda f, c: f(c.model, graph(c), shares=[0.5, 1.0], bits=[2, 8]))
+rows("joint", "built", genes(lambda f, c, space: f(c.model, graph(c), space, (2, 3))))
+rows("joint", "stored_bytes", genes(_two))
+rows("joint", "sandwich", genes(sandwiched))
+rows("joint", "every_accuracy", lambda f, c: f(c.model, of_chain(c), c.split), kind="mlp")
 rows("tracing", "symbolic", lambda f, c: len(f(c.model).nodes) > 2)
 rows("tracing", "watch", lambda f, c: len(f("x", c.model, c.x, lambda *_: None).nodes) > 2)
 rows("tracing", "follow", lambda f, c: f(c.model, c.x).makes)

@@ -1,1 +1,4 @@
-"""Search: which channels to remove as a set (``subsets``), and how many of each layer (``widths``)."""
+"""Search for smaller networks: ``subsets``, ``widths`` and ``joint``.
+
+Which channels to remove as a set, how many channels each layer keeps, and widths and bits together.
+"""
