@@ -1,0 +1,270 @@
+// The page itself: what the reader chooses, and what is shown of it.
+import { accuracy, best, forward, softmax } from "./network.js";
+import {
+  ALLOCATIONS, CRITERIA, deadUnits, masked, unitScores, weakest, weakestGlobally, weightsLeft, withoutUnits,
+} from "./prune.js";
+import { quantized } from "./change.js";
+import { rasterised } from "./draw.js";
+import { CHOICES, fromFragment, toFragment } from "./state.js";
+import { Trainer } from "./train.js";
+import { unpack } from "./unpack.js";
+import { drawChart, drawImage, drawStrokes, drawTiles, percent, probabilities, tileRows } from "./view.js";
+
+const REST = 150; // milliseconds after which a slider is taken to rest
+
+/** The network that the choices leave of the trained one. */
+export function cut(net, data, { criterion, allocation, structure, sparsity }, cache = {}) {
+  const scores = (cache[criterion] ??= CRITERIA[criterion](net, { ...data, seed: 0 }));
+  if (structure === "weights") {
+    const shapes = net.map(({ outputs, inputs }) => [outputs, inputs]);
+    return masked(net, ALLOCATIONS[allocation](scores, sparsity, shapes));
+  }
+  const units = (cache[`units ${criterion}`] ??= unitScores(net, scores));
+  return withoutUnits(net, (allocation === "globally" ? weakestGlobally : weakest)(units, sparsity));
+}
+
+/** A network's probabilities for one image, and its answer. */
+export function ask(net, image) {
+  const p = softmax(forward(net, image, 1).pop(), 10);
+  return { p, answer: best(p, 0, 10) };
+}
+
+/** Of the small networks trained from the start, the largest with at most so many weights. */
+export function opponent(opponents, weights) {
+  return opponents.filter(([, , size]) => size <= weights).at(-1);
+}
+
+export class Playground {
+  constructor(root, data, settings, trainer) {
+    Object.assign(this, { root, data, settings, trainer, cache: {}, strokes: [], curve: [], run: 0 });
+    this.showProbabilities = probabilities(this.part("probabilities"));
+    this.dense = accuracy(data.net, data.test.images, data.test.labels);
+    this.listen();
+    this.press();
+    this.pen(this.part("pad"));
+    this.address();
+  }
+
+  part(name) {
+    return this.root.querySelector(`[data-part="${name}"]`);
+  }
+
+  say(sentence) {
+    this.part("notice").textContent = sentence;
+  }
+
+  /** Take the state from the page's address. */
+  address() {
+    const asked = location.hash.includes("=") ? location.hash : "";
+    const { state, unknown } = fromFragment(asked, this.settings.start, this.data.test.labels.length);
+    Object.assign(this, { state, strokes: [] });
+    this.part("digit").value = this.data.test.labels[state.image];
+    this.again();
+    this.say(unknown.length ? `The address asks for ${unknown.join(", ")}, which this page does not know.` : "");
+  }
+
+  listen() {
+    this.root.addEventListener("change", ({ target }) => {
+      if (!(target.name in CHOICES)) return;
+      this.state[target.name] = target.value;
+      this.again();
+    });
+    for (const name of ["sparsity", "bits"]) {
+      this.part(name).addEventListener("input", ({ target }) => {
+        this.state[name] = name === "bits" ? this.settings.bits[target.value] : Number(target.value);
+        if (name === "bits") this.paint();
+        else this.again();
+      });
+    }
+    this.root.addEventListener("keydown", (event) => event.stopPropagation()); // the theme has keys too
+    this.part("digit").addEventListener("change", () => this.other(-1));
+    this.part("tile-words").addEventListener("toggle", () => this.rest());
+    addEventListener("hashchange", () => location.hash.includes("=") && this.address());
+    new MutationObserver(() => this.paint())
+      .observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.paint());
+  }
+
+  press() {
+    const acts = {
+      next: () => this.other(this.state.image),
+      clear: () => this.draw([], "The pad is empty. The network reads the test image."),
+      retrain: () => this.retrain({}),
+      move: () => this.retrain({ fraction: this.settings.fraction }),
+    };
+    for (const [name, act] of Object.entries(acts)) this.part(name).addEventListener("click", act);
+  }
+
+  /** The next test image after place `from` that shows the chosen digit. */
+  other(from) {
+    const { labels } = this.data.test;
+    const digit = Number(this.part("digit").value);
+    const next = labels.findIndex((label, i) => i > from && label === digit);
+    this.state.image = next < 0 ? labels.indexOf(digit) : next;
+    this.draw([]);
+  }
+
+  pen(pad) {
+    let down = false;
+    const at = ({ clientX, clientY }) => {
+      const box = pad.getBoundingClientRect();
+      return [(clientX - box.left) / box.width, (clientY - box.top) / box.height];
+    };
+    pad.addEventListener("pointerdown", (event) => {
+      event.preventDefault();
+      pad.setPointerCapture(event.pointerId);
+      down = true;
+      this.draw([...this.strokes, [at(event)]]);
+    });
+    pad.addEventListener("pointermove", (event) => {
+      if (!down) return;
+      this.strokes.at(-1).push(at(event));
+      this.draw(this.strokes);
+    });
+    for (const end of ["pointerup", "pointercancel"]) {
+      pad.addEventListener(end, () => { down = false; });
+    }
+  }
+
+  draw(strokes, sentence = "") {
+    this.strokes = strokes;
+    this.say(sentence);
+    this.paint();
+  }
+
+  /** Cut the trained network anew. What was trained on this page is gone. */
+  again() {
+    const { state } = this;
+    const units = state.structure === "units";
+    if (units && state.allocation === "erdos_renyi") state.allocation = "per_layer";
+    this.root.querySelector('[value="erdos_renyi"]').disabled = units;
+    this.part("move").disabled = units;
+    this.run += 1; // a training that goes on is stopped
+    this.current = cut(this.data.net, this.data.train, state, this.cache);
+    this.curve = [];
+    for (const name of Object.keys(CHOICES)) {
+      this.root.querySelector(`[name="${name}"][value="${state[name]}"]`).checked = true;
+    }
+    this.paint();
+  }
+
+  /** Everything that is fast; the rest follows when nothing has moved for a moment. */
+  paint() {
+    const { state, settings } = this;
+    this.shown = quantized(this.current, state.bits);
+    this.dead = deadUnits(this.current);
+    const drawn = rasterised(this.strokes);
+    this.image = drawn ?? this.data.test.images.subarray(state.image * 196, (state.image + 1) * 196);
+    drawStrokes(this.part("pad"), this.strokes);
+    drawImage(this.part("seen"), this.image);
+    drawTiles(this.part("tiles"), this.current[0], this.dead[0]);
+    this.answers = [["dense", this.data.net], ["pruned", this.shown]]
+      .map(([name, net]) => ({ name, ...ask(net, this.image) }));
+    this.showProbabilities(this.answers);
+    const shown = { sparsity: `${(100 * state.sparsity).toFixed(1)} %`, bits: `${state.bits}` };
+    for (const [name, text] of Object.entries(shown)) {
+      this.part(`${name}-shown`).textContent = text;
+      this.part(name).setAttribute("aria-valuetext", text);
+    }
+    this.part("sparsity").value = state.sparsity;
+    this.part("bits").value = settings.bits.indexOf(state.bits);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.rest(), REST);
+  }
+
+  /** What takes longer: accuracy on all test images, the chart, and the sentences. */
+  rest() {
+    const { images, labels } = this.data.test;
+    const right = accuracy(this.shown, images, labels);
+    if (!this.curve.length) this.curve = [accuracy(this.current, images, labels)];
+    const left = weightsLeft(this.current);
+    const small = opponent(this.settings.opponents, left);
+    this.part("said").textContent = this.sentence(right, left);
+    this.part("tiles-said").textContent = this.tileSentence();
+    if (this.part("tile-words").open) {
+      this.part("tile-list").textContent = `${tileRows(this.current[0], this.dead[0]).join("; ")}.`;
+    }
+    const lines = [{ value: this.dense, dash: "none" }];
+    if (small) lines.push({ value: small[3], dash: "6 4" });
+    drawChart(this.part("chart"), this.curve, lines);
+    this.part("chart-said").textContent = chartSentence(this.curve, this.dense, small, left);
+    const untouched = toFragment(this.state) === toFragment(this.settings.start);
+    if (!untouched || location.hash) history.replaceState(null, "", toFragment(this.state));
+  }
+
+  sentence(right, left) {
+    const [dense, pruned] = this.answers;
+    const truth = this.strokes.length ? "Your drawing"
+      : `Test image ${this.state.image}, a ${this.data.test.labels[this.state.image]},`;
+    const all = weightsLeft(this.data.net);
+    const end = left ? "" : " Everything is removed, so only the biases answer, and they say the same of every image.";
+    return `${truth} is a ${dense.answer} for the dense network (${percent(dense.p[dense.answer])}) and a `
+      + `${pruned.answer} for the pruned one (${percent(pruned.p[pruned.answer])}). `
+      + `${left.toLocaleString("en")} of ${all.toLocaleString("en")} weights stay. Of `
+      + `${this.data.test.labels.length.toLocaleString("en")} test images the dense network reads `
+      + `${this.dense.toFixed(1)} % right, the pruned one ${right.toFixed(1)} %.${end}`;
+  }
+
+  tileSentence() {
+    const [first, second] = this.dead.map((units) => units.reduce((a, b) => a + b, 0));
+    const stay = this.current[0].mask.reduce((a, b) => a + b, 0).toLocaleString("en");
+    return `${stay} of ${this.current[0].mask.length.toLocaleString("en")} weights of the first layer stay. `
+      + `${first} of its ${this.dead[0].length} units are dead, and ${second} of the ${this.dead[1].length} units `
+      + "of the second layer. A dead unit has no weight into it or none out of it.";
+  }
+
+  /** Train the current network for an epoch. */
+  async retrain(options) {
+    if (this.busy) return;
+    const run = ++this.run;
+    const seed = this.curve.length;
+    const show = ({ net, done }) => {
+      if (run !== this.run) return;
+      this.part("progress").value = done;
+      if (options.fraction) drawTiles(this.part("tiles"), net[0], deadUnits(net)[0]);
+    };
+    this.busy = true;
+    this.part("retrain").textContent = "Training …";
+    const net = await this.trainer.epoch(this.current, { rate: this.settings.rate, seed, ...options }, show);
+    this.busy = false;
+    this.part("retrain").textContent = "Retrain for one epoch";
+    this.part("progress").value = 0;
+    if (run !== this.run) return; // something else was chosen in the meantime
+    this.current = net;
+    this.paint();
+    const { images, labels } = this.data.test;
+    this.curve.push(accuracy(net, images, labels));
+    this.rest();
+  }
+}
+
+function chartSentence(curve, dense, small, left) {
+  const now = curve.at(-1).toFixed(1);
+  const epochs = curve.length - 1;
+  const way = epochs
+    ? `After ${epochs} epoch${epochs > 1 ? "s" : ""} of retraining: ${curve[0].toFixed(1)} % → ${now} %`
+    : `As cut: ${now} %`;
+  const other = small
+    ? `A small dense network with ${small[2].toLocaleString("en")} weights (${small[0]} and ${small[1]} hidden units), `
+      + `trained from the start, reads ${small[3].toFixed(1)} % right (dashed line; mean of five seeds).`
+    : `No small dense network was measured with so few weights as ${left}.`;
+  return `${way}. The dense network's line is at ${dense.toFixed(1)} %. ${other}`;
+}
+
+/** Bring the page to life: unpack its numbers, and show the state that its address asks for. */
+export async function start(root) {
+  const text = (name) => root.querySelector(`script[data-text="${name}"]`).textContent;
+  const settings = JSON.parse(text("settings"));
+  const data = await unpack(text("numbers"), settings);
+  root.querySelector(".live").hidden = false;
+  root.querySelector(".still").open = false;
+  // From file:// a thread may be no module, so the code goes there as a script.
+  const code = text("modules").replace(/^export /gm, "");
+  const address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  const patience = Number(root.dataset.patience);
+  let page;
+  const trainer = new Trainer(address, data.train, { patience, say: (sentence) => page.say(sentence) });
+  page = new Playground(root, data, settings, trainer);
+  root.dataset.alive = "";
+  return page;
+}
