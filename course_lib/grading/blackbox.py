@@ -18,14 +18,14 @@ from torch import Tensor
 
 from course_lib.exercises.calls import call, in_words, plain, same
 from course_lib.exercises.exercise import IN_TIME, RUNS, Exercise, OutOfTime, show
-from course_lib.grading import checks, wire
+from course_lib.grading import checks, sandbox, wire
 from course_lib.grading.checks import Progress, Result
 from course_lib.grading.extract import Answers
 from course_lib.grading.hidden import fresh
 from course_lib.grading.sandbox import Child, Ended, Sandbox, TimeUp
 from course_lib.grading.session import memory_limit, time_limit
 
-checks.MACHINE.add(__file__)
+checks.MACHINE |= {__file__, sandbox.__file__, wire.__file__}
 _LARGEST_QUESTION = 4_000_000  # bytes that an answer may hand to one of our functions
 _MOST_QUESTIONS = 20_000  # of one exercise
 _REMEMBERED = 64  # replies per case
@@ -86,7 +86,7 @@ def _packed(exercise: Exercise, inputs: tuple, number: int) -> Case:
     return Case(inputs, number, wire.pack(question, functions), functions)
 
 
-def grade(sandbox: Sandbox, plan: Plan, answers: Answers) -> dict[str, Any]:
+def grade(box: Sandbox, plan: Plan, answers: Answers) -> dict[str, Any]:
     """What one notebook is worth in one exercise, as data that JSON can hold.
 
     ``public`` and ``hidden`` say whether every property holds on these inputs. ``hidden`` is None
@@ -98,7 +98,7 @@ def grade(sandbox: Sandbox, plan: Plan, answers: Answers) -> dict[str, Any]:
     name = plan.exercise.function
     if name in answers.absent:
         return _record(False, None, f"{name} was not found: {answers.absent[name]}.")
-    with sandbox.fork() as child:
+    with box.fork() as child:
         attempt = _Attempt(child, plan.exercise)
         notes = attempt.load(answers)
         public = attempt.judge(plan.public, notes)

@@ -201,6 +201,14 @@ def test_an_error_names_its_cell_and_line(bwrap):
     assert "in line 4 of cell 2: n = weihgt.numel()" in found["report"]
 
 
+def test_a_process_that_ended_is_told_without_a_line_of_ours(bwrap):
+    found = graded(bwrap, "magnitude_mask", FORGERIES["a process that ends"])
+    assert (
+        "Ended: the process that ran your function has ended, with exit code 0" in found["report"]
+    )
+    assert "in line" not in found["report"]
+
+
 def test_an_import_that_fails_is_told(bwrap):
     found = graded(
         bwrap,

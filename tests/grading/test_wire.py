@@ -55,6 +55,7 @@ def test_plain_values_come_back_the_same(value):
         torch.arange(6).view(2, 3).T,
     ]
     + [torch.ones(2, dtype=t) for t in (torch.float16, torch.bfloat16, torch.float64, torch.uint8)]
+    + [torch.arange(6.0)[::2], torch.arange(6.0).view(2, 3).T, torch.tensor(2.5), torch.ones(0, 3)]
     + [torch.ones(2).expand(3, 2), torch.ones(2, dtype=torch.complex64).conj()],
 )
 def test_tensors_keep_dtype_shape_and_values(tensor):
