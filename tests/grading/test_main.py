@@ -1,14 +1,16 @@
 """The commands: what they print, and the exit code that a script can go by."""
 
+import contextlib
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from course_lib.grading import __main__ as module
-from course_lib.grading import batch, doctor, sandbox
+from course_lib.grading import batch, doctor, sandbox, selftest
 from course_lib.grading.__main__ import main
 
 from .test_batch import hand_in
@@ -102,6 +104,21 @@ def test_doctor_names_the_sandbox_that_run_would_use(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "examine", lambda user: found[:1])
     assert main(["doctor"]) == 4
     assert "No submissions can be graded" in capsys.readouterr().out
+
+
+def test_selftest_says_what_it_tried(bwrap, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(module, "Sandbox", lambda *_, **__: contextlib.nullcontext(bwrap))
+    command = ["selftest", "motivation", "--seeds", "1"]
+    known = selftest.known("motivation")[::40]
+    monkeypatch.setattr(selftest, "known", lambda *_: known)
+    assert main(command) == 0
+    assert "0 wrong verdicts." in capsys.readouterr().out
+    known[0] = replace(known[0], right=not known[0].right)
+    assert main(command) == 3
+    assert "which is" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert main([*command, "--answers", str(tmp_path)]) == 2
+    assert "give their folder with --answers" in capsys.readouterr().err
 
 
 def test_the_commands_on_the_page_for_instructors_are_commands():
