@@ -11,7 +11,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from course_lib.grading import doctor, export, feedback, jail
+from course_lib.grading import doctor, export, feedback, jail, selftest
 from course_lib.grading.batch import (
     Here,
     Settings,
@@ -25,7 +25,7 @@ from course_lib.grading.batch import (
     sandbox,
     tasks,
 )
-from course_lib.grading.sandbox import SECONDS, WALLS, NoSandbox
+from course_lib.grading.sandbox import SECONDS, WALLS, NoSandbox, Sandbox
 
 DONE, WRONG_USE, NEEDS_A_HUMAN, NO_SANDBOX = 0, 2, 3, 4
 
@@ -84,8 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     pages.add_argument("results", type=Path)
     pages.add_argument("--reveal", action="store_true", help="show where hidden inputs failed")
     pages.add_argument("-o", dest="out", type=Path, required=True, help="a folder for the pages")
+    known = command("selftest", _selftest, "Try the grader on answers whose verdict is known.")
+    known.add_argument("assignment", choices=assignments(), metavar="assignment")
+    known.add_argument("--seeds", type=int, default=20, help="of hidden inputs (20)")
+    known.add_argument("--answers", type=Path, default=selftest.FOLDER, help="their folder")
+    known.add_argument("--sandbox", choices=WALLS, help="the first that works, if not given")
     health = command("doctor", _doctor, "Find out which sandbox holds on this machine.")
-    for made in (grade, health):
+    for made in (grade, known, health):
         made.add_argument("--user", help="whom students' code becomes, if you are root")
     return parser
 
@@ -175,6 +180,17 @@ def _export(given: argparse.Namespace) -> int:
 def _feedback(given: argparse.Namespace) -> int:
     print(f"Begin with {feedback.write(latest(given.results), given.out, reveal=given.reveal)}.")
     return DONE
+
+
+def _selftest(given: argparse.Namespace) -> int:
+    answers = selftest.known(given.assignment, given.answers)
+    left, wrong = sum(answer.foreign for answer in answers), 0
+    print(f"{left} of {len(answers)} answers call the course's library and are left out.")
+    with Sandbox(given.sandbox, user=given.user) as box:
+        for tried in selftest.run(box, answers, given.seeds):
+            print(tried, *tried.wrong, sep="\n  ", flush=True)
+            wrong += len(tried.wrong)
+    return NEEDS_A_HUMAN if wrong else DONE
 
 
 def _doctor(given: argparse.Namespace) -> int:
