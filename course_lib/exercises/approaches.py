@@ -17,7 +17,7 @@ from course_lib.exercises.exercise import (
 )
 
 SECTION = "lesson Approaches, section “Definition → code”"
-TOLERANCE = 1e-8  # of squared distances; the lesson states it
+TOLERANCE = 1e-6  # of squared distances; the lesson states it, and float32 needs a tenth of it
 
 
 def _low_rank_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
