@@ -211,22 +211,22 @@ def every_accuracy(model: nn.Module, space: Space, valid: Split) -> Tensor:
         )
 
     def measured(level: int, h: Tensor) -> Tensor:
-        """Inputs of a layer (n, m, channels) -> (m, its bits, its widths, bits of the next, …)."""
+        """Inputs of a layer (m, channels, n) -> (m, its bits, its widths, bits of the next, …)."""
         name = linear[level]
         layer: Any = model.get_submodule(name)
         options = space[bits[name]]
-        rounded = torch.cat([_rounding(b)(layer.weight[:, : h.shape[-1]]) for b in options])
-        z = F.linear(h, rounded).unflatten(-1, (len(options), -1))  # (n, m, bits, channels)
-        z = z if layer.bias is None else z + layer.bias
+        rounded = torch.cat([_rounding(b)(layer.weight[:, : h.shape[1]]) for b in options])
+        z = (rounded @ h).unflatten(1, (len(options), -1))  # (m, bits, channels, n)
+        z = z if layer.bias is None else z + layer.bias[:, None]
         if level == len(linear) - 1:
-            right = z.max(-1).indices == valid.y.view(-1, 1, 1)
-            return 100 * right.sum(0) / len(valid.y)  # as training.evaluate divides
-        z = z.relu().flatten(1, 2)
-        of_widths = [measured(level + 1, z[..., :n]) for n in space[widths[name]]]
-        return torch.stack(of_widths, 1).unflatten(0, (h.shape[1], len(options)))
+            right = z.max(2).indices == valid.y  # (in this layout, max is five times as fast)
+            return 100 * right.sum(2) / len(valid.y)  # as training.evaluate divides
+        z = z.relu().flatten(0, 1)
+        of_widths = [measured(level + 1, z[:, :n]) for n in space[widths[name]]]
+        return torch.stack(of_widths, 1).unflatten(0, (len(h), len(options)))
 
     with torch.no_grad():
-        table = measured(0, valid.x.flatten(1).unsqueeze(1)).squeeze(0)
+        table = measured(0, valid.x.flatten(1).t()[None]).squeeze(0)
     order = [gene for name in linear for gene in (bits[name], widths.get(name)) if gene]
     return table.permute([order.index(gene) for gene in space]).flatten()
 
