@@ -11,7 +11,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from course_lib.grading import doctor, export, feedback, jail, selftest
+from course_lib.grading import doctor, editions, exam, export, feedback, jail, selftest
 from course_lib.grading.batch import (
     Here,
     Settings,
@@ -60,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(do=do)
         return made
 
+    write = command("make", _make, "Write an assignment: for students, instructors, solved.")
+    write.add_argument("assignment", choices=assignments(), metavar="assignment")
+    write.add_argument("-o", dest="out", type=Path, required=True, help="a folder for all editions")
+    write.add_argument("--lessons", type=Path, default=editions.LESSONS, help="the lessons' folder")
+    write.add_argument("--students", type=Path, help="for the exam: a file with a name per line")
+    write.add_argument("--seed", type=int, help="of the exam's numbers; drawn, if not given")
     grade = command("run", _run, "Grade the submissions of an assignment.")
     grade.add_argument("submitted", type=Path, help="the folder of <student>/<assignment>/*.ipynb")
     grade.add_argument("assignment", choices=assignments(), metavar="assignment")
@@ -95,11 +101,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _make(given: argparse.Namespace) -> int:
+    if given.assignment == "exam":
+        seed = secrets.randbelow(2**48) if given.seed is None else given.seed
+        names = given.students.read_text("utf-8").split("\n") if given.students else []
+        students = [name.strip() for name in names if name.strip()]
+        paths = exam.write(given.out, students, seed)
+        print(f"Grade it with --seed {seed}. {len(students)} students have numbers of their own.")
+    else:
+        cells = editions.lesson(given.assignment, given.lessons)
+        paths = editions.write(cells, given.assignment, given.out)
+    for edition, path in zip(editions.EDITIONS, paths, strict=True):
+        print(f"{edition}: {path}")
+    return DONE
+
+
 def _run(given: argparse.Namespace) -> int:
     wanted = tasks(given.submitted, given.assignment)
     if given.shard:
         index, count = _shard(given)
         wanted = [task for task in wanted if in_shard(task.student, index, count)]
+    if given.assignment == "exam" and not exam.fits(wanted, given.seed):
+        raise Unusable("--seed must be the one that `make exam` printed: it fits no notebook here.")
     if given.jobs < 1 or given.seconds < 1:
         raise Unusable("--jobs and --seconds must be at least 1.")
     seed = _seed(given)

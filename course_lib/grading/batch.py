@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from course_lib import __version__, exercises
-from course_lib.exercises import LESSONS
+from course_lib.exercises import LESSONS, exam
 from course_lib.exercises.exercise import Exercise
 from course_lib.grading import blackbox
 from course_lib.grading.extract import Answers, Unreadable, extract, read
@@ -80,8 +80,9 @@ class Settings:
 
 
 def assignments() -> dict[str, tuple[Exercise, ...]]:
-    """The assignments, one per lesson, and the exercises of each."""
-    return {lesson.__name__.rpartition(".")[2]: lesson.EXERCISES for lesson in LESSONS}
+    """The assignments, one per lesson and the exam, and the exercises of each."""
+    by_lesson = {lesson.__name__.rpartition(".")[2]: lesson.EXERCISES for lesson in LESSONS}
+    return by_lesson | {"exam": exam.EXERCISES}
 
 
 def tasks(submitted: Path, assignment: str) -> list[Task]:
@@ -162,7 +163,7 @@ def grade(task: Task, settings: Settings) -> dict[str, Any]:
 
 
 def _graded(task: Task, settings: Settings, flags: list[str]) -> dict[str, Any]:
-    plans = _plans(settings)
+    plans = _plans(settings, task.student)
     found: dict[str, Any] = {"sha256": ""}
     try:
         content = read(Path(task.notebook or ""))
@@ -188,10 +189,13 @@ def _tried(settings: Settings, plan: blackbox.Plan, answers: Answers) -> dict[st
         return blackbox.grade(sandbox(settings), plan, answers)
 
 
-def _plans(settings: Settings) -> list[blackbox.Plan]:
-    key = settings.assignment, settings.seed
+def _plans(settings: Settings, student: str) -> list[blackbox.Plan]:
+    own = settings.assignment == "exam"  # each student's numbers are others
+    key = settings.assignment, settings.seed, student if own else ""
     if getattr(_process, "key", None) != key:
         chosen = assignments()[settings.assignment]
+        if own:
+            chosen = exam.exercises(student, settings.seed)
         _process.plans = [blackbox.plan(exercise, settings.seed) for exercise in chosen]
         _process.key = key
     return _process.plans

@@ -24,6 +24,34 @@ def here(monkeypatch, bwrap):
         monkeypatch.setattr(place, "close", lambda: None)
 
 
+def test_make_writes_all_editions_and_says_where(tmp_path, capsys):
+    assert main(["make", "criteria", "-o", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    for edition in ("source", "release", "instructor", "solutions"):
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{edition}: ")]
+        assert Path(line.removeprefix(f"{edition}: ")).is_file()
+    assert main(["make", "criteria", "-o", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["make", "criteria", "-o", str(tmp_path), "--lessons", str(tmp_path)]) == 2
+    assert "There is no lesson" in capsys.readouterr().err
+
+
+def test_make_an_exam_and_grade_it_with_its_seed(here, tmp_path, capsys):
+    names = tmp_path / "names.txt"
+    names.write_text("ada\n\n bob \n")
+    command = ["make", "exam", "-o", str(tmp_path / "made"), "--students", str(names)]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "2 students have numbers of their own." in said
+    (seed,) = re.findall(r"--seed (\d+)", said)
+    run = ["run", str(tmp_path / "made" / "personal"), "exam", "-o", str(tmp_path / "out")]
+    for wrong in ([], ["--seed", str(int(seed) + 1)]):
+        assert main([*run, *wrong]) == 2
+        assert "--seed must be the one that `make exam` printed" in capsys.readouterr().err
+    assert main([*run, "--seed", seed]) == 0
+    assert "2 graded." in capsys.readouterr().out
+
+
 def test_run_grades_and_says_where(here, tmp_path, capsys):
     hand_in(tmp_path / "in", "ada")
     results = str(tmp_path / "out")
