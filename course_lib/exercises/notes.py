@@ -310,4 +310,34 @@ NOTES = {
         "A wide interval lies around 0. Are the two networks equally good?",
         "Nobody knows yet. “Equal” needs an interval that lies within a margin named beforehand.",
     ),
+    "chain_bytes": Notes(
+        10,
+        "Why does a layer of few bits not shrink in proportion to its bits?",
+        "Scales and biases keep their bytes, and every layer is rounded up to a whole byte.",
+    ),
+    "smallest_survivors": Notes(
+        6,
+        "When does the function choose the right children all the same?",
+        "When the best children are all among those that were mutated.",
+    ),
+    "mended_survivors": Notes(
+        6,
+        "How would you notice in a running search that crossing never contributes?",
+        "By counting where the survivors come from. A curve of the best score does not show it.",
+    ),
+    "policy_gradient": Notes(
+        15,
+        "Why is a draw compared with the other draws, and not with the mean of all?",
+        "The mean of all holds the draw's own reward, and so the estimate would be too small.",
+    ),
+    "smallest_reward": Notes(
+        6,
+        "Which unit has the drop, and which one the bound?",
+        "One is a fraction and the other is in points, so the drop hardly counts.",
+    ),
+    "mended_rewards": Notes(
+        8,
+        "How could a test on a real network have found the mistake?",
+        "A set that ruins the accuracy should have a low reward. With the mistake it has a high one.",
+    ),
 }
