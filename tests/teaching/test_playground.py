@@ -3,14 +3,15 @@
 import base64
 import json
 import re
+import zlib
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from course_lib import training
-from course_lib.compression import quantization
+from course_lib import models, training
+from course_lib.compression import coding, quantization
 from course_lib.pruning import allocate, channels, criteria, masks, sparse_training
 from course_lib.teaching import playground
 
@@ -295,6 +296,36 @@ def test_rounded_weights_equal_the_library_bit_for_bit(js, bits):
     assert halves == [round(x) for x in (-1.5, -0.5, 0.5, 1.5, 2.5, 2.4, -2.6)]
 
 
+@pytest.mark.parametrize("bits", [32, 8, 4, 2])
+def test_the_file_is_the_librarys_byte_for_byte(js, bits, tmp_path):
+    for sparsity in (0.0, 0.5, 0.9, 0.99, 1.0):
+        net = playground.network()
+        masks.apply(net, allocate.per_layer(criteria.magnitude(net), sparsity))
+        if bits < 32:
+            net = quantization.ptq(net, bits, per_channel=False)
+        coding.save(net, tmp_path / "net")
+        text = js.evaluate(
+            """([sparsity, bits, fingerprint]) => {
+            const net = js.cut(all.net, all.train, { criterion: 'magnitude',
+                allocation: 'per_layer', structure: 'weights', sparsity });
+            const file = js.coded(js.quantized(net, bits), fingerprint);
+            return btoa(Array.from(file, (byte) => String.fromCharCode(byte)).join(''));
+        }""",
+            [sparsity, bits, playground.settings()["fingerprint"]],
+        )
+        assert base64.b64decode(text) == (tmp_path / "net").read_bytes(), sparsity
+
+
+@pytest.mark.parametrize(
+    "counts", [[5, 2, 1, 1], [1, 1, 1, 1, 1], [0, 3, 0], [7, 7, 3, 3, 3, 1, 0, 1], [1, 2, 4, 8, 16]]
+)
+def test_huffmans_code_equals_the_library(js, counts):
+    lengths = js.evaluate("(counts) => [...js.codeLengths(counts)]", counts)
+    assert lengths == coding.code_lengths(counts)
+    assert js.evaluate("(lengths) => js.canonical(lengths)", lengths) == coding.canonical(lengths)
+    assert js.evaluate("js.crc32([1, 2, 3, 255])") == zlib.crc32(bytes([1, 2, 3, 255]))
+
+
 # ---------------------------------------------------------------------------- drawing, the address
 
 
@@ -463,6 +494,82 @@ def test_moving_masks_keep_their_number(show):
     after = page.evaluate("playground.current.map(({ mask }) => mask.join(''))")
     assert [m.count("1") for m in after] == [m.count("1") for m in before]
     assert after[0] != before[0]
+
+
+def test_two_networks_stand_side_by_side_and_the_removal_is_replayed(show):
+    page = show(reduced_motion="reduce")
+    table = page.locator("[data-part=probabilities]")
+    page.get_by_role("button", name="Keep this network").click()
+    assert "Kept: 90.0 % removed (the smallest, |w|; one ranking of all" in said(page, "kept-said")
+    page.get_by_label("random ones").check()
+    heads = [head.inner_text() for head in table.locator("thead th").all()]
+    assert heads == ["digit", "dense", "pruned", "kept"]
+    page.get_by_role("button", name="Put the kept one away").click()
+    assert table.locator("thead th").count() == 3 and said(page, "kept-said") == ""
+    seen = page.evaluate("""async () => {
+        const [seen, paint] = [[], playground.paint];
+        playground.paint = function (state = this.state, net) {
+            seen.push(state.sparsity);
+            return paint.call(this, ...arguments);
+        };
+        window.setTimeout = ((later) => (act) => later(act, 0))(window.setTimeout);
+        await playground.replay();
+        return [...seen, playground.state.sparsity];
+    }""")
+    assert seen == pytest.approx([0, 0.225, 0.45, 0.675, 0.9, 0.9])
+
+
+def test_the_tour_says_what_the_page_shows(show):
+    page = show(reduced_motion="reduce")
+    items = page.locator(".tour > li")
+    assert items.count() == 6
+    shown = []
+    for item in items.all():
+        before = said(page)
+        item.get_by_role("button", name="Set the page").click()
+        page.wait_for_function(
+            "before => document.querySelector('[data-part=said]').textContent !== before",
+            arg=before,
+        )
+        right = float(re.search(r"the pruned one ([\d.]+) %", said(page))[1])
+        shown.append(right)
+        if item is not items.nth(4):
+            told = item.locator("p.right").text_content()
+            numbers = [float(n) for n in re.findall(r"[\d.]+(?= %)", told)]
+            if numbers:
+                assert right == numbers[0], told
+    dense = float(re.search(r"dense network reads ([\d.]+) %", said(page))[1])
+    assert dense - shown[0] < 2 < shown[0] - shown[3] and shown[1] < 0.7 * dense
+    assert dense - shown[5] < 1
+    items.nth(4).get_by_role("button", name="Set the page").click()
+    page.get_by_role("button", name="Retrain for one epoch").click()
+    page.wait_for_function("playground.curve.length === 2")
+    small = float(re.search(r"reads ([\d.]+) %", said(page, "chart-said"))[1])
+    assert small < page.evaluate("playground.curve[1]") < dense
+
+
+def test_the_file_is_downloaded_and_loaded(show, tmp_path):
+    page = show("#sparsity=0.9&bits=4")
+    page.wait_for_function("document.querySelector('[data-part=file]').href.startsWith('blob:')")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the file").click()
+    download.value.save_as(tmp_path / "file")
+    net = models.mlp(seed=5)
+    coding.load(tmp_path / "file", net)
+    expected = quantization.ptq(playground.cut("magnitude", 0.9), 4, per_channel=False)
+    for found, wanted in zip(net.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(found, wanted)
+    size = (tmp_path / "file").stat().st_size
+    assert f"{size:,} bytes" in said(page, "bytes-said") and "101,040" in said(page, "bytes-said")
+
+
+@pytest.mark.parametrize("preset", playground.PRESETS)
+def test_a_lesson_links_to_its_state(show, preset):
+    page = show(f"#{preset}")
+    wanted = playground.START | playground.PRESETS[preset]["state"]
+    state = page.evaluate("playground.state")
+    assert {name: state[name] for name in wanted} == wanted
+    assert said(page, "notice") == playground.PRESETS[preset]["question"]
 
 
 def test_without_javascript_there_is_a_picture_and_a_table(show):

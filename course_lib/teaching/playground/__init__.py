@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import models, training
-from course_lib.compression import container
+from course_lib.compression import container, quantization
 from course_lib.data import Split
-from course_lib.pruning import allocate, criteria, masks
+from course_lib.pruning import allocate, channels, criteria, masks
 from course_lib.pruning.criteria import Scores
+from course_lib.teaching.quiz import Question, quiz
 from course_lib.teaching.scrub import pixels
 
 _HERE = Path(__file__).parent
@@ -36,6 +37,7 @@ MODULES = (
     "network",
     "prune",
     "change",
+    "coding",
     "draw",
     "unpack",
     "state",
@@ -51,6 +53,24 @@ START: dict[
     "structure": "weights",
     "sparsity": 0.9,
     "bits": 32,
+}
+PRESETS = {  # anchors of the page, to which the lessons link -> state and question
+    "living-criteria": {
+        "state": {"criterion": "input", "allocation": "per_layer", "sparsity": 0.8},
+        "question": "From Criteria: the inputs count here. Choose the smallest |w| instead. What changes?",
+    },
+    "living-prune-rate": {
+        "state": {"allocation": "erdos_renyi", "sparsity": 0.95},
+        "question": "From Prune rate: which way of sharing the cut among the layers leaves the most right?",
+    },
+    "living-sparse-training": {
+        "state": {"criterion": "random", "allocation": "erdos_renyi", "sparsity": 0.95},
+        "question": "From Sparse training: retrain a few epochs with and without moving the mask. Which is higher?",
+    },
+    "living-quantization": {
+        "state": {"sparsity": 0.0, "bits": 4},
+        "question": "From Quantization: nothing is removed here. With how few bits does the network still read?",
+    },
 }
 BITS = (32, 8, 7, 6, 5, 4, 3, 2)
 FRACTION = 0.3  # of each layer's weights that SET moves at a time
@@ -124,7 +144,7 @@ def packed() -> str:
     return base64.b64encode(zlib.compress(b"".join(p.tobytes() for p in parts), 9)).decode()
 
 
-def settings() -> dict[str, object]:
+def settings() -> dict[str, Any]:
     """What the modules have to know besides the numbers of ``packed``."""
     found = recorded()
     return {
@@ -137,6 +157,7 @@ def settings() -> dict[str, object]:
         "bits": BITS,
         "fraction": FRACTION,
         "start": START | {"image": first_spoilt()},
+        "presets": PRESETS,
     }
 
 
@@ -200,8 +221,7 @@ def still() -> str:
     head = "".join(f'<th scope="col">{html.escape(words[name])}</th>' for name in words)
     rows = []
     for s in sparsities:
-        right = (training.evaluate(cut(name, s), images("test")) for name in words)
-        cells = "".join(f"<td>{float(value):.1f} %</td>" for value in right)
+        cells = "".join(f"<td>{right(cut(name, s)):.1f} %</td>" for name in words)
         rows.append(f'<tr><th scope="row">{s:.0%}</th>{cells}</tr>')
     after = cut(START["criterion"], START["sparsity"])
     left = int(after.get_parameter("fc1.weight").count_nonzero())
@@ -216,6 +236,146 @@ def still() -> str:
         f'of all layers</caption><thead><tr><th scope="col">removed</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></details>"
     )
+
+
+def right(net: nn.Module) -> float:
+    """The accuracy in percent on the page's test images."""
+    return float(training.evaluate(net, images("test")))
+
+
+def half_of_the_units() -> float:
+    """The accuracy without half of the hidden units of each layer, the weakest by magnitude."""
+    net = network()
+    graph = channels.trace(net, images("test").x[:1])
+    strength = [net.get_parameter(f"fc{i}.weight").detach().abs().mean(1) for i in (1, 2)]
+    dead = channels.weakest(graph, torch.cat(strength), 0.5)
+    return right(channels.silence(net, graph, dead))
+
+
+def steps() -> list[tuple[str, Question]]:
+    """The guided tour: what to set the page to, and what to predict before. Its numbers are computed."""
+    dense, half, luck = right(network()), right(cut("magnitude", 0.5)), right(cut("random", 0.5))
+    after = cut("magnitude", 0.9)
+    stay = [float(after.get_parameter(f"fc{i}.weight").ne(0).float().mean()) for i in (1, 2, 3)]
+    small = [row for row in settings()["opponents"] if row[2] <= 2_510][-1]
+    rounded = {b: right(quantization.ptq(network(), b, per_channel=False)) for b in (8, 4, 2)}
+    return [
+        (
+            "sparsity=0.5",
+            Question(
+                f"The dense network reads {dense:.1f} % of the test images right. Half of its weights are "
+                "removed, the smallest first, and nothing is trained afterwards. What does it read then?",
+                [
+                    ("About half as many", "Half of the weights do not do half of the work."),
+                    ("Almost as many", f"It reads {half:.1f} %. The smallest weights do little."),
+                    ("One in ten, as by chance", "The largest weights are all still there."),
+                ],
+                1,
+            ),
+        ),
+        (
+            "sparsity=0.5&criterion=random",
+            Question(
+                "Half of the weights are removed again, but now at random. What does it read?",
+                [
+                    ("As many as before", "Then it would not matter which weights go."),
+                    ("More than before", "Small weights are the better ones to lose."),
+                    (
+                        "Far fewer",
+                        f"It reads {luck:.1f} %, and with the smallest removed {half:.1f} %.",
+                    ),
+                ],
+                2,
+            ),
+        ),
+        (
+            "sparsity=0.9",
+            Question(
+                "One ranking of all weights removes 90 %. Which layer keeps the smallest share?",
+                [
+                    (
+                        "The first, with 19,600 weights",
+                        f"The layers keep {stay[0]:.0%}, {stay[1]:.0%} and {stay[2]:.0%} of their weights.",
+                    ),
+                    ("The last, with 500 weights", f"It keeps {stay[2]:.0%}, the largest share."),
+                    (
+                        "All keep the same share",
+                        "That is the second choice under “From which layers?”.",
+                    ),
+                ],
+                0,
+            ),
+        ),
+        (
+            "sparsity=0.5&structure=units&allocation=per_layer",
+            Question(
+                "Half of the hidden units of each layer go, instead of half of the weights. What is left?",
+                [
+                    ("As many right answers", "Whole units also take weights that were large."),
+                    (
+                        "Somewhat fewer right answers",
+                        f"{half_of_the_units():.1f} % instead of {half:.1f} %. But the layers are really smaller.",
+                    ),
+                    ("Hardly any", "The strongest units of each layer remain."),
+                ],
+                1,
+            ),
+        ),
+        (
+            "sparsity=0.9",
+            Question(
+                f"90 % are removed. A small dense network with {small[2]:,} weights reads {small[3]:.1f} %. "
+                "Retrain the pruned network for one epoch. Where does it end?",
+                [
+                    ("Below the small network", "It keeps what the large network has learnt."),
+                    ("Above the dense network", "It has a tenth of the weights."),
+                    ("Between the two", "One epoch brings most of the accuracy back, and not all."),
+                ],
+                2,
+            ),
+        ),
+        (
+            "sparsity=0&bits=4",
+            Question(
+                "Nothing is removed, but every layer's weights are rounded to 16 points: 4 bits. "
+                "What does the network read?",
+                [
+                    (
+                        "Almost as many as before",
+                        f"{rounded[4]:.1f} % with 4 bits, {rounded[2]:.1f} % with 2. See the file's bytes.",
+                    ),
+                    (
+                        "Far fewer: it needs 8 bits",
+                        f"8 bits give {rounded[8]:.1f} %, and 4 bits {rounded[4]:.1f} %.",
+                    ),
+                    (
+                        "One in ten, as by chance",
+                        "Sixteen points are enough to tell large from small.",
+                    ),
+                ],
+                0,
+            ),
+        ),
+    ]
+
+
+def tour() -> str:
+    """The guided tour: predict, then set the page to the state and look."""
+    items = "\n".join(
+        f'<li>{quiz(question).data}<button type="button" data-state="{html.escape(state)}" hidden>'
+        "Set the page to this and look</button></li>"
+        for state, question in steps()
+    )
+    return (
+        '<p class="title">Six things to try</p>\n<p>Predict first. Opening an option says whether it is '
+        f'right.</p>\n<ol class="tour">{bare(items)}</ol>'
+    )
+
+
+def bare(outputs: str) -> str:
+    """Outputs without the style and the script that each of them brings along: the book has both."""
+    own = r"<(style|script) data-course-page>.*?</\1>\n?"
+    return re.sub(own, "", outputs, flags=re.DOTALL)
 
 
 def choices(name: str) -> str:
@@ -244,6 +404,7 @@ def page() -> str:
         "digits": "".join(f"<option>{digit}</option>" for digit in range(10)),
         "sparsity": slider("sparsity", "How much is removed?", 'min="0" max="1" step="0.005"'),
         "bits": slider("bits", "Bits per weight", f'min="0" max="{len(BITS) - 1}" step="1"'),
+        "tour": tour(),
         "settings": json.dumps(settings()),
         "numbers": packed(),
         "modules": script(),

@@ -4,6 +4,7 @@ import {
   ALLOCATIONS, CRITERIA, deadUnits, masked, unitScores, weakest, weakestGlobally, weightsLeft, withoutUnits,
 } from "./prune.js";
 import { quantized } from "./change.js";
+import { coded } from "./coding.js";
 import { rasterised } from "./draw.js";
 import { CHOICES, fromFragment, toFragment } from "./state.js";
 import { Trainer } from "./train.js";
@@ -11,6 +12,7 @@ import { unpack } from "./unpack.js";
 import { drawChart, drawImage, drawStrokes, drawTiles, percent, probabilities, tileRows } from "./view.js";
 
 const REST = 150; // milliseconds after which a slider is taken to rest
+const LATER = 700; // and after which its file is written, which takes longest
 
 /** The network that the choices leave of the trained one. */
 export function cut(net, data, { criterion, allocation, structure, sparsity }, cache = {}) {
@@ -41,6 +43,7 @@ export class Playground {
     this.dense = accuracy(data.net, data.test.images, data.test.labels);
     this.listen();
     this.press();
+    this.tour();
     this.pen(this.part("pad"));
     this.address();
   }
@@ -55,12 +58,15 @@ export class Playground {
 
   /** Take the state from the page's address. */
   address() {
+    const { start, presets } = this.settings;
+    const preset = presets[location.hash.slice(1)];
     const asked = location.hash.includes("=") ? location.hash : "";
-    const { state, unknown } = fromFragment(asked, this.settings.start, this.data.test.labels.length);
+    const { state, unknown } = fromFragment(asked, { ...start, ...preset?.state }, this.data.test.labels.length);
     Object.assign(this, { state, strokes: [] });
     this.part("digit").value = this.data.test.labels[state.image];
     this.again();
-    this.say(unknown.length ? `The address asks for ${unknown.join(", ")}, which this page does not know.` : "");
+    this.say(unknown.length ? `The address asks for ${unknown.join(", ")}, which this page does not know.`
+      : preset?.question ?? "");
   }
 
   listen() {
@@ -79,7 +85,9 @@ export class Playground {
     this.root.addEventListener("keydown", (event) => event.stopPropagation()); // the theme has keys too
     this.part("digit").addEventListener("change", () => this.other(-1));
     this.part("tile-words").addEventListener("toggle", () => this.rest());
-    addEventListener("hashchange", () => location.hash.includes("=") && this.address());
+    addEventListener("hashchange", () => {
+      if (location.hash.includes("=") || location.hash.slice(1) in this.settings.presets) this.address();
+    });
     new MutationObserver(() => this.paint())
       .observe(document.documentElement, { attributeFilter: ["data-theme"] });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.paint());
@@ -90,9 +98,63 @@ export class Playground {
       next: () => this.other(this.state.image),
       clear: () => this.draw([], "The pad is empty. The network reads the test image."),
       retrain: () => this.retrain({}),
+      keep: () => this.keep(),
+      drop: () => this.drop(),
+      replay: () => this.replay(),
       move: () => this.retrain({ fraction: this.settings.fraction }),
     };
     for (const [name, act] of Object.entries(acts)) this.part(name).addEventListener("click", act);
+  }
+
+  /** The buttons of the guided tour set the page to a state. */
+  tour() {
+    for (const button of this.root.querySelectorAll("[data-state]")) {
+      button.hidden = false;
+      button.addEventListener("click", () => {
+        const count = this.data.test.labels.length;
+        this.state = fromFragment(button.dataset.state, this.settings.start, count).state;
+        Object.assign(this, { strokes: [] });
+        this.again();
+        this.part("said").scrollIntoView({ block: "start" });
+      });
+    }
+  }
+
+  /** Show this network beside the next ones. */
+  keep() {
+    const { images, labels } = this.data.test;
+    const chosen = Object.keys(CHOICES).map((name) =>
+      this.root.querySelector(`[name="${name}"]:checked`).parentElement.textContent.trim());
+    const epochs = this.curve.length - 1;
+    this.kept = this.shown;
+    this.part("drop").hidden = false;
+    this.part("kept-said").textContent = `Kept: ${(100 * this.state.sparsity).toFixed(1)} % removed `
+      + `(${chosen.join("; ")}), ${epochs} epoch${epochs === 1 ? "" : "s"} of retraining, ${this.state.bits} bits. `
+      + `It reads ${accuracy(this.kept, images, labels).toFixed(1)} % of the test images right.`;
+    this.paint();
+  }
+
+  drop() {
+    this.kept = null;
+    this.part("drop").hidden = true;
+    this.part("keep").focus();
+    this.part("kept-said").textContent = "";
+    this.paint();
+  }
+
+  /** Show the cut growing from nothing to where it is; in few steps for a reader who wants no motion. */
+  async replay() {
+    const run = ++this.run;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const [steps, pause] = calm ? [4, 800] : [60, 33];
+    for (let k = 0; k < steps; k++) {
+      const state = { ...this.state, sparsity: (this.state.sparsity * k) / steps };
+      this.paint(state, cut(this.data.net, this.data.train, state, this.cache));
+      await new Promise((resume) => { setTimeout(resume, pause); });
+      if (run !== this.run) return; // something else was chosen, and shows itself
+    }
+    this.paint();
+    this.say("The replay is over.");
   }
 
   /** The next test image after place `from` that shows the chosen digit. */
@@ -149,27 +211,44 @@ export class Playground {
   }
 
   /** Everything that is fast; the rest follows when nothing has moved for a moment. */
-  paint() {
-    const { state, settings } = this;
-    this.shown = quantized(this.current, state.bits);
-    this.dead = deadUnits(this.current);
+  paint(state = this.state, net = this.current) {
+    clearTimeout(this.timer);
+    clearTimeout(this.later);
+    this.shown = quantized(net, state.bits);
+    this.dead = deadUnits(net);
     const drawn = rasterised(this.strokes);
     this.image = drawn ?? this.data.test.images.subarray(state.image * 196, (state.image + 1) * 196);
     drawStrokes(this.part("pad"), this.strokes);
     drawImage(this.part("seen"), this.image);
-    drawTiles(this.part("tiles"), this.current[0], this.dead[0]);
-    this.answers = [["dense", this.data.net], ["pruned", this.shown]]
-      .map(([name, net]) => ({ name, ...ask(net, this.image) }));
+    drawTiles(this.part("tiles"), net[0], this.dead[0]);
+    const networks = [["dense", this.data.net], ["pruned", this.shown], ["kept", this.kept]];
+    this.answers = networks.filter(([, there]) => there).map(([name, there]) => ({ name, ...ask(there, this.image) }));
     this.showProbabilities(this.answers);
-    const shown = { sparsity: `${(100 * state.sparsity).toFixed(1)} %`, bits: `${state.bits}` };
+    this.showSliders(state);
+    if (net !== this.current) return; // a replay goes on
+    this.timer = setTimeout(() => this.rest(), REST);
+    this.later = setTimeout(() => this.write(), LATER);
+  }
+
+  showSliders({ sparsity, bits }) {
+    const shown = { sparsity: `${(100 * sparsity).toFixed(1)} %`, bits: `${bits}` };
     for (const [name, text] of Object.entries(shown)) {
       this.part(`${name}-shown`).textContent = text;
       this.part(name).setAttribute("aria-valuetext", text);
     }
-    this.part("sparsity").value = state.sparsity;
-    this.part("bits").value = settings.bits.indexOf(state.bits);
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.rest(), REST);
+    this.part("sparsity").value = sparsity;
+    this.part("bits").value = this.settings.bits.indexOf(bits);
+  }
+
+  /** The network's file, for the library. */
+  write() {
+    const file = coded(this.shown, this.settings.fingerprint);
+    const link = this.part("file");
+    URL.revokeObjectURL(link.href);
+    link.href = URL.createObjectURL(new Blob([file], { type: "application/octet-stream" }));
+    const plain = 4 * this.data.net.reduce((sum, { weight, bias }) => sum + weight.length + bias.length, 0);
+    this.part("bytes-said").textContent = `The pruned network's file has ${file.length.toLocaleString("en")} bytes. `
+      + `As float32 numbers, the dense network has ${plain.toLocaleString("en")}.`;
   }
 
   /** What takes longer: accuracy on all test images, the chart, and the sentences. */
@@ -216,6 +295,7 @@ export class Playground {
   /** Train the current network for an epoch. */
   async retrain(options) {
     if (this.busy) return;
+    this.paint(); // a replay ends
     const run = ++this.run;
     const seed = this.curve.length;
     const show = ({ net, done }) => {
