@@ -1,6 +1,7 @@
 """The commands: what they print, and the exit code that a script can go by."""
 
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -114,6 +115,31 @@ def test_wrong_use_has_code_2(tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             main(command)
         assert stopped.value.code == 2
+
+
+def test_a_full_disk_and_an_unwritable_folder_have_code_2(here, monkeypatch, tmp_path, capsys):
+    hand_in(tmp_path / "in", "ada")
+    hand_in(tmp_path / "in", "bob")
+    command = ["run", str(tmp_path / "in"), "motivation", "-o"]
+    (tmp_path / "file").write_text("x")
+    assert main([*command, str(tmp_path / "file/out")]) == 2
+    assert "cannot be written: Not a directory." in capsys.readouterr().err
+    sync, synced = os.fsync, []
+
+    def full(handle):
+        synced.append(handle)
+        if len(synced) > 2:  # run.json and the first student are on the disk
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch.os, "fsync", full)
+        assert main([*command, str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said == "Stopped: No space left on device. What was graded is kept.\n"
+    assert not (tmp_path / "out/grades.csv").exists()
+    assert main([*command, str(tmp_path / "out"), "--resume"]) == 0
+    assert "2 graded." in capsys.readouterr().out
 
 
 def test_no_sandbox_has_code_4(monkeypatch, tmp_path, capsys):
