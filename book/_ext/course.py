@@ -28,6 +28,9 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.fileutil import copy_asset
 
+from course_lib.teaching import page
+from course_lib.teaching.playground import PRESETS
+
 GATE = "Predict first, or just show me"
 LONG_TABLE = 12  # lines of a recorded run that stand open on the page
 
@@ -63,8 +66,7 @@ def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doc
 
 def share_front_end(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Take style and script out of each output: the pages share page.css and page.js."""
-    own = r"<(style|script) data-course-page>.*?</\1>\n?"
-    context["body"] = re.sub(own, "", context.get("body", ""), flags=re.DOTALL)
+    context["body"] = page.bare(context.get("body", ""))
 
 
 def course_metadata(env, docname: str) -> dict | None:
@@ -103,6 +105,8 @@ class Strip(SphinxTransform):
         library = re.search(r'^version = "(.*)"', self.pyproject(), re.MULTILINE)[1]
         items.append(nodes.Text(f"torch {version('torch')}, course_lib {library}"))
         items.append(self.download(docname))
+        if (target := f"living-{Path(docname).name}") in PRESETS:
+            items.append(self.living(target))
         strip = nodes.bullet_list(classes=["course-strip"])
         strip += [nodes.list_item("", nodes.paragraph("", "", item)) for item in items]
         title = next(self.document.findall(nodes.title))
@@ -120,6 +124,20 @@ class Strip(SphinxTransform):
             line += [nodes.Text(", ")] if position else []
             line += doc_link(self.env, f"notebooks/{name}")
         return line
+
+    def living(self, target: str) -> nodes.Node:
+        """Return a link to the living page, in the state that belongs to the lesson."""
+        words = nodes.inline("", "try it on the living page")
+        return addnodes.pending_xref(
+            "",
+            words,
+            refdomain="std",
+            reftype="ref",
+            refexplicit=True,
+            refwarn=True,
+            reftarget=target,
+            refdoc=self.env.docname,
+        )
 
     def download(self, docname: str) -> nodes.Node:
         """Return a link to the notebook file, which is copied into the book."""

@@ -21,6 +21,17 @@ def html(body: str) -> str:
     )
 
 
+def bare(outputs: str) -> str:
+    """Outputs without the style and the script that each brings along, for a page that has both.
+
+    Examples:
+        >>> bare(html("<p>An output.</p>"))
+        '<p>An output.</p>\\n'
+    """
+    own = r"<(style|script) data-course-page>.*?</\1>\n?"
+    return re.sub(own, "", outputs, flags=re.DOTALL)
+
+
 def data(values: object) -> str:
     """The element in which the script finds ``values``. No text in ``values`` can end it."""
     written = json.dumps(values, separators=(",", ":"), ensure_ascii=False)

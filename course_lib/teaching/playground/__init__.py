@@ -25,6 +25,7 @@ from course_lib.compression import container, quantization
 from course_lib.data import Split
 from course_lib.pruning import allocate, channels, criteria, masks
 from course_lib.pruning.criteria import Scores
+from course_lib.teaching import page as front
 from course_lib.teaching.quiz import Question, quiz
 from course_lib.teaching.scrub import pixels
 
@@ -97,6 +98,94 @@ CHOICES = {
         {"weights": "single weights", "units": "whole hidden units"},
     ),
 }
+
+
+TOUR = (  # what to set the page to, and what to predict before; `figures` fills in the numbers
+    (
+        "sparsity=0.5",
+        (
+            "The dense network reads {dense:.1f} % of the test images right. Half of its weights are removed, "
+            "the smallest first, and nothing is trained afterwards. What does it read then?"
+        ),
+        (
+            ("About half as many", "Half of the weights do not do half of the work."),
+            ("Almost as many", "It reads {half:.1f} %. The smallest weights do little."),
+            ("One in ten, as by chance", "The largest weights are all still there."),
+        ),
+        1,
+    ),
+    (
+        "sparsity=0.5&criterion=random",
+        "Half of the weights are removed again, but now at random. What does it read?",
+        (
+            ("As many as before", "Then it would not matter which weights go."),
+            ("More than before", "Then small weights would be the better ones to keep."),
+            ("Far fewer", "It reads {luck:.1f} %, and with the smallest removed {half:.1f} %."),
+        ),
+        2,
+    ),
+    (
+        "sparsity=0.9",
+        "One ranking of all weights removes 90 %. Which layer keeps the smallest share?",
+        (
+            (
+                "The first, with 19,600 weights",
+                "The layers keep {stay[0]:.0%}, {stay[1]:.0%} and {stay[2]:.0%} of their weights.",
+            ),
+            ("The last, with 500 weights", "It keeps {stay[2]:.0%}, the largest share."),
+            ("All keep the same share", "That is the second choice under “From which layers?”."),
+        ),
+        0,
+    ),
+    (
+        "sparsity=0.5&structure=units&allocation=per_layer",
+        "Half of the hidden units of each layer go, instead of half of the weights. What is left?",
+        (
+            ("As many right answers", "Whole units also take weights with them that were large."),
+            (
+                "Somewhat fewer right answers",
+                (
+                    "It reads {units:.1f} %, and without half of the weights {half:.1f} %. But its layers "
+                    "are really smaller."
+                ),
+            ),
+            ("Hardly any", "The strongest units of each layer remain."),
+        ),
+        1,
+    ),
+    (
+        "sparsity=0.9",
+        (
+            "90 % of the weights are removed. A small dense network with {small[2]:,} weights reads "
+            "{small[3]:.1f} %. Retrain the pruned network for one epoch. Where does it end?"
+        ),
+        (
+            ("Below the small network", "It keeps what the large network has learnt."),
+            ("Above the dense network", "It has a tenth of the weights."),
+            ("Between the two", "One epoch brings most of the accuracy back, and not all of it."),
+        ),
+        2,
+    ),
+    (
+        "sparsity=0&bits=4",
+        (
+            "Nothing is removed, but every layer's weights are rounded to 16 points: 4 bits. What does the "
+            "network read?"
+        ),
+        (
+            (
+                "Almost as many as before",
+                "It reads {bits[4]:.1f} % with 4 bits, and {bits[2]:.1f} % with 2. Compare the files.",
+            ),
+            (
+                "Far fewer: it needs 8 bits",
+                "It reads {bits[8]:.1f} % with 8 bits and {bits[4]:.1f} % with 4.",
+            ),
+            ("One in ten, as by chance", "Sixteen points tell large weights from small ones."),
+        ),
+        0,
+    ),
+)
 
 
 @lru_cache(maxsize=1)
@@ -252,130 +341,37 @@ def half_of_the_units() -> float:
     return right(channels.silence(net, graph, dead))
 
 
-def steps() -> list[tuple[str, Question]]:
-    """The guided tour: what to set the page to, and what to predict before. Its numbers are computed."""
-    dense, half, luck = right(network()), right(cut("magnitude", 0.5)), right(cut("random", 0.5))
+def figures() -> dict[str, Any]:
+    """The numbers that the tour tells, measured on the page's test images."""
     after = cut("magnitude", 0.9)
-    stay = [float(after.get_parameter(f"fc{i}.weight").ne(0).float().mean()) for i in (1, 2, 3)]
-    small = [row for row in settings()["opponents"] if row[2] <= 2_510][-1]
-    rounded = {b: right(quantization.ptq(network(), b, per_channel=False)) for b in (8, 4, 2)}
-    return [
-        (
-            "sparsity=0.5",
-            Question(
-                f"The dense network reads {dense:.1f} % of the test images right. Half of its weights are "
-                "removed, the smallest first, and nothing is trained afterwards. What does it read then?",
-                [
-                    ("About half as many", "Half of the weights do not do half of the work."),
-                    ("Almost as many", f"It reads {half:.1f} %. The smallest weights do little."),
-                    ("One in ten, as by chance", "The largest weights are all still there."),
-                ],
-                1,
-            ),
-        ),
-        (
-            "sparsity=0.5&criterion=random",
-            Question(
-                "Half of the weights are removed again, but now at random. What does it read?",
-                [
-                    ("As many as before", "Then it would not matter which weights go."),
-                    ("More than before", "Small weights are the better ones to lose."),
-                    (
-                        "Far fewer",
-                        f"It reads {luck:.1f} %, and with the smallest removed {half:.1f} %.",
-                    ),
-                ],
-                2,
-            ),
-        ),
-        (
-            "sparsity=0.9",
-            Question(
-                "One ranking of all weights removes 90 %. Which layer keeps the smallest share?",
-                [
-                    (
-                        "The first, with 19,600 weights",
-                        f"The layers keep {stay[0]:.0%}, {stay[1]:.0%} and {stay[2]:.0%} of their weights.",
-                    ),
-                    ("The last, with 500 weights", f"It keeps {stay[2]:.0%}, the largest share."),
-                    (
-                        "All keep the same share",
-                        "That is the second choice under “From which layers?”.",
-                    ),
-                ],
-                0,
-            ),
-        ),
-        (
-            "sparsity=0.5&structure=units&allocation=per_layer",
-            Question(
-                "Half of the hidden units of each layer go, instead of half of the weights. What is left?",
-                [
-                    ("As many right answers", "Whole units also take weights that were large."),
-                    (
-                        "Somewhat fewer right answers",
-                        f"{half_of_the_units():.1f} % instead of {half:.1f} %. But the layers are really smaller.",
-                    ),
-                    ("Hardly any", "The strongest units of each layer remain."),
-                ],
-                1,
-            ),
-        ),
-        (
-            "sparsity=0.9",
-            Question(
-                f"90 % are removed. A small dense network with {small[2]:,} weights reads {small[3]:.1f} %. "
-                "Retrain the pruned network for one epoch. Where does it end?",
-                [
-                    ("Below the small network", "It keeps what the large network has learnt."),
-                    ("Above the dense network", "It has a tenth of the weights."),
-                    ("Between the two", "One epoch brings most of the accuracy back, and not all."),
-                ],
-                2,
-            ),
-        ),
-        (
-            "sparsity=0&bits=4",
-            Question(
-                "Nothing is removed, but every layer's weights are rounded to 16 points: 4 bits. "
-                "What does the network read?",
-                [
-                    (
-                        "Almost as many as before",
-                        f"{rounded[4]:.1f} % with 4 bits, {rounded[2]:.1f} % with 2. See the file's bytes.",
-                    ),
-                    (
-                        "Far fewer: it needs 8 bits",
-                        f"8 bits give {rounded[8]:.1f} %, and 4 bits {rounded[4]:.1f} %.",
-                    ),
-                    (
-                        "One in ten, as by chance",
-                        "Sixteen points are enough to tell large from small.",
-                    ),
-                ],
-                0,
-            ),
-        ),
-    ]
+    shares = [after.get_parameter(f"fc{i}.weight").ne(0).float().mean() for i in (1, 2, 3)]
+    opponents = [row for row in settings()["opponents"] if row[2] <= 2_510]
+    bits = {b: right(quantization.ptq(network(), b, per_channel=False)) for b in (8, 4, 2)}
+    return {
+        "dense": right(network()),
+        "half": right(cut("magnitude", 0.5)),
+        "luck": right(cut("random", 0.5)),
+        "units": half_of_the_units(),
+        "stay": [float(share) for share in shares],
+        "small": opponents[-1],
+        "bits": bits,
+    }
 
 
 def tour() -> str:
     """The guided tour: predict, then set the page to the state and look."""
-    items = "\n".join(
-        f'<li>{quiz(question).data}<button type="button" data-state="{html.escape(state)}" hidden>'
-        "Set the page to this and look</button></li>"
-        for state, question in steps()
-    )
+    numbers, items = figures(), []
+    for state, text, options, answer in TOUR:
+        filled = [(option, feedback.format(**numbers)) for option, feedback in options]
+        asked = front.bare(quiz(Question(text.format(**numbers), filled, answer)).data or "")
+        items.append(
+            f'<li>{asked}<button type="button" data-state="{html.escape(state)}" hidden>'
+            "Set the page to this and look</button></li>"
+        )
     return (
-        '<p class="title">Six things to try</p>\n<p>Predict first. Opening an option says whether it is '
-        f'right.</p>\n<ol class="tour">{bare(items)}</ol>'
+        '<p class="title">Six things to try</p>\n<p>Predict first. Opening an option says whether it '
+        f'is right.</p>\n<ol class="tour">{"".join(items)}</ol>'
     )
-
-
-def bare(outputs: str) -> str:
-    """Outputs without the style and the script that each of them brings along: the book has both."""
-    own = r"<(style|script) data-course-page>.*?</\1>\n?"
-    return re.sub(own, "", outputs, flags=re.DOTALL)
 
 
 def choices(name: str) -> str:
