@@ -523,77 +523,65 @@ def book() -> None:
 
 
 def grader() -> None:
-    """The black-box grader: submissions per second, and a run that is killed five times."""
-    from course_lib.grading import batch
+    """The black-box grader: seconds of computing per submission, stage by stage, and what follows.
 
-    count = int(os.environ.get("COURSE_SUBMISSIONS", "200"))
-    user = ["--user", "nobody"] if os.geteuid() == 0 else []
-    with tempfile.TemporaryDirectory() as folder:
-        submitted = Path(folder) / "submitted"
-        _hand_in(submitted, count)
-        command = [sys.executable, "-m", "course_lib.grading", "run", str(submitted), "criteria"]
-        command += ["--jobs", "2", "--seed", "7", *user]
-        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        start = time.perf_counter()
-        subprocess.run([*command, "-o", whole], check=False, stdout=subprocess.DEVNULL)
-        seconds = time.perf_counter() - start
-        records = batch.records(whole)
-        warm = sorted(record["seconds_in_all"] for record in records if record["exercises"])
-        print(f"\ngrader: {count} submissions, a third of them mangled or hostile, two processes")
-        print(
-            f"  {seconds:.0f} s in all, {count / seconds:.1f} per second, start included (goal 20)"
-        )
-        print(
-            f"  one submission: {statistics.median(warm):.2f} s in the middle, {warm[-1]:.1f} s at most"
-        )
-        inside = sum(p["seconds"] for r in records for p in r["exercises"].values())
-        print(f"  the students' processes computed for {inside:.0f} s of that")
-        for number in range(6):
-            resume = ["--resume"] if (killed / "run.json").exists() else []
-            running = subprocess.Popen([*command, "-o", killed, *resume], stdout=subprocess.DEVNULL)
-            enough = (number + 1) * count // 6
-            while number < 5 and running.poll() is None and _lines(killed) < enough:
-                time.sleep(0.05)
-            if number < 5:
-                running.kill()
-            running.wait()
-        same = (whole / "grades.csv").read_bytes() == (killed / "grades.csv").read_bytes()
-        students = [record["student"] for record in batch.records(killed)]
-        print(
-            f"  killed (-9) five times and resumed: {len(students)} records of {count} submissions, "
-        )
-        print(f"  {len(set(students))} students, grades.csv byte for byte the same: {same}")
-
-
-def _lines(results: Path) -> int:
-    path = results / "results.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def _hand_in(submitted: Path, count: int) -> None:
-    """Right and wrong answers to a lesson's exercises, two thirds as they should be."""
+    Seconds of computing, of this process and of the sandbox, hardly depend on what else the machine
+    does. `tests/grading/many.py` measures whole runs, and kills them.
+    """
     sys.path.insert(0, str(ROOT))
-    from tests.grading.submissions import cell, notebook, submissions
-    from tests.grading.test_blackbox import FORGERIES
+    from course_lib.grading import batch, blackbox, sandbox
+    from course_lib.grading.extract import extract
+    from tests.grading.many import USER, hand_in
 
-    answers: dict[str, list[str]] = {}
-    for name, *_, content in submissions():
-        cells = json.loads(content)["cells"]
-        answers.setdefault(name, []).append("\n".join(part["source"] for part in cells))
-    names = ("magnitude_mask", "mask_goes_wrong", "kills_wrong_masks")
-    hostile = list(FORGERIES.values())
-    for number in range(count):
-        good = [answers[name][number * 7 % len(answers[name])] for name in names]
-        content = notebook(*good)
-        if number % 9 == 0:
-            content = content[: -1 - number % 5]
-        elif number % 9 == 3:
-            content = notebook(*(cell(text, cell_type="markdown") for text in good))
-        elif number % 9 == 6:
-            content = notebook(hostile[number // 9 % len(hostile)], *good[1:])
-        place = submitted / f"student{number:05}" / "criteria"
-        place.mkdir(parents=True)
-        (place / "criteria.ipynb").write_bytes(content)
+    count, assignment = int(os.environ.get("COURSE_SUBMISSIONS", "100")), "criteria"
+    torch.set_num_threads(1)
+    plans = [blackbox.plan(exercise, 7) for exercise in batch.assignments()[assignment]]
+    names = [plan.exercise.function for plan in plans]
+    with tempfile.TemporaryDirectory() as folder, sandbox.Sandbox(user=(USER or [None])[-1]) as box:
+        hand_in(Path(folder), count, assignment)
+        files = sorted(Path(folder).glob("*/*/*.ipynb"))
+        whole = [
+            path for number, path in enumerate(files) if number % 3
+        ]  # not mangled, not hostile
+        start, read = time.process_time(), []
+        for path in whole:
+            read.append(extract(path.read_bytes(), names))
+        stages = {"reading the notebook": time.process_time() - start}
+
+        def forks() -> None:
+            for _ in whole * len(plans):
+                with box.fork():
+                    pass
+
+        stages["forks, and their ends"] = sum(_computed(box, forks))
+        for plan in plans:
+            outside, inside = _computed(
+                box, lambda plan=plan: [blackbox.grade(box, plan, one) for one in read]
+            )
+            stages[f"{plan.exercise.name}: outside"] = outside
+            stages[f"{plan.exercise.name}: inside"] = inside - stages[
+                "forks, and their ends"
+            ] / len(plans)
+    total = sum(stages.values()) / len(whole)
+    print(f"\ngrader: {len(whole)} submissions of {assignment}, {len(plans)} exercises each, warm")
+    for stage, seconds in stages.items():
+        print(f"  {stage}: {1000 * seconds / len(whole):.1f} ms of computing per submission")
+    print(f"  {1 / total:.1f} submissions per second on one core; two cores have {2 / total:.0f}")
+
+
+def _computed(box: object, work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of computing of this process and of a sandbox while ``work`` runs."""
+    import psutil
+
+    top = psutil.Process(box._process.pid)  # type: ignore
+
+    def inside() -> float:
+        times = [process.cpu_times() for process in (top, *top.children(recursive=True))]
+        return sum(sum(t[:4]) for t in times)  # its own and that of its ended children
+
+    outside, before = time.process_time(), inside()
+    work()
+    return time.process_time() - outside, inside() - before
 
 
 if __name__ == "__main__":

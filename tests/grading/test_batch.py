@@ -3,14 +3,8 @@
 import csv
 import errno
 import io
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
@@ -22,15 +16,12 @@ from course_lib.grading.batch import (
     Unusable,
     grades,
     merge,
-    records,
     run,
     tasks,
-    write_grades,
 )
 from course_lib.grading.sandbox import Gone
 
 from .submissions import cell, notebook
-from .test_sandbox import descendants, lives
 
 RIGHT = (
     "def joules(weights, macs, bits, images):\n    return 1",  # wrong
@@ -362,42 +353,6 @@ def test_names_that_no_encoding_holds_do_not_stop_the_table(tmp_path):
 
 def test_grades_of_nobody_are_an_empty_table():
     assert grades([]).startswith("assignment,student_id,status,score,max_score,")
-
-
-def test_kill_9_in_the_middle_of_a_run_of_the_command(bwrap, submitted, tmp_path, user):
-    """The command itself, killed and resumed, with real processes."""
-    results = tmp_path / "results"
-    command = [sys.executable, "-m", "course_lib.grading", "run", str(submitted), "motivation"]
-    command += ["-o", str(results), *(["--user", user] if user else [])]
-    two = [*command, "--seed", "11", "--jobs", "2"]
-    first = subprocess.Popen(two, stdout=subprocess.DEVNULL)
-    lines = results / "results.jsonl"
-    until = time.monotonic() + 100
-    while not (lines.exists() and lines.read_bytes().count(b"\n") > 3) and time.monotonic() < until:
-        try:
-            first.wait(0.02)
-            break
-        except subprocess.TimeoutExpired:
-            pass
-    processes = descendants(first.pid)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    until = time.monotonic() + 20
-    while any(map(lives, processes)) and time.monotonic() < until:
-        os.sched_yield()
-    assert len(processes) >= 4  # two graders, and a sandbox of each
-    assert not any(map(lives, processes))
-    assert 3 < len(records(results)) < len(EXPECTED)
-    assert not (results / "grades.csv").exists()
-    second = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
-    assert second.returncode == 3, second.stderr
-    assert "needs a human: 'cut': unreadable." in second.stdout
-    found = [record["student"] for record in records(results)]
-    assert sorted(found) == sorted(EXPECTED)
-    assert json.loads((results / "run.json").read_text())["seed"] == 11
-    table_then = (results / "grades.csv").read_bytes()
-    write_grades(Path(results))
-    assert (results / "grades.csv").read_bytes() == table_then
 
 
 def test_a_dask_cluster_does_the_work_and_is_left_when_a_run_stops(submitted, tmp_path, user):
