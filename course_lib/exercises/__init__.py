@@ -19,6 +19,7 @@ from course_lib.exercises import (
     pipeline,
     prune_rate,
     quantization,
+    shapes,
     sparse_training,
     structured,
 )
@@ -35,6 +36,7 @@ LESSONS = (
     structured,
     channel_criteria,
     channel_sets,
+    shapes,
     objective,
     bayesian,
     deep_compression,

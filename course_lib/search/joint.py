@@ -34,7 +34,7 @@ Space = Mapping[str, Sequence[int]]  # gene -> options, ascending
 Candidate = tuple[int, ...]  # one option per gene
 
 HIDDEN = 64  # units of a predictor
-STEPS = 300  # of its training
+STEPS = 200  # of its training
 TRIES = 100  # children that bring nothing new, until a search draws a random candidate
 
 

@@ -307,7 +307,7 @@ WRONG = {
         (survivors_square, "inputs that the exercise allows"),
         (survivors_too_many, "at most 2 entries"),
         (survivors_mutated_wins, "makes buggy_survivors go wrong"),
-        (survivors_all, "inputs that the exercise allows"),
+        (survivors_all, "makes buggy_survivors go wrong"),
     ],
     "mended_survivors": [
         (mended_list, "returns count different positions"),
