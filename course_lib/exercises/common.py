@@ -320,7 +320,10 @@ def smallest_input(
 
 
 def _as_inputs(returned: object, like: tuple) -> tuple:
-    """What was returned as a tuple of inputs: one input may stand alone, whole numbers are floats."""
+    """What was returned as a tuple of inputs: one input may stand alone, whole numbers are floats.
+
+    A tensor without dimensions is a number by now (``accept.plain_data``); it becomes one again.
+    """
     if len(like) == 1 and not (type(returned) is tuple and len(returned) == 1):
         returned = (returned,)
     if type(returned) is not tuple or len(returned) != len(like):
@@ -332,6 +335,8 @@ def _with_dtype(given: Any, like: Any) -> Any:
     if isinstance(given, dict) and isinstance(like, dict) and like:
         first = next(iter(like.values()))
         return {key: _with_dtype(value, first) for key, value in given.items()}
+    if isinstance(given, bool | int | float) and isinstance(like, Tensor):
+        given = torch.tensor(given)
     if not isinstance(given, Tensor) or not isinstance(like, Tensor):
         return given
     number = given.dtype != torch.bool and not given.is_complex()

@@ -76,6 +76,7 @@ def _global_cases() -> Iterator[tuple[dict[str, Tensor], float]]:
         layers = {name: draw((n,), generator) for name, n in (("b", 3), ("c", 2), ("a", 4))}
         yield from rescaled((layers, sparsity), 0)
     yield {"b": torch.tensor([1e9, 1e9]), "a": torch.zeros(1)}, 0.3
+    yield {"b": torch.tensor([3e35, 2e35, 1e35]), "a": torch.tensor([-1e35])}, 0.5
     yield {f"fc{i}": draw((2, 2), generator) for i in range(12)}, 0.6  # "fc10" is no third layer
     yield _starved((30, 20, 10), generator), 0.995
     layers = {
@@ -224,7 +225,7 @@ def _mask_cases() -> Iterator[tuple[dict[str, Tensor]]]:
 
 def _illegal_masks(masks: dict[str, Tensor]) -> str | None:
     """None for masks that the statement allows, else what it allows."""
-    if masks and all(m.dtype == torch.bool and m.dim() and m.numel() for m in masks.values()):
+    if masks and all(m.dtype == torch.bool and m.numel() for m in masks.values()):
         return None
     return "a dict of torch.bool tensors, at least one, each with at least one entry"
 

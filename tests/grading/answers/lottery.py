@@ -325,6 +325,10 @@ def none_should_go():
     return torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([True]), 0.0
 
 
+def without_dimensions():
+    return torch.tensor(1.0), torch.tensor(2.0), torch.tensor(True), 0.2
+
+
 def less_than_half():
     return np.array([1.0]), np.array([-2.0]), np.array([True]), 0.5
 
@@ -490,7 +494,7 @@ RIGHT = {
         ticket_from_the_last,
         ticket_by_squares,
     ],
-    "smallest_ticket": [none_should_go, less_than_half],
+    "smallest_ticket": [none_should_go, less_than_half, without_dimensions],
     "kills_wrong_tickets": [judge_ticket_by_oracle, judge_ticket_by_hand],
 }
 

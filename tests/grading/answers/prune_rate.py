@@ -490,6 +490,23 @@ def total_in_half_precision(masks):
     return 1 - kept / sum(keep.numel() for keep in masks.values())
 
 
+def global_with_a_large_number(scores, sparsity):
+    """Puts 1e30 in the place of infinity."""
+    raised = {name: s.clone() for name, s in scores.items()}
+    for s in raised.values():
+        s.view(-1)[s.argmax()] = 1e30
+    flat = torch.cat([s.flatten() for s in raised.values()])
+    keep = torch.ones(len(flat), dtype=torch.bool)
+    order = flat.argsort(descending=True, stable=True)
+    keep[order[len(flat) - round(sparsity * len(flat)) :]] = False
+    parts = keep.split([s.numel() for s in scores.values()])
+    return {n: k.view(scores[n].shape) for n, k in zip(scores, parts, strict=True)}
+
+
+def smallest_masks_without_dimensions():
+    return {"fc1": torch.tensor(False), "fc2": torch.tensor([True, True])}
+
+
 RIGHT = {
     "global_masks": [
         global_by_sort,
@@ -501,7 +518,12 @@ RIGHT = {
         global_by_the_library,
         global_by_counting,
     ],
-    "smallest_masks": [smallest_masks_of_three, smallest_masks_in_a_tuple, smallest_masks_numpy],
+    "smallest_masks": [
+        smallest_masks_of_three,
+        smallest_masks_in_a_tuple,
+        smallest_masks_numpy,
+        smallest_masks_without_dimensions,
+    ],
     "mended_total_sparsity": [
         total_by_counting,
         total_in_one_row,
@@ -550,6 +572,7 @@ WRONG = {
         (global_writes_infinity, "leaves its input"),
         (global_in_half_precision, "highest score"),
         (global_raised_by_a_million, "highest score"),
+        (global_with_a_large_number, "highest score of each layer"),
     ],
     "smallest_masks": [
         (smallest_masks_of_floats, "inputs that the exercise allows"),
