@@ -240,6 +240,24 @@ def _removal_of_another_order(weight, bias, next_weight, dead):
     return weight.flip(0) if dead else weight, bias, next_weight
 
 
+def _removal_of_two(weight, bias, next_weight, dead):
+    """a function that removes two channels, and ignores the others"""
+    return _removal_by_index(weight, bias, next_weight, tuple(dead)[:2])
+
+
+def _removal_from_a_square(weight, bias, next_weight, dead):
+    """a function that takes the number of inputs for the number of channels"""
+    channels = range(weight.shape[1] if dead else len(weight))
+    live = [i for i in channels if i not in dead]
+    return weight[live], bias[live], next_weight[:, live]
+
+
+def _removal_with_relu(weight, bias, next_weight, dead):
+    """a function that puts the ReLU on the weights"""
+    weight, bias, next_weight = _removal_by_index(weight, bias, next_weight, dead)
+    return weight.relu() if dead else weight, bias, next_weight
+
+
 def _removal_without_bias(weight, bias, next_weight, dead):
     """a function that loses the biases of all channels"""
     weight, bias, next_weight = _removal_by_index(weight, bias, next_weight, dead)
@@ -294,6 +312,9 @@ KILLS_WRONG_REMOVALS = hunt(
         _removal_in_half: "Compare the dtypes, and use numbers that 16 bits cannot hold.",
         _removal_as_double: "Compare the dtypes: 32 bits went in.",
         _removal_of_another_order: "Compare every tensor that comes back, the weight too.",
+        _removal_of_two: "Try three dead channels.",
+        _removal_from_a_square: "Try layers with another number of inputs than of channels.",
+        _removal_with_relu: "Try weights of both signs.",
         _removal_in_place_of_biases: "Compare the bias after the call with a copy, too.",
         _removal_in_place: "Compare the weight after the call with a copy from before it.",
         _removal_in_place_of_columns: "Compare next_weight with a copy, too.",

@@ -300,9 +300,9 @@ def judge_removal(remove, *, shapes=True):
 
 def judge_removal_by_cutting(remove):
     """Compares the tensors themselves."""
-    weight = torch.tensor([[0.1, 2.0, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 0.0], [7.0, 8.0, 9.0]])
+    weight = torch.tensor([[0.1, 2.0, 3.0], [4.0, -5.0, 6.0], [0.0, 0.0, 0.0], [7.0, 8.0, -9.0]])
     given = weight, torch.arange(1.0, 5), torch.arange(8.0).view(2, 4)
-    for dead in ((1,), (0, 1), (0, 3)):
+    for dead in ((1,), (0, 1), (0, 3), (3, 0, 1)):
         copies = [t.clone() for t in given]
         answer = remove(*copies, dead)
         expected = cut_by_index(*given, dead)
@@ -334,6 +334,34 @@ def judge_removal_without_zero_filters(remove):
         if not all(torch.equal(a, e) for a, e in pairs):
             return False
     return True
+
+
+def _judge_on(remove, shapes, numbers, *deads):
+    """Compares the tensors, on layers of numbers that ``numbers`` draws."""
+    generator = torch.Generator().manual_seed(0)
+    for dead in deads:
+        given = [numbers(s, generator=generator) for s in shapes]
+        given[0][-1], given[1][-1] = 0, 2.5
+        before = [t.clone() for t in given]
+        found, wanted = remove(*given, dead), cut_by_index(*before, dead)
+        for a, b in zip([*found, *given], [*wanted, *before], strict=True):
+            if a.dtype != b.dtype or not torch.equal(a, b):
+                return False
+    return True
+
+
+def judge_removal_of_pairs(remove):
+    return _judge_on(remove, ((5, 4), (5,), (2, 5)), torch.randn, (1, 0), (0, 2), (2, 0))
+
+
+def judge_removal_from_squares(remove):
+    deads = (0,), (1, 0), (0, 2), (2, 0, 1)
+    return _judge_on(remove, ((5, 5), (5,), (5, 5)), torch.randn, *deads)
+
+
+def judge_removal_of_positive_numbers(remove):
+    deads = (0,), (1, 0), (0, 2), (2, 0, 1)
+    return _judge_on(remove, ((5, 4), (5,), (2, 5)), torch.rand, *deads)
 
 
 def judge_removal_loosely(remove):
@@ -415,6 +443,9 @@ WRONG = {
         (judge_removal_outputs_only, "makes nothing smaller"),
         (judge_removal_without_zero_filters, "although their bias speaks"),
         (judge_removal_loosely, "one per cent"),
+        (judge_removal_of_pairs, "two channels, and ignores"),
+        (judge_removal_from_squares, "number of inputs for the number of channels"),
+        (judge_removal_of_positive_numbers, "ReLU on the weights"),
     ],
 }
 
