@@ -59,7 +59,7 @@ def accepts(judge, function):
     """A function that raises an error has been found out."""
     try:
         return judge(function)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         return False
 
 

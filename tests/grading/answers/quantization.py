@@ -375,15 +375,16 @@ def judge_exactly(fn):
     return float(fn(weight)[1]) == float(weight.double().abs().mean())
 
 
-def _judge(fn, *weights, dtype=True, tolerance=1e-5):
+def _judge(fn, *weights, dtype=True, places=True, tolerance=1e-5):
     for values in weights:
         weight = torch.tensor(values)
         signs, scale = fn(given := weight.clone())
         if dtype and signs.dtype != weight.dtype:
             return False
-        if not torch.equal(signs, torch.where(weight >= 0, 1.0, -1.0)):
+        wanted = torch.where(weight >= 0, 1.0, -1.0)
+        if not (torch.equal(signs, wanted) if places else signs.sum() == wanted.sum()):
             return False
-        if not torch.equal(given, weight):
+        if signs.shape != weight.shape or not torch.equal(given, weight):
             return False
         if abs(float(scale) - float(weight.abs().mean())) > tolerance:
             return False
@@ -441,6 +442,17 @@ def judge_up_to_a_factor(fn):
 
 def judge_of_largest_one(fn):
     return _judge(fn, [1.0, -0.123, 0.0], [[1.0, 0.5], [0.1, -0.2]], [*[0.1] * 8, -1.0])
+
+
+def judge_that_counts_signs(fn):
+    return _judge(fn, LONG, [[3.0, -1.0], [0.0, 0.5]], places=False)
+
+
+def judge_that_forgives_errors(fn):
+    try:
+        return _judge(fn, LONG, [[3.0, -1.0], [0.0, 0.5]])
+    except TypeError:
+        return True
 
 
 def judge_of_result(fn):
@@ -529,6 +541,8 @@ WRONG = {
         (judge_of_short_ones, "first eight"),
         (judge_without_dtype, "signs as integers"),
         (judge_of_result, "also turns the weight"),
+        (judge_that_counts_signs, "other places"),
+        (judge_that_forgives_errors, "crashes on a matrix"),
     ],
 }
 
