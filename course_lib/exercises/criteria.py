@@ -39,7 +39,7 @@ def _magnitude_cases() -> Iterator[tuple[Tensor, float]]:
         ([[0.0, 0.0, 0.0], [0.0, 0.0, -0.5]], 0.1),
         ([[1.0, -2.0], [0.0, 3.0]], 1.0),
         ([1.00002, 1.00001], 0.5),
-        ([2e-30, -1e-30], 0.5),
+        ([-1e-30, 2e-30], 0.5),  # their squares are 0
         ([[[1.0, 1.0]], [[1.0, 1.0]]], 0.5),
         ([[[[-3.0, -1.0, -2.0]]], [[[2.0, 1.0, 3.0]]]], 0.75),
     ):
@@ -194,6 +194,11 @@ def _mask_signed(weight, sparsity):
     return lowest_removed(weight, _gone(sparsity, weight.numel()))
 
 
+def _mask_signed_vector(weight, sparsity):
+    """a function that takes the magnitudes of a matrix, and of a vector the values"""
+    return _mask_by_stable_sort(weight - weight.min() if weight.ndim == 1 else weight, sparsity)
+
+
 def _mask_rounded_up(weight, sparsity):
     """a function that rounds the number of weights up"""
     n = weight.numel()
@@ -305,6 +310,7 @@ KILLS_WRONG_MASKS = hunt(
         _mask_without_sparsity: "Try the ends of the range of sparsity as well.",
         _mask_keeps_one: "Try sparsity 1: everything goes, also from a layer of one weight.",
         _mask_nothing_is_everything: "Try the ends of the range of sparsity as well.",
+        _mask_signed_vector: "Try vectors and matrices, both of them with negative weights.",
     },
 )
 

@@ -364,6 +364,7 @@ judge_unit_scale = judging(
 )
 judge_changes_unseen = judging(like=exact, seen=False)
 judge_positive = judging([w.abs() for w in WEIGHTS], like=exact)
+judge_matrices_only = judging([w.view(1, -1) if w.ndim == 1 else w for w in WEIGHTS], like=exact)
 judge_not_alone = judging(WEIGHTS[:-1], levels=(0.0, 0.1, 0.3, 0.5, 0.6, 0.7, 1.0), like=exact)
 
 
@@ -373,6 +374,11 @@ def judge_crashes(mask_fn):
 
 def mask_in_half_precision(weight, sparsity):
     return mask_by_python(weight.half(), sparsity)
+
+
+def mask_by_short_squares(weight, sparsity):
+    """Squares of weights below 1e-23 are 0 in float32."""
+    return mask_by_python(weight.square(), sparsity)
 
 
 def mask_of_six_decimals(weight, sparsity):
@@ -458,6 +464,7 @@ WRONG = {
         (mask_kthvalue, "runs on every input"),
         (mask_in_half_precision, "smallest magnitude"),
         (mask_of_six_decimals, "smallest magnitude"),
+        (mask_by_short_squares, "smallest magnitude"),
         (mask_of_ten_per_cents, "exactly as many"),
     ],
     "mask_goes_wrong": [
@@ -492,6 +499,7 @@ WRONG = {
         (judge_without_zero, "zeroth smallest"),
         (judge_crashes, "runs on every input"),
         (judge_without_the_ends, "was not given"),
+        (judge_matrices_only, "of a vector the values"),
     ],
 }
 
