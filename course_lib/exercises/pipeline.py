@@ -76,6 +76,11 @@ def _by_row(weight: Tensor, keep: Tensor) -> Tensor:
     return weight + torch.arange(1, len(weight) + 1).view(-1, *[1] * (weight.dim() - 1))
 
 
+def _creeping(weight: Tensor, keep: Tensor) -> Tensor:
+    """train: adds 1/1024 to every weight, also to masked ones"""
+    return weight + 2.0**-10
+
+
 class _Counting:
     """train: adds 1 to each weight when it is called first, 2 the second time, and so on"""
 
@@ -101,6 +106,7 @@ def _rounds_cases() -> Iterator[tuple[Tensor, list[float], Train]]:
         yield draw(shape, generator), sparsities, train
     for shape in ((4,), (2, 3)):
         yield draw(shape, generator), [0.5], _by_row
+        yield draw(shape, generator), [0.25, 0.5], _creeping
         yield draw(shape, generator).abs(), [0.25, 0.25, 0.5], _Counting()
     for train in (_still, _shrinking, _turning):
         yield from rescaled((draw((2, 4), generator), [0.25, 0.5, 0.6], train), 0)

@@ -592,6 +592,19 @@ def next_of_six_decimals(weight, keep, share):
     return next_by_sort(weight.round(decimals=6), keep, share)
 
 
+def rounds_keep_small_steps(weight, sparsities, train):
+    """Sets what was removed to zero again only if it moved by a hundredth or more."""
+
+    def step(w, keep):
+        moved = train(w, keep)
+        step.small = torch.where(keep | (moved.abs() >= 0.01), 0.0, moved)
+        return moved
+
+    step.small = torch.zeros_like(weight)
+    weight, keep = prune_in_rounds(weight, sparsities, step)
+    return weight + step.small, keep
+
+
 RIGHT = {
     "prune_in_rounds": [
         prune_in_rounds,
@@ -624,6 +637,7 @@ RIGHT = {
 
 WRONG = {
     "prune_in_rounds": [
+        (rounds_keep_small_steps, "holds the mask"),
         (rounds_no_mask, "returns (weight, keep)"),
         (rounds_swapped, "returns (weight, keep)"),
         (rounds_float_mask, "returns (weight, keep)"),
