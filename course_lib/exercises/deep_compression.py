@@ -163,11 +163,17 @@ def centroid_gradient(gradient: Tensor, index: Tensor, k: int) -> Tensor:
 def _illegal_clusters(gradient: Tensor, index: Tensor, k: int) -> str | None:
     """None for inputs that the statement allows, else what it allows."""
     fine = gradient.is_floating_point() and gradient.isfinite().all() and gradient.dim() > 0
-    if fine and index.shape == gradient.shape and index.dtype == torch.int64 and k >= 1:
+    if (
+        fine
+        and index.shape == gradient.shape
+        and index.dtype == torch.int64
+        and type(k) is int
+        and k > 0
+    ):
         return (
             None if ((index >= -1) & (index < k)).all() else f"an index from -1 to k - 1 = {k - 1}"
         )
-    return "finite floats, integers of the same shape, and k from 1 on"
+    return "finite floats, integers of the same shape, and a whole k from 1 on"
 
 
 def _clusters() -> Iterator[tuple[Tensor, Tensor, int]]:

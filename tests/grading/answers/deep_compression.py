@@ -268,6 +268,10 @@ def _steps(zeros, size):
 # smallest_gradient
 
 
+def gradient_of_one_and_a_half_clusters():
+    return torch.tensor([1.0, 1.0]), torch.tensor([0, 0]), 1.5
+
+
 def gradient_of_two():
     return torch.tensor([1.0, 1.0]), torch.tensor([0, 0]), 1
 
@@ -533,6 +537,7 @@ WRONG = {
         (gradient_without_k, "inputs that the exercise allows"),
         (gradient_of_two_shapes, "inputs that the exercise allows"),
         (gradient_outside, "inputs that the exercise allows"),
+        (gradient_of_one_and_a_half_clusters, "inputs that the exercise allows"),
         (gradient_of_three, "at most 4 entries"),
         (gradient_of_two_clusters, "makes buggy_centroid_gradient go wrong"),
         (gradient_with_pruned, "makes buggy_centroid_gradient go wrong"),
