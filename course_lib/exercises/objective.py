@@ -269,6 +269,9 @@ def _points() -> Iterator[tuple[Tensor, float]]:
         ([0.0, 0.0], 1.0),
         ([0.0, -4.0, 0.0], 0.5),
         ([-2.0, 2.0, 0.0], 3.0),
+        ([1.0, 0.25], 1 / 300),  # a small ball: a bisection has to go on for long
+        ([-0.75, 0.5, 0.25], 1 / 350),
+        ([0.0, -1.5], 1 / 170),
     ):
         yield torch.tensor(v), kappa
     generator = torch.Generator().manual_seed(7)

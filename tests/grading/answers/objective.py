@@ -1005,6 +1005,20 @@ def ball_rounded(v, kappa):
     return (ball_by_sort(v, kappa) * 100).round() / 100
 
 
+def ball_by_few_bisections(v, kappa):
+    """Twenty steps give the threshold to a millionth of the largest, not of kappa."""
+    low, high = 0.0, float(v.abs().max())
+    if v.abs().sum() <= kappa:
+        return v.clone()
+    for _ in range(20):
+        middle = (low + high) / 2
+        if (v.abs() - middle).clamp(min=0).sum() > kappa:
+            low = middle
+        else:
+            high = middle
+    return v.sign() * (v.abs() - low).clamp(min=0)
+
+
 RIGHT = {
     "learn_and_compress": [
         learn_and_compress,
@@ -1132,6 +1146,7 @@ WRONG = {
         (ball_without_kappa, "inputs that the exercise allows"),
     ],
     "mended_l1_ball": [
+        (ball_by_few_bisections, "edge of the ball"),
         (ball_list, "the shape of v"),
         (ball_in_half, "the edge of the ball"),
         (ball_inside_by_the_largest, "the edge of the ball"),
