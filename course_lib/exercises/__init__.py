@@ -17,6 +17,7 @@ from course_lib.exercises import (
     motivation,
     objective,
     pipeline,
+    practical,
     prune_rate,
     quantization,
     shapes,
@@ -42,6 +43,7 @@ LESSONS = (
     deep_compression,
     quantization,
     distillation,
+    practical,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}
 PUZZLES = [puzzle for lesson in LESSONS for puzzle in lesson.PUZZLES]
