@@ -584,6 +584,72 @@ def _computed(box: object, work: Callable[[], object]) -> tuple[float, float]:
     return time.process_time() - outside, inside() - before
 
 
+LIVING = """async () => {
+    const { data, current, settings, trainer } = playground;
+    const median = (times) => times.sort((a, b) => a - b)[times.length >> 1];
+    const took = async (n, act) => {
+        const times = [];
+        for (let k = 0; k < n; k++) {
+            const before = performance.now();
+            await act(k);
+            times.push(performance.now() - before);
+        }
+        return median(times);
+    };
+    const image = data.test.images.subarray(0, 196);
+    const slider = playground.part('sparsity');
+    const moved = (k) => {
+        slider.value = 0.5 + k / 200;
+        slider.dispatchEvent(new Event('input', { bubbles: true }));
+    };
+    const thread = () => trainer.epoch(current, { rate: settings.rate, seed: 1 }, () => {});
+    const js = window.modules;
+    return {
+        '100 forward passes of one image': await took(9, () => {
+            for (let k = 0; k < 100; k++) js.forward(current, image, 1);
+        }),
+        'accuracy on all test images': await took(9, () =>
+            js.accuracy(current, data.test.images, data.test.labels)),
+        'a step of the slider, to the end of painting': await took(40, moved),
+        'an epoch on the page': await took(5, () =>
+            js.epoch(js.copy(current), data.train, { rate: settings.rate, seed: 1 })),
+        'an epoch in the thread': await took(5, thread),
+        'the file at 90 %': await took(5, () => js.coded(current, settings.fingerprint)),
+    };
+}"""
+
+
+def living() -> None:
+    """The living page in headless Chromium, from a file: its weight, and milliseconds by step."""
+    from playwright.sync_api import sync_playwright
+
+    from course_lib.teaching import playground
+
+    text = playground.page()
+    parts = {"all": text, "numbers": playground.packed(), "modules": playground.script()}
+    print("\nkB:", {name: round(len(part.encode()) / 1000, 1) for name, part in parts.items()})
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        file = Path(folder) / "page.html"
+        file.write_text(f"<!doctype html><title>Page</title>{text}", encoding="utf-8")
+        path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(file.as_uri())
+        page.wait_for_selector(".playground[data-alive]")
+        alive = page.evaluate("performance.now()")
+        page.evaluate(
+            """async (code) => {
+            const blob = new Blob([code], { type: 'text/javascript' });
+            window.modules = await import(URL.createObjectURL(blob));
+        }""",
+            playground.script(),
+        )
+        print(f"{alive:8.0f} ms until the page is alive")
+        for name, milliseconds in page.evaluate(LIVING).items():
+            print(f"{milliseconds:8.2f} ms for {name}")
+        browser.close()
+
+
 if __name__ == "__main__":
     parts = {
         "ensemble": stacked,
@@ -595,6 +661,7 @@ if __name__ == "__main__":
         "lowrank": lowrank,
         "book": book,
         "grader": grader,
+        "living": living,
     }
     for wanted in sys.argv[1:] or parts:
         parts[wanted]()

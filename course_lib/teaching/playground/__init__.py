@@ -361,9 +361,10 @@ def figures() -> dict[str, Any]:
 def tour() -> str:
     """The guided tour: predict, then set the page to the state and look."""
     numbers, items = figures(), []
-    for state, text, options, answer in TOUR:
+    for n, (state, text, options, answer) in enumerate(TOUR, start=1):
         filled = [(option, feedback.format(**numbers)) for option, feedback in options]
         asked = front.bare(quiz(Question(text.format(**numbers), filled, answer)).data or "")
+        asked = asked.replace("Question 1.", f"Question {n}.")  # each is a quiz of its own
         items.append(
             f'<li>{asked}<button type="button" data-state="{html.escape(state)}" hidden>'
             "Set the page to this and look</button></li>"
