@@ -8,6 +8,7 @@ and ``solutions``.
 """
 
 import ast
+import base64
 import json
 import re
 import textwrap
@@ -30,6 +31,8 @@ _CHECK = re.compile(r"^check\(\"(\w+)\", (\w+)\)\s*\Z", re.MULTILINE)
 _SOLVED = re.compile(r"^assert check\(\"(\w+)\", (\w+)\)\.passed\s*\Z", re.MULTILINE)
 _PUZZLE = re.compile(r"^teaching\.(order_lines|wrong_line)\(\"(\w+)\"\)")
 _FOLD = re.compile(r"^:::\{dropdown\} (.*?)\n(.*?)\n:::$", re.MULTILINE | re.DOTALL)
+_BOX = re.compile(r"^:::\{(\w+)\}\n(.*?)\n:::$", re.MULTILINE | re.DOTALL)
+_DRAWING = re.compile(r"!\[([^\]]*)\]\(\.\./img/([\w.-]+)\)")
 _OWN_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|attachment:)[^)]*\)")
 _NBGRADER = """\
 # Settings for nbgrader, as `python -m course_lib.grading make` writes them.
@@ -140,7 +143,8 @@ def plain(text: str) -> str:
         'See *history*.'
     """
     text = _OWN_LINK.sub(r"*\1*", text)
-    return _FOLD.sub(r"<details><summary>\1</summary>\n\n\2\n\n</details>\n", text).strip()
+    text = _FOLD.sub(r"<details><summary>\1</summary>\n\n\2\n\n</details>\n", text)
+    return _BOX.sub(lambda m: f"**{m[1].capitalize()}.** {m[2]}", text).strip()
 
 
 def _first(text: str) -> Cell:
@@ -277,8 +281,18 @@ def _written(cell: Cell, own: str) -> dict[str, Any]:
             "locked": cell.checks,
             "task": False,
         } | ({"points": 1, "cell_type": "code"} if cell.checks else {})
-    about = {"cell_type": cell.kind, "id": own, "metadata": metadata, "source": cell.source}
+    source = _DRAWING.sub(r"![\1](attachment:\2)", cell.source)
+    about = {"cell_type": cell.kind, "id": own, "metadata": metadata, "source": source}
+    if drawings := _DRAWING.findall(cell.source):
+        about["attachments"] = {name: _drawing(name) for _, name in drawings}
     return about | ({"outputs": [], "execution_count": None} if cell.kind == "code" else {})
+
+
+def _drawing(name: str) -> dict[str, str]:
+    """A drawing of the course as a notebook carries it."""
+    kind = "image/svg+xml" if name.endswith(".svg") else "image/png"
+    content = (LESSONS.parent / "img" / name).read_bytes()
+    return {kind: base64.b64encode(content).decode()}
 
 
 def notes(exercise: Exercise) -> str:

@@ -176,7 +176,10 @@ class _Encoder:
             bare = Tensor.as_subclass(value, Tensor).detach().resolve_conj().resolve_neg()
         if bare.numel() <= FEW and str(bare.dtype) in _DTYPES:
             shape, dtype = list(bare.shape), str(bare.dtype)
-            raw = bare.contiguous().flatten().view(torch.uint8).numpy().tobytes().hex()
+            flat = bare.clone(
+                memory_format=torch.contiguous_format
+            ).flatten()  # also its stride is 1
+            raw = flat.view(torch.uint8).numpy().tobytes().hex()
             return {"kind": "tensor", "of": raw, "shape": shape, "dtype": dtype, "grad": grad}
         name = str(len(self.tensors))
         self.tensors[name] = bare.clone(memory_format=torch.contiguous_format)

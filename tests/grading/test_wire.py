@@ -265,3 +265,10 @@ def test_without_safetensors_the_error_says_how_to_install_it(monkeypatch):
     spec = importlib.util.spec_from_file_location("wire_alone", wire.__file__)
     with pytest.raises(ImportError, match=r'pip install "course_lib\[grading\]"'):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def test_one_entry_of_a_column_travels():
+    """Its stride is not 1, although torch calls it contiguous."""
+    entry = torch.arange(6.0).as_strided((1,), (3,))
+    assert entry.is_contiguous() and entry.stride() == (3,)
+    assert torch.equal(there_and_back(entry), entry)

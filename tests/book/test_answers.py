@@ -1,0 +1,80 @@
+"""The built book is for self-study: solutions are folded on their own page, and nowhere else.
+
+What an instructor needs, and what the exam asks for, is on no page, in no search and in no download.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+from course_lib.exercises.exam import ITEMS
+from course_lib.exercises.notes import NOTES
+from course_lib.grading import batch, editions
+
+HTML = Path(__file__).resolve().parents[2] / "book/_build/html"
+LESSONS = [name for name in batch.assignments() if editions.path_of(name).exists()]
+FOLDED = ".tag_hide-cell, .course-order, .course-lines"
+SHORTEST = 30  # characters; what is shorter can stand anywhere by chance
+
+
+def bare(text):
+    return re.sub(r"\s+", "", "\n".join(line.split("#")[0] for line in text.splitlines()))
+
+
+@cache
+def solutions(lesson):
+    """The solutions of a lesson's exercises, without spaces and comments."""
+    found = (bare(cell.solution) for cell in editions.lesson(lesson) if cell.solution)
+    return [text for text in found if len(text) >= SHORTEST]
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """Yield page -> its words, and its words without what is folded."""
+    found = {}
+    for path in sorted(HTML.rglob("*.html")):
+        soup = BeautifulSoup(path.read_text("utf-8"), "html.parser")
+        everything = bare(soup.get_text())
+        for part in soup.select(FOLDED):
+            part.decompose()
+        found[path.relative_to(HTML).as_posix()] = everything, bare(soup.get_text())
+    assert found, "there is no built book: run `make book`"
+    return found
+
+
+@pytest.fixture(scope="module")
+def searched():
+    """Yield all that the book's two searches look through."""
+    files = [HTML / "_static/sections.js", HTML / "searchindex.js"]
+    return bare("\n".join(path.read_text("utf-8") for path in files if path.exists()))
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_solutions_are_folded_on_their_page_and_nowhere_else(pages, searched, lesson):
+    own = f"notebooks/{editions.path_of(lesson).stem}.html"
+    found = solutions(lesson)
+    assert found
+    for solution in found:
+        assert not [page for page, (_, open_) in pages.items() if solution in open_]
+        elsewhere = [page for page, (text, _) in pages.items() if solution in text and page != own]
+        assert not elsewhere
+        assert solution not in searched
+    assert any(solution in pages[own][0] for solution in found)  # so this test could fail
+
+
+def test_what_the_exam_asks_for_and_what_instructors_hear_is_in_no_file_of_the_book():
+    kinds = (".html", ".js", ".ipynb", ".txt", ".json")
+    files = [path for path in HTML.rglob("*") if path.suffix in kinds]
+    text = bare("\n".join(path.read_text("utf-8") for path in files))
+    secrets = [item.why for item in ITEMS] + [notes.hear for notes in NOTES.values()]
+    secrets += [words for item in ITEMS for words in item.mistakes if len(words) >= SHORTEST]
+    assert not [words for words in secrets if bare(words) in text]
+
+
+def test_no_file_of_the_book_is_an_edition_for_instructors():
+    for path in HTML.rglob("*.ipynb"):
+        text = path.read_text("utf-8")
+        assert "For instructors" not in text and "BEGIN SOLUTION" not in text, path
