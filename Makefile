@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book pdf check test lab bench lock clean
+.PHONY: book pdf check test lab bench grade-demo lock clean
 .DEFAULT_GOAL := book
 
 book: .venv/ready
@@ -35,6 +35,10 @@ lab: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python tests/bench.py
+
+# Twenty invented students, from nothing to feedback. Needs bubblewrap.
+grade-demo: .venv/ready
+	$(BIN)/python book/grade_demo.py
 
 # requirements.txt from pyproject.toml: exact, for every platform, without addresses.
 lock: .venv/ready
