@@ -582,6 +582,15 @@ def test_without_javascript_there_is_a_picture_and_a_table(show):
     assert f"{exact:.1f} %" in row.locator("td").nth(2).inner_text()
 
 
+def test_a_browser_that_is_too_old_keeps_the_picture_and_says_so(browser, address):
+    page = browser.new_page()
+    page.add_init_script("delete window.DecompressionStream")
+    page.goto(address)
+    page.get_by_text("could not be started in this browser").wait_for()
+    assert page.locator(".still table").is_visible() and page.locator(".live").is_hidden()
+    page.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(show, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()

@@ -305,8 +305,8 @@ export class Playground {
     };
     this.busy = true;
     this.part("retrain").textContent = "Training …";
-    const net = await this.trainer.epoch(this.current, { rate: this.settings.rate, seed, ...options }, show);
-    this.busy = false;
+    const plan = { rate: this.settings.rate, seed, ...options };
+    const net = await this.trainer.epoch(this.current, plan, show).finally(() => { this.busy = false; });
     this.part("retrain").textContent = "Retrain for one epoch";
     this.part("progress").value = 0;
     if (run !== this.run) return; // something else was chosen in the meantime
