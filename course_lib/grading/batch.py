@@ -22,12 +22,14 @@ from typing import Any
 from course_lib import __version__, exercises
 from course_lib.exercises import LESSONS, exam
 from course_lib.exercises.exercise import Exercise
-from course_lib.grading import blackbox
+from course_lib.grading import blackbox, leaderboard
 from course_lib.grading.extract import Answers, Unreadable, extract, read
 from course_lib.grading.sandbox import SECONDS, Gone, Sandbox
 
 #: What can become of a submission; only the first has a score.
 STATUSES = ("graded", "missing", "unreadable", "infra_error")
+
+PRACTICAL = "practical"  # the assignment that has a leaderboard
 
 
 class Unusable(ValueError):
@@ -167,7 +169,7 @@ def _graded(task: Task, settings: Settings, flags: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"sha256": ""}
     try:
         content = read(Path(task.notebook or ""))
-        found["sha256"] = hashlib.sha256(content).hexdigest()
+        found["sha256"] = _digest(content, task, settings.assignment)
         answers = extract(content, [plan.exercise.function for plan in plans])
     except Unreadable as error:
         return found | {"status": "unreadable", "why": str(error)}
@@ -177,8 +179,26 @@ def _graded(task: Task, settings: Settings, flags: list[str]) -> dict[str, Any]:
         close()
         why = "The sandbox ended twice. Run again with --resume."
         return found | {"status": "infra_error", "why": why}
+    if settings.assignment == PRACTICAL:
+        results["leaderboard"] = leaderboard.grade(_entry(task), settings.seed)
     flags = [*flags, *answers.flags]
     return found | {"status": "graded", "exercises": results, "flags": flags}
+
+
+def _entry(task: Task) -> Path:
+    """Where a student's entry to the leaderboard should lie."""
+    return Path(task.notebook or "").with_name(leaderboard.FILE)
+
+
+def _digest(content: bytes, task: Task, assignment: str) -> str:
+    """A hash of what is graded: of the notebook and, in the practical, of the entry beside it."""
+    digest = hashlib.sha256(content)
+    if assignment == PRACTICAL:
+        try:
+            digest.update(leaderboard.content_of(_entry(task)))
+        except leaderboard.Refused as error:
+            digest.update(str(error).encode())
+    return digest.hexdigest()
 
 
 def _tried(settings: Settings, plan: blackbox.Plan, answers: Answers) -> dict[str, Any]:
@@ -293,7 +313,8 @@ def _is_done(task: Task, last: dict[str, Any] | None) -> bool:
     why = task.why
     if task.notebook:
         try:
-            return last["sha256"] == hashlib.sha256(read(Path(task.notebook))).hexdigest()
+            content = read(Path(task.notebook))
+            return last["sha256"] == _digest(content, task, last["assignment"])
         except Unreadable as error:
             why = str(error)
     return not last["sha256"] and last["why"] == why
@@ -434,7 +455,8 @@ def table(rows: Iterable[Iterable[Any]]) -> str:
 
 def exercise_names(record: dict[str, Any]) -> list[str]:
     """The names of the exercises of a record's assignment."""
-    return [exercise.name for exercise in assignments()[record["assignment"]]]
+    names = [exercise.name for exercise in assignments()[record["assignment"]]]
+    return [*names, "leaderboard"] if record["assignment"] == PRACTICAL else names
 
 
 def score(record: dict[str, Any]) -> int | None:

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from course_lib.exercises import EXERCISES
+from course_lib.grading import leaderboard
 from course_lib.grading.batch import exercise_names, score, solved
 
 _HEAD = """<!doctype html>
@@ -60,7 +61,9 @@ def page(record: dict[str, Any], *, reveal: bool = False) -> str:
 
 def _section(name: str, part: dict[str, Any], *, reveal: bool) -> str:
     says, done = html.escape, solved(part)
-    if done:
+    if "card" in part:
+        words = f"<p>{says(part['report'])}</p>"
+    elif done:
         words = "<p>Solved: every property holds, also on inputs that nobody had seen.</p>"
     elif part["public"] and not reveal:
         words = (
@@ -88,6 +91,7 @@ def overview(found: list[dict[str, Any]]) -> str:
     parts.append(f"<p>{', '.join(f'{n} {status}' for status, n in counts.items())}.</p>")
     if graded:
         parts.append(_histogram(graded))
+        parts.append(_leaderboard(graded))
         parts += [_exercise(name, graded) for name in exercise_names(graded[0])]
     odd = [r for r in found if r["status"] != "graded" or r["flags"]]
     if odd:
@@ -114,6 +118,22 @@ def _histogram(graded: list[dict[str, Any]]) -> str:
     return f"<h2>Points</h2><table><tr><th>points</th><th></th><th>students</th></tr>{bars}</table>"
 
 
+def _leaderboard(graded: list[dict[str, Any]]) -> str:
+    """The entries of the practical, the best first; nothing where there are none."""
+    parts = {r["student"]: r["exercises"].get("leaderboard", {}) for r in graded}
+    cards = {student: part["card"] for student, part in parts.items() if "card" in part}
+    if not cards:
+        return ""
+    rows = "".join(
+        f"<tr><td>{rank}</td><td>{html.escape(_shown(name))}</td>"
+        f"<td>{cards[name]['accuracy']:.2f}</td><td>{cards[name]['bytes']:,}</td>"
+        f"<td>{cards[name]['macs']:,}</td></tr>"
+        for rank, name in enumerate(leaderboard.ranked(cards), 1)
+    )
+    head = "<th></th><th>student</th><th>right, %</th><th>bytes</th><th>multiplications</th>"
+    return f"<h2>Leaderboard</h2><div class='wide'><table><tr>{head}</tr>{rows}</table></div>"
+
+
 def _exercise(name: str, graded: list[dict[str, Any]]) -> str:
     says = html.escape
     parts = [record["exercises"][name] for record in graded]
@@ -135,7 +155,8 @@ def _exercise(name: str, graded: list[dict[str, Any]]) -> str:
         first = broken.most_common(1)[0][0]
         example = next(part for part in parts if part["property"] == first)
         facts = "\n".join(f"{label}: {value}" for label, value in example["facts"])
-        text += f"<p>For example:</p><pre>{says(_shown(facts))}</pre>"
+        if facts:
+            text += f"<p>For example:</p><pre>{says(_shown(facts))}</pre>"
     return text + "</section>"
 
 

@@ -301,7 +301,7 @@ def test_every_module_has_its_page():
         f"course_lib{name}" for name in ("", ".pruning", ".compression", ".search", ".exercises")
     }
     lessons = {
-        f"course_lib.exercises.{path.stem.replace('-', '_')}"
+        f"course_lib.exercises.{path.stem.removeprefix('pruning-').replace('-', '_')}"
         for path in (root / "notebooks").glob("*.ipynb")
     }
     # three functions of the same names; a table

@@ -8,7 +8,8 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PRACTICAL = ROOT / "notebooks/pruning-practical.ipynb"  # has tasks in place of a lesson's sections
+LESSONS = sorted(set((ROOT / "notebooks").glob("*.ipynb")) - {PRACTICAL})
 SECTIONS = [
     "Predict", "The idea in one picture", "Definition → code", "What happened, against your prediction",
     "Exercises", "Quiz", "Pitfalls and limits", "What you did not build · references",
@@ -104,8 +105,22 @@ def test_jupyterlab_folds_what_the_page_folds(lesson):
         assert cell.metadata.get("jupyter", {}) == kept, cell.id
 
 
-def test_committed_without_outputs(lesson):
-    for cell in lesson.cells:
+def test_the_practical_has_ten_tasks_and_folds_its_solutions():
+    practical = nbformat.read(PRACTICAL, as_version=4)
+    text = code(practical)
+    tasks = re.findall(r"^## Task (\d+) · ", prose(practical), re.MULTILINE)
+    assert tasks == [str(number) for number in range(1, 11)]
+    stubs = re.findall(r"^check\(\"(\w+)\", \1\)$", text, re.MULTILINE)
+    assert stubs == re.findall(r"assert check\(\"(\w+)\", \w+\)\.passed", text)
+    assert stubs == re.findall(r"carry_on\(\"(\w+)\", \1\)", text)
+    assert len(stubs) == 9 and "leaderboard.save(" in text
+    test_jupyterlab_folds_what_the_page_folds(practical)
+    test_cells_that_measure_time_run_alone(practical)
+
+
+@pytest.mark.parametrize("path", [*LESSONS, PRACTICAL], ids=lambda path: path.stem)
+def test_committed_without_outputs(path):
+    for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
             assert not cell.outputs and cell.execution_count is None
 
