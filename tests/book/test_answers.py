@@ -15,7 +15,10 @@ from course_lib.exercises.notes import NOTES
 from course_lib.grading import batch, editions
 
 HTML = Path(__file__).resolve().parents[2] / "book/_build/html"
-LESSONS = [name for name in batch.assignments() if editions.path_of(name).exists()]
+TOC = (HTML.parents[1] / "_toc.yml").read_text("utf-8")
+LESSONS = [
+    name for name in batch.assignments() if f"notebooks/{editions.path_of(name).stem}\n" in TOC
+]
 FOLDED = ".tag_hide-cell, .course-order, .course-lines"
 SHORTEST = 30  # characters; what is shorter can stand anywhere by chance
 
