@@ -255,7 +255,7 @@ def cloud(
         + '"/>'
         for n in range(1, SHADES + 1)
     )
-    marks = "".join(f"M{(c + 0.5) * width:g} {h - (r + 0.5) * height:g}h0" for c, r in spots)
+    marks = "".join(f"M{(c + 0.5) * width:g} {h - (r + 0.5) * height:g}h.1" for c, r in spots)
     texts = (
         (f'x="0" y="{h + 14}"', x[1]),
         (f'x="{w / 2:g}" y="{h + 16}" text-anchor="middle"', x[0]),

@@ -125,7 +125,7 @@ def test_a_cloud_has_cells_by_their_number_and_marks_where_they_belong():
     assert sorted("".join(shades).replace("h10", "h10 ").split("M")[1:]) == [
         "0 2h10 ", "10 10h10 ", "10 6h10 ",
     ]  # fmt: skip
-    assert marks == "M5 2h0M15 10h0"  # row 0 is at the bottom, and a mark is drawn once
+    assert marks == "M5 2h.1M15 10h.1"  # row 0 is at the bottom, and a mark is drawn once
     words = [text.get_text() for text in drawn("text")]
     assert words == ["1", "a & b", "2", "0", "c", "9"]
     for bad in ([], [1, 2], [[0, 0]], [[-1, 2]]):
