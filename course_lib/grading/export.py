@@ -1,7 +1,7 @@
 """The results in the form that a learning platform reads.
 
 A submission without a score is left out or left empty everywhere, so that no platform counts it as a
-zero. The forms follow the platforms' documentation; none was tried on the platform itself.
+zero. The forms follow the platforms' documentation. Only nbgrader was tried itself.
 """
 
 import csv
@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from course_lib.grading.batch import Unusable, cell, grades, score, table
+from course_lib.grading.batch import Unusable, cell, grades, score, solved, table
 
 _CANVAS_IDS = ("SIS Login ID", "SIS User ID", "ID")
 
@@ -79,7 +79,44 @@ def as_gradescope(record: dict[str, Any]) -> dict[str, Any]:
     return points | {"output": record["why"]}
 
 
-PLATFORMS = ("csv", "canvas", "moodle", "gradescope")
+def into_nbgrader(found: list[dict[str, Any]], database: Path) -> list[str]:
+    """Write the scores into nbgrader's gradebook, so that its formgrader and its feedback show them.
+
+    The gradebook knows the submissions after ``nbgrader generate_assignment`` and ``nbgrader autograde
+    --no-execute``, which runs nothing of a student's. Each grade is that of the exercise's check, and
+    no grade waits for a person.
+
+    Returns:
+        What an instructor should know, as sentences.
+
+    Raises:
+        Unusable: nbgrader is not installed, or ``database`` is none of its gradebooks.
+    """
+    try:
+        from nbgrader.api import Gradebook, MissingEntry  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise Unusable('--to nbgrader needs nbgrader: pip install "nbgrader>=0.9.6".') from None
+    if not database.is_file():
+        raise Unusable(f"There is no gradebook {database}: nbgrader's autograde makes one.")
+    left = []
+    with Gradebook(f"sqlite:///{database.resolve()}") as book:
+        for record in found:
+            student, parts = record["student"], record["exercises"]
+            if score(record) is None:
+                left.append(f"{student!a} has no score: {record['status']}. {record['why']!a}")
+                continue
+            try:
+                for name, part in parts.items():
+                    at = f"{name}_check", record["assignment"], record["assignment"], student
+                    grade = book.find_grade(*at)
+                    grade.auto_score, grade.needs_manual_grade = float(solved(part)), False
+            except MissingEntry:
+                left.append(f"{student!a} is not in the gradebook with this assignment's checks")
+        book.db.commit()
+    return left
+
+
+PLATFORMS = ("csv", "canvas", "moodle", "gradescope", "nbgrader")
 
 
 def write(found: list[dict[str, Any]], to: str, out: Path, template: Path | None) -> list[str]:
@@ -93,7 +130,7 @@ def write(found: list[dict[str, Any]], to: str, out: Path, template: Path | None
         What an instructor should know, as sentences.
 
     Raises:
-        Unusable: a missing or wrong template.
+        Unusable: a missing or wrong template; nbgrader or its ``gradebook.db`` is not there.
     """
     if to not in PLATFORMS:
         raise Unusable(f"to: expected one of {', '.join(PLATFORMS)}, got {to!r}")
@@ -101,6 +138,8 @@ def write(found: list[dict[str, Any]], to: str, out: Path, template: Path | None
         raise Unusable(
             "--to canvas needs --template: the table of grades that Canvas has exported."
         )
+    if to == "nbgrader":
+        return into_nbgrader(found, out / "gradebook.db")
     out.mkdir(parents=True, exist_ok=True)
     if to == "canvas" and template:
         text, unmatched = as_canvas(found, template.read_text("utf-8-sig"))

@@ -101,7 +101,7 @@ def test_files_and_sentences(tmp_path):
     with pytest.raises(Unusable, match="needs --template"):
         write(FOUND, "canvas", tmp_path, None)
     with pytest.raises(
-        Unusable, match="expected one of csv, canvas, moodle, gradescope, got 'sap'"
+        Unusable, match="expected one of csv, canvas, moodle, gradescope, nbgrader, got"
     ):
         write(FOUND, "sap", tmp_path, None)
 
