@@ -268,7 +268,7 @@ def cloud(
         f'<svg role="img" aria-label="{html.escape(alt)}" width="{w + 30}" height="{h + 26}" '
         f'viewBox="-22 -4 {w + 30} {h + 26}" fill="currentColor" font-size="13">'
         f'<g fill="none" stroke="currentColor"><path stroke-opacity=".4" d="M0 0V{h}H{w}"/>{shades}'
-        f'<path stroke="{MARK}" stroke-width="5" stroke-linecap="round" d="{marks}"/></g>'
+        f'<path stroke="{MARK}" stroke-width="5" style="stroke-linecap:round" d="{marks}"/></g>'
         + "".join(f"<text {place}>{html.escape(text)}</text>" for place, text in texts)
         + "</svg>"
     )
