@@ -72,7 +72,7 @@ def python(installed: Path, *arguments: str) -> str:
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_the_recorded_runs(installed):
-    kept = {".py", ".js", ".css", ".typed"}
+    kept = {".py", ".js", ".css", ".html", ".npz"}
     own = {p.relative_to(ROOT) for p in (ROOT / "course_lib").rglob("*") if p.suffix in kept}
     own |= {Path("course_lib/py.typed")}
     runs = {path.name for path in (ROOT / "book/reproductions").glob("*.json")}

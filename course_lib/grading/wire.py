@@ -158,7 +158,7 @@ class _Encoder:
         return {"kind": "thing", "is": f"{kind.__module__}.{kind.__qualname__}"[:100]}
 
     def _array(self, value: np.ndarray) -> Any:
-        if value.ndim == 0 and value.dtype.kind in "biuf":
+        if value.ndim == 0 and value.dtype.kind in "biufU":
             return _checked(value.item())
         try:
             native = value.astype(value.dtype.newbyteorder("="))

@@ -661,7 +661,7 @@ def refit_in_place(z, y):
 def tune_by_hand(weight, bias, z, labels):
     weight, bias = weight.clone(), bias.clone()
     target = F.one_hot(labels, len(bias)).float()
-    for _ in range(1500):
+    for _ in range(300):
         p = (z @ weight.T + bias).softmax(1)
         weight -= 0.5 * (p - target).T @ z / len(z)
         bias -= 0.5 * (p - target).mean(0)
@@ -671,8 +671,8 @@ def tune_by_hand(weight, bias, z, labels):
 def tune_by_adam(weight, bias, z, labels):
     layer = torch.nn.Linear(z.shape[1], len(bias))
     layer.load_state_dict({"weight": weight, "bias": bias})
-    optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
-    for _ in range(400):
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.2)
+    for _ in range(80):
         optimizer.zero_grad()
         F.cross_entropy(layer(z), labels).backward()
         optimizer.step()
@@ -681,12 +681,12 @@ def tune_by_adam(weight, bias, z, labels):
 
 def tune_in_minibatches(weight, bias, z, labels):
     w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-    optimizer = torch.optim.SGD([w, b], lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD([w, b], lr=0.3, momentum=0.9)
     generator = torch.Generator().manual_seed(0)
-    for epoch in range(60):
-        if epoch == 45:
-            optimizer.param_groups[0]["lr"] = 0.01
-        for part in torch.randperm(len(z), generator=generator).split(20):
+    for epoch in range(40):
+        if epoch == 30:
+            optimizer.param_groups[0]["lr"] = 0.03
+        for part in torch.randperm(len(z), generator=generator).split(40):
             optimizer.zero_grad()
             F.cross_entropy(F.linear(z[part], w, b), labels[part]).backward()
             optimizer.step()
