@@ -6,7 +6,7 @@ from html import escape
 from docutils import nodes
 from sphinx.application import Sphinx
 
-ADVICE = re.compile(r"(<strong>Reread:</strong> lesson ([^,<]+), )(section “([^”]+)”)")
+ADVICE = re.compile(r"(<strong>Reread:</strong> lesson ([^<]+?), )(section “([^”]+)”)")
 
 
 def link(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:

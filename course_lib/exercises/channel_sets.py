@@ -30,8 +30,7 @@ def right_gradient(kept: Tensor, rewards: Tensor, probability: Tensor) -> Tensor
     m = len(rewards)
     others = (rewards.sum() - rewards) / (m - 1)
     advantage = rewards - others
-    surprise = kept.to(rewards.dtype) - probability
-    return advantage @ surprise / m
+    return advantage @ (kept.to(rewards.dtype) - probability) / m
 
 
 def _no_baseline(kept: Tensor, rewards: Tensor, probability: Tensor) -> Tensor:
@@ -278,9 +277,9 @@ PUZZLES = (
         distractors={
             "others = rewards.mean()": "this mean holds the draw's own reward, which shrinks the "
             "estimate by 1 − 1/M.",
-            "surprise = kept.to(rewards.dtype)": "a draw that did not keep a channel would say "
-            "nothing about it; it has to count with −p.",
-            "return -advantage @ surprise / m": "this leads to lower rewards.",
+            "advantage = others - rewards": "this leads to lower rewards.",
+            "return advantage @ (kept.to(rewards.dtype) - probability)": "the estimate is a mean over "
+            "the draws, and not a sum.",
         },
     ),
     WrongLine(

@@ -19,8 +19,8 @@ def chain_bytes(sizes: list[int], bits: list[int]) -> int:
     """Bytes of a chain of linear layers whose weights take these bits, with scales and biases."""
     total = 0
     for inputs, outputs, width in zip(sizes, sizes[1:], bits):
-        total += (inputs * outputs * width + 7) // 8
-        total += outputs * 2 * NUMBER_BYTES
+        weights = (inputs * outputs * width + 7) // 8
+        total += weights + outputs * 2 * NUMBER_BYTES
     return total
 
 
@@ -233,9 +233,9 @@ PUZZLES = (
         name="chain_bytes",
         function=chain_bytes,
         distractors={
-            "total += inputs * outputs * width // 8": "a part of a byte takes a whole byte, so this "
+            "weights = inputs * outputs * width // 8": "a part of a byte takes a whole byte, so this "
             "has to be rounded up.",
-            "total += inputs * 2 * NUMBER_BYTES": "scales and biases belong to output channels.",
+            "total += weights + inputs * 2 * NUMBER_BYTES": "scales and biases belong to output channels.",
             "for inputs, outputs, width in zip(sizes, sizes, bits):": "a layer's outputs are the next "
             "entry of sizes.",
         },

@@ -52,7 +52,7 @@ def test_links_lead_inside_the_one_page(two_pages):
 
 def test_the_pages_are_those_of_the_book_in_order():
     found = pdf.names(ROOT)
-    assert found[:2] == ["book/intro", "notebooks/motivation"]
+    assert found[:2] == ["book/intro", "book/playground"]
     assert "book/errata" in found and not any("api" in name for name in found)
     lessons = [name for name in found if name.startswith("notebooks/")]
     assert len(lessons) == len(list((ROOT / "notebooks").glob("*.ipynb")))
