@@ -27,7 +27,7 @@ test: book
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/python -m nbstripout --keep-id --verify notebooks/*.ipynb
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs --doctest-modules --nbval-lax \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -rs --doctest-modules --nbval-lax \
 		tests course_lib notebooks/motivation.ipynb notebooks/criteria.ipynb
 
 lab: .venv/ready
