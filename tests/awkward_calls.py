@@ -460,6 +460,7 @@ rows(
 )
 rows("tracing", "check_batched", lambda f, c: f(c.name, c.layer, c.x))
 rows("tracing", "check_input", lambda f, c: f("x", c.model, c.x), views=True)
+rows("tracing", "check_split", lambda f, c: f("split", c.model, (c.x, c.y)), views=True)
 rows("tracing", "check_bare", on_model)
 rows("tracing", "claim", lambda f, c: f({}, c.name, c.layer))
 rows("quantization", "ptq qat", lambda f, c: f(c.model, 8))

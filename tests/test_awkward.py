@@ -188,6 +188,7 @@ REFUSED = {
     "tracing.watch": "compiled lazy stack empty_batch unbatched",
     "tracing.check_batched": "unbatched",
     "tracing.check_input": "empty_batch",
+    "tracing.check_split": "empty_batch nan_batch unbatched",
     "tracing.check_bare": "compiled lazy stack",
     "quantization.activations": f"old_weight_norm pruned unused nan inf attention {NONE} {BATCHES}",
     "quantization.layer_inputs": f"unused nan inf attention {NONE} {BATCHES}",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import glossary
 import head
+import links
 import nbformat
 import overview
 import portable
@@ -127,17 +128,7 @@ class Strip(SphinxTransform):
 
     def living(self, target: str) -> nodes.Node:
         """Return a link to the living page, in the state that belongs to the lesson."""
-        words = nodes.inline("", "try it on the living page")
-        return addnodes.pending_xref(
-            "",
-            words,
-            refdomain="std",
-            reftype="ref",
-            refexplicit=True,
-            refwarn=True,
-            reftarget=target,
-            refdoc=self.env.docname,
-        )
+        return links.to(self.env, "ref", target, "try it on the living page")
 
     def download(self, docname: str) -> nodes.Node:
         """Return a link to the notebook file, which is copied into the book."""
@@ -347,16 +338,7 @@ class Unbroken(SphinxPostTransform):
 
 def doc_link(env, docname: str) -> addnodes.pending_xref:
     """Return a link to a page of the book that reads as the page's title."""
-    return addnodes.pending_xref(
-        "",
-        nodes.inline("", docname, classes=["doc"]),
-        refdomain="std",
-        reftype="doc",
-        refexplicit=False,
-        refwarn=True,
-        reftarget=f"/{docname}",
-        refdoc=env.docname,
-    )
+    return links.to(env, "doc", f"/{docname}")
 
 
 class FillTables(SphinxPostTransform):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import links
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -91,16 +92,8 @@ class Terms(SphinxTransform):
         anchor = nodes.make_id(f"term-{term}")
         main = self.entry[term][0]
         index = addnodes.index(entries=[("single", f"{main}; {self.title}", anchor, "", None)])
-        link = addnodes.pending_xref(
-            "",
-            nodes.inline("", shown, classes=["std-term"], ids=[anchor]),
-            refdomain="std",
-            reftype="term",
-            refexplicit=True,
-            refwarn=True,
-            reftarget=term,
-            refdoc=self.env.docname,
-        )
+        link = links.to(self.env, "term", term, shown)
+        link[0]["classes"], link[0]["ids"] = ["std-term"], [anchor]
         return [index, link]
 
 

@@ -27,6 +27,8 @@ from course_lib.grading.batch import (
 )
 from course_lib.grading.sandbox import SECONDS, WALLS, NoSandbox, Sandbox
 
+Command = Callable[[str, Callable, str], argparse.ArgumentParser]  # name, what it does, help
+
 DONE, WRONG_USE, NEEDS_A_HUMAN, NO_SANDBOX = 0, 2, 3, 4
 
 
@@ -60,12 +62,21 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(do=do)
         return made
 
+    for add in (_add_make, _add_run_and_merge, _add_export_and_feedback, _add_selftest_and_doctor):
+        add(command)
+    return parser
+
+
+def _add_make(command: Command) -> None:
     write = command("make", _make, "Write an assignment: for students, instructors, solved.")
     write.add_argument("assignment", choices=assignments(), metavar="assignment")
     write.add_argument("-o", dest="out", type=Path, required=True, help="a folder for all editions")
     write.add_argument("--lessons", type=Path, default=editions.LESSONS, help="the lessons' folder")
     write.add_argument("--students", type=Path, help="for the exam: a file with a name per line")
     write.add_argument("--seed", type=int, help="of the exam's numbers; drawn, if not given")
+
+
+def _add_run_and_merge(command: Command) -> None:
     grade = command("run", _run, "Grade the submissions of an assignment.")
     grade.add_argument("submitted", type=Path, help="the folder of <student>/<assignment>/*.ipynb")
     grade.add_argument("assignment", choices=assignments(), metavar="assignment")
@@ -75,12 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--sandbox", choices=WALLS, help="the first that works, if not given")
     grade.add_argument("--seed", type=int, help="of the hidden inputs; drawn, if not given")
     grade.add_argument("--seconds", type=int, default=SECONDS, help=f"per exercise ({SECONDS})")
+    _add_user(grade)
     joined = command("merge", _merge, "Put the results of several shards together.")
     joined.add_argument("parts", type=Path, nargs="+")
     for made in (grade, joined):
         made.add_argument(
             "-o", dest="results", type=Path, required=True, help="a folder for results"
         )
+
+
+def _add_export_and_feedback(command: Command) -> None:
     out = command("export", _export, "Write the grades for a learning platform.")
     out.add_argument("results", type=Path)
     out.add_argument("--to", choices=export.PLATFORMS, required=True)
@@ -90,15 +105,20 @@ def _parser() -> argparse.ArgumentParser:
     pages.add_argument("results", type=Path)
     pages.add_argument("--reveal", action="store_true", help="show where hidden inputs failed")
     pages.add_argument("-o", dest="out", type=Path, required=True, help="a folder for the pages")
+
+
+def _add_selftest_and_doctor(command: Command) -> None:
     known = command("selftest", _selftest, "Try the grader on answers whose verdict is known.")
     known.add_argument("assignment", choices=assignments(), metavar="assignment")
     known.add_argument("--seeds", type=int, default=20, help="of hidden inputs (20)")
     known.add_argument("--answers", type=Path, default=selftest.FOLDER, help="their folder")
     known.add_argument("--sandbox", choices=WALLS, help="the first that works, if not given")
-    health = command("doctor", _doctor, "Find out which sandbox holds on this machine.")
-    for made in (grade, known, health):
-        made.add_argument("--user", help="whom students' code becomes, if you are root")
-    return parser
+    _add_user(known)
+    _add_user(command("doctor", _doctor, "Find out which sandbox holds on this machine."))
+
+
+def _add_user(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--user", help="whom students' code becomes, if you are root")
 
 
 def _make(given: argparse.Namespace) -> int:

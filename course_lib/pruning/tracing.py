@@ -18,7 +18,8 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from course_lib import ensemble
-from course_lib.layers import check_made, fitting
+from course_lib.data import Split
+from course_lib.layers import check_finite, check_made, fitting
 from course_lib.training import evaluating
 
 Ids = list[int]
@@ -342,6 +343,17 @@ def check_input(argument: str, model: nn.Module, x: Tensor) -> Tensor:
     if x.device != device:
         raise ValueError(f"{argument} must be on the model's device, {device}, got {x.device}")
     return x
+
+
+def check_split(argument: str, model: nn.Module, split: tuple[Tensor, Tensor]) -> Split:
+    """The images and labels of a split, if the images are finite and there is a label for each."""
+    if not isinstance(split, (tuple, list)) or len(split) != 2:
+        raise TypeError(f"{argument} must be a pair (images, labels), got {type(split).__name__}")
+    x, labels = split
+    check_finite(argument, check_input(argument, model, x))
+    if not isinstance(labels, Tensor) or labels.shape != x.shape[:1]:
+        raise ValueError(f"{argument} must have one label per image, got {len(x)} images")
+    return Split(x, labels)
 
 
 def check_bare(model: nn.Module) -> None:

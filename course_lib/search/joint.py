@@ -26,7 +26,7 @@ from course_lib.data import Split, check_counts, check_fraction, check_real
 from course_lib.layers import called_with, chained, check_finite, fitting
 from course_lib.pruning import channels
 from course_lib.pruning.channels import ChannelGraph, check_graph
-from course_lib.pruning.tracing import check_input
+from course_lib.pruning.tracing import check_split
 from course_lib.search.widths import tail
 from course_lib.training import Plan
 
@@ -35,6 +35,9 @@ Candidate = tuple[int, ...]  # one option per gene
 
 HIDDEN = 64  # units of a predictor
 STEPS = 200  # of its training
+POPULATION = 20  # children per generation of a search
+PARENTS = 5  # the best so far, of which they are made
+MUTATE = 0.1  # the probability with which a gene of a copy is drawn anew
 TRIES = 100  # children that bring nothing new, until a search draws a random candidate
 
 
@@ -202,7 +205,9 @@ def every_accuracy(model: nn.Module, space: Space, valid: Split) -> Tensor:
     """
     linear = _chain(model)
     _check_weights(model)
-    _check_images(model, valid)
+    x, _ = check_split("valid", model, valid)
+    with torch.no_grad(), fitting("valid", x):
+        model(x[:1])
     graph = channels.trace(model, valid.x[:1])
     widths, bits = _genes(model, graph, space)
     if widths.keys() != {*linear[:-1]} or bits.keys() != {*linear}:
@@ -422,16 +427,13 @@ def evolve(
     cost: Callable[[Candidate], float],
     budget: float,
     evaluations: int,
-    population: int = 20,
-    parents: float = 0.25,
-    mutate: float = 0.1,
     seed: int,
 ) -> Best:
     """Evolutionary search: children of the best candidates so far, within a budget.
 
-    It begins with a population of random candidates. The best share of all that were tried are the
-    parents of the next population. Half of it are copies of a parent of which every gene is drawn
-    anew with a small probability. The other half take each gene from one of two parents. A child is
+    It begins with 20 random candidates. The best five of all that were tried are the parents of the
+    next 20. Half of these are copies of a parent of which every gene is drawn anew with probability
+    0.1. The other half take each gene from one of two parents. A child is
     tried if it is within the budget and was not tried before. If 100 children in a row are not, a
     random candidate is tried instead.
 
@@ -441,12 +443,9 @@ def evolve(
         score: candidate -> number, higher is better: a measured accuracy, or a predicted one.
         cost, budget: as in ``random_candidates``.
         evaluations: how many candidates are tried, or all within the budget if there are fewer.
-        population: children per generation.
-        parents: their number, as a share of the population, in (0, 1].
-        mutate: the probability with which a gene is drawn anew, in (0, 1].
 
     Raises:
-        ValueError: as ``random_candidates``; shares out of range; a score that is not finite.
+        ValueError: as ``random_candidates``; a score that is not finite.
         TypeError: a score that is no number.
 
     Examples:
@@ -454,18 +453,16 @@ def evolve(
         >>> evolve(genes, sum, cost=sum, budget=20, evaluations=6, seed=0).candidate
         (10, 8, 2)
     """
-    check_counts(evaluations=evaluations, population=population)
-    check_fraction("parents", parents)
-    check_fraction("mutate", mutate)
+    check_counts(evaluations=evaluations)
     draw = _Draw(space, cost, budget, seed)
     visited: dict[Candidate, float] = {}
     curve: list[float] = []
     best: list[Candidate] = []
-    makers = (lambda: draw.mutated(best, mutate), lambda: draw.crossed(best))
+    makers = (lambda: draw.mutated(best, MUTATE), lambda: draw.crossed(best))
     while len(visited) < evaluations:
         makes = [draw.random] if not best else makers
         for make, _ in zip(
-            itertools.cycle(makes), range(min(population, evaluations - len(visited)))
+            itertools.cycle(makes), range(min(POPULATION, evaluations - len(visited)))
         ):
             new = draw.new(visited, make)
             if new is None:
@@ -473,7 +470,7 @@ def evolve(
                 break
             visited[new] = _scored(score, new)
             curve.append(max([visited[new], *curve[-1:]]))
-        best = heapq.nlargest(max(1, round(parents * population)), visited, key=visited.__getitem__)
+        best = heapq.nlargest(PARENTS, visited, key=visited.__getitem__)
     return Best(best[0], visited[best[0]], curve, visited)
 
 
@@ -593,17 +590,6 @@ def _genes(
 def _check_weights(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         check_finite(f"model's {name!r}", parameter)
-
-
-def _check_images(model: nn.Module, valid: Split) -> None:
-    if not isinstance(valid, (tuple, list)) or len(valid) != 2:
-        raise TypeError(f"valid must be a pair (images, labels), got {type(valid).__name__}")
-    x, labels = valid
-    check_finite("valid", check_input("valid", model, x))
-    if not isinstance(labels, Tensor) or labels.shape != x.shape[:1]:
-        raise ValueError(f"valid must have one label per image, got {len(x)} images")
-    with torch.no_grad(), fitting("valid", x):
-        model(x[:1])
 
 
 def _check_bits(argument: str, bits: int) -> None:

@@ -21,7 +21,7 @@ from course_lib import seeds
 from course_lib.data import Split, check_counts, check_positive, check_real
 from course_lib.layers import at_least_float32, check_finite, fitting
 from course_lib.pruning.channels import ChannelGraph, check_used, watching_reads
-from course_lib.pruning.tracing import check_input
+from course_lib.pruning.tracing import check_split
 
 Objective = Callable[[frozenset[int]], float]  # removed ids -> reward, higher is better
 
@@ -112,7 +112,7 @@ def every_subset(model: nn.Module, graph: ChannelGraph, layer: str, valid: Split
         >>> every_subset(net, channels.trace(net, valid.x), "conv2", valid).shape
         torch.Size([256])
     """
-    x, labels = _images(model, valid)
+    x, labels = check_split("valid", model, valid)
     ids, consumer = _asked(graph, layer)
     seen: dict[str, Tensor] = {}
 
@@ -477,16 +477,6 @@ def _never_empty(kept: Tensor, probability: Tensor) -> Tensor:
     """Let the likeliest id stay in sets that would keep none."""
     kept[~kept.any(1), probability.argmax()] = True
     return kept
-
-
-def _images(model: nn.Module, valid: Split) -> tuple[Tensor, Tensor]:
-    if not isinstance(valid, (tuple, list)) or len(valid) != 2:
-        raise TypeError(f"valid must be a pair (images, labels), got {type(valid).__name__}")
-    x, labels = valid
-    check_finite("valid", check_input("valid", model, x))
-    if not isinstance(labels, Tensor) or labels.shape != x.shape[:1]:
-        raise ValueError(f"valid must have one label per image, got {len(x)} images")
-    return x, labels
 
 
 def _asked(graph: ChannelGraph, layer: str) -> tuple[list[int], str]:

@@ -285,9 +285,10 @@ def test_both_kinds_of_children_enter_the_population(kind, monkeypatch):
         monkeypatch.setattr(joint._Draw, "mutated", lambda draw, parents, rate: parents[0])
     else:
         monkeypatch.setattr(joint._Draw, "crossed", lambda draw, parents: parents[0])
+    monkeypatch.setattr(joint, "PARENTS", 10)
     space = {f"{k} bits": [2, 3] for k in range(16)}
     options = {"cost": sum, "budget": 100, "seed": 0}
-    found = joint.evolve(space, sum, evaluations=300, parents=0.5, **options)
+    found = joint.evolve(space, sum, evaluations=300, **options)
     control = joint.random_candidates(space, 300, **options)
     assert found.value >= 47 > max(map(sum, control))
 
@@ -366,9 +367,6 @@ def test_pairs_and_searches_that_are_none():
         ({"budget": 24}, r"budget must be at least 25, the cost of \(1, 5, 2, 2\), got 24"),
         ({"budget": math.nan}, "budget must be finite"),
         ({"evaluations": 0}, "evaluations must be"),
-        ({"population": 0}, "population must be"),
-        ({"parents": 0.0}, "parents must be"),
-        ({"mutate": 1.5}, "mutate must be"),
         ({"score": lambda c: math.nan}, r"score of \(.*\) must be finite"),
     ):
         with pytest.raises(ValueError, match=words):
