@@ -62,7 +62,7 @@ PRESETS = {  # anchors of the page, to which the lessons link -> state and quest
     },
     "living-prune-rate": {
         "state": {"allocation": "erdos_renyi", "sparsity": 0.95},
-        "question": "From Prune rate: which way of sharing the cut among the layers leaves the most right?",
+        "question": "From Prune rate: with which shares of the layers does the network still read the most images right?",
     },
     "living-sparse-training": {
         "state": {"criterion": "random", "allocation": "erdos_renyi", "sparsity": 0.95},
@@ -130,9 +130,9 @@ TOUR = (  # what to set the page to, and what to predict before; `figures` fills
         (
             (
                 "The first, with 19,600 weights",
-                "The layers keep {stay[0]:.0%}, {stay[1]:.0%} and {stay[2]:.0%} of their weights.",
+                "The layers keep {stay[0]:.0f}, {stay[1]:.0f} and {stay[2]:.0f} % of their weights.",
             ),
-            ("The last, with 500 weights", "It keeps {stay[2]:.0%}, the largest share."),
+            ("The last, with 500 weights", "It keeps {stay[2]:.0f} %, the largest share."),
             ("All keep the same share", "That is the second choice under “From which layers?”."),
         ),
         0,
@@ -233,6 +233,11 @@ def packed() -> str:
     return base64.b64encode(zlib.compress(b"".join(p.tobytes() for p in parts), 9)).decode()
 
 
+def opponents() -> list[list[float]]:
+    """Of each small dense network: units of two layers, weights, mean accuracy."""
+    return [[*map(int, row[:3]), float(row[3:].mean())] for row in recorded()["opponents"]]
+
+
 def settings() -> dict[str, Any]:
     """What the modules have to know besides the numbers of ``packed``."""
     found = recorded()
@@ -241,7 +246,7 @@ def settings() -> dict[str, Any]:
         "train": len(found["train"]),
         "test": len(found["test"]),
         "rate": float(found["rate"]),
-        "opponents": [[*map(int, row[:3]), float(row[3:].mean())] for row in found["opponents"]],
+        "opponents": opponents(),
         "fingerprint": list(container.fingerprint(container.tensors(network()))),
         "bits": BITS,
         "fraction": FRACTION,
@@ -311,11 +316,11 @@ def still() -> str:
     rows = []
     for s in sparsities:
         cells = "".join(f"<td>{right(cut(name, s)):.1f} %</td>" for name in words)
-        rows.append(f'<tr><th scope="row">{s:.0%}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{100 * s:.0f} %</th>{cells}</tr>')
     after = cut(START["criterion"], START["sparsity"])
     left = int(after.get_parameter("fc1.weight").count_nonzero())
     alt = (
-        f"The first layer after {START['sparsity']:.0%} of all weights are removed by magnitude: 100 "
+        f"The first layer after {100 * START['sparsity']:.0f} % of all weights are removed by magnitude: 100 "
         f"tiles of 14 × 14 weights, one for each unit, in which {left:,} of 19,600 weights are black."
     )
     return (
@@ -344,16 +349,16 @@ def half_of_the_units() -> float:
 def figures() -> dict[str, Any]:
     """The numbers that the tour tells, measured on the page's test images."""
     after = cut("magnitude", 0.9)
-    shares = [after.get_parameter(f"fc{i}.weight").ne(0).float().mean() for i in (1, 2, 3)]
-    opponents = [row for row in settings()["opponents"] if row[2] <= 2_510]
+    weights = [after.get_parameter(f"fc{i}.weight") for i in (1, 2, 3)]
+    left = sum(int(weight.count_nonzero()) for weight in weights)
     bits = {b: right(quantization.ptq(network(), b, per_channel=False)) for b in (8, 4, 2)}
     return {
         "dense": right(network()),
         "half": right(cut("magnitude", 0.5)),
         "luck": right(cut("random", 0.5)),
         "units": half_of_the_units(),
-        "stay": [float(share) for share in shares],
-        "small": opponents[-1],
+        "stay": [100 * float(weight.ne(0).float().mean()) for weight in weights],
+        "small": [row for row in opponents() if row[2] <= left][-1],
         "bits": bits,
     }
 

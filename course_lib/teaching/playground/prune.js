@@ -145,9 +145,8 @@ export function masked(net, masks) {
 export function withoutUnits(net, keep) {
   const found = copy(net);
   found.forEach((layer, l) => {
-    layer.mask = layer.weight.map((_, i) =>
+    layer.mask = Uint8Array.from(layer.weight, (_, i) =>
       (keep[l]?.[Math.floor(i / layer.inputs)] ?? 1) * (keep[l - 1]?.[i % layer.inputs] ?? 1));
-    layer.mask = Uint8Array.from(layer.mask);
     if (keep[l]) layer.open = keep[l].slice();
   });
   return project(found);

@@ -11,6 +11,7 @@ import { Trainer } from "./train.js";
 import { unpack } from "./unpack.js";
 import { drawChart, drawImage, drawStrokes, drawTiles, percent, probabilities, tileRows } from "./view.js";
 
+const STILL = "The page still trains. Try again in a moment.";
 const REST = 150; // milliseconds after which a slider is taken to rest
 const LATER = 700; // and after which its file is written, which takes longest
 
@@ -29,6 +30,11 @@ export function cut(net, data, { criterion, allocation, structure, sparsity }, c
 export function ask(net, image) {
   const p = softmax(forward(net, image, 1).pop(), 10);
   return { p, answer: best(p, 0, 10) };
+}
+
+/** A digit with its article. */
+function a(digit) {
+  return digit === 8 ? "an 8" : `a ${digit}`;
 }
 
 /** Of the small networks trained from the start, the largest with at most so many weights. */
@@ -62,11 +68,16 @@ export class Playground {
     const preset = presets[location.hash.slice(1)];
     const asked = location.hash.includes("=") ? location.hash : "";
     const { state, unknown } = fromFragment(asked, { ...start, ...preset?.state }, this.data.test.labels.length);
+    this.show(state, unknown.length ? `The address asks for ${unknown.join(", ")}, which this page does not know.`
+      : preset?.question ?? "");
+  }
+
+  /** Show a state, with nothing drawn. */
+  show(state, sentence = "") {
     Object.assign(this, { state, strokes: [] });
     this.part("digit").value = this.data.test.labels[state.image];
     this.again();
-    this.say(unknown.length ? `The address asks for ${unknown.join(", ")}, which this page does not know.`
-      : preset?.question ?? "");
+    this.say(sentence);
   }
 
   listen() {
@@ -112,9 +123,7 @@ export class Playground {
       button.hidden = false;
       button.addEventListener("click", () => {
         const count = this.data.test.labels.length;
-        this.state = fromFragment(button.dataset.state, this.settings.start, count).state;
-        Object.assign(this, { strokes: [] });
-        this.again();
+        this.show(fromFragment(button.dataset.state, this.settings.start, count).state);
         this.part("said").scrollIntoView({ block: "start" });
       });
     }
@@ -122,6 +131,7 @@ export class Playground {
 
   /** Show this network beside the next ones. */
   keep() {
+    this.settle();
     const { images, labels } = this.data.test;
     const chosen = Object.keys(CHOICES).map((name) =>
       this.root.querySelector(`[name="${name}"]:checked`).parentElement.textContent.trim());
@@ -129,7 +139,7 @@ export class Playground {
     this.kept = this.shown;
     this.part("drop").hidden = false;
     this.part("kept-said").textContent = `Kept: ${(100 * this.state.sparsity).toFixed(1)} % removed `
-      + `(${chosen.join("; ")}), ${epochs} epoch${epochs === 1 ? "" : "s"} of retraining, ${this.state.bits} bits. `
+      + `(${chosen.join("; ")}), ${epochs} epoch${epochs === 1 ? "" : "s"} of training, ${this.state.bits} bits. `
       + `It reads ${accuracy(this.kept, images, labels).toFixed(1)} % of the test images right.`;
     this.paint();
   }
@@ -144,6 +154,7 @@ export class Playground {
 
   /** Show the cut growing from nothing to where it is; in few steps for a reader who wants no motion. */
   async replay() {
+    if (this.busy) return this.say(STILL);
     const run = ++this.run;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const [steps, pause] = calm ? [4, 800] : [60, 33];
@@ -201,7 +212,7 @@ export class Playground {
     if (units && state.allocation === "erdos_renyi") state.allocation = "per_layer";
     this.root.querySelector('[value="erdos_renyi"]').disabled = units;
     this.part("move").disabled = units;
-    this.run += 1; // a training that goes on is stopped
+    this.run += 1; // what is being trained is dropped when it ends
     this.current = cut(this.data.net, this.data.train, state, this.cache);
     this.curve = [];
     for (const name of Object.keys(CHOICES)) {
@@ -228,6 +239,13 @@ export class Playground {
     if (net !== this.current) return; // a replay goes on
     this.timer = setTimeout(() => this.rest(), REST);
     this.later = setTimeout(() => this.write(), LATER);
+  }
+
+  /** End a replay and say the rest now: the curve begins with the cut. */
+  settle() {
+    if (!this.busy) this.run += 1;
+    this.paint();
+    this.rest();
   }
 
   showSliders({ sparsity, bits }) {
@@ -274,11 +292,11 @@ export class Playground {
   sentence(right, left) {
     const [dense, pruned] = this.answers;
     const truth = this.strokes.length ? "Your drawing"
-      : `Test image ${this.state.image}, a ${this.data.test.labels[this.state.image]},`;
+      : `Test image ${this.state.image}, ${a(this.data.test.labels[this.state.image])},`;
     const all = weightsLeft(this.data.net);
     const end = left ? "" : " Everything is removed, so only the biases answer, and they say the same of every image.";
-    return `${truth} is a ${dense.answer} for the dense network (${percent(dense.p[dense.answer])}) and a `
-      + `${pruned.answer} for the pruned one (${percent(pruned.p[pruned.answer])}). `
+    return `${truth} is ${a(dense.answer)} for the dense network (${percent(dense.p[dense.answer])}) and `
+      + `${a(pruned.answer)} for the pruned one (${percent(pruned.p[pruned.answer])}). `
       + `${left.toLocaleString("en")} of ${all.toLocaleString("en")} weights stay. Of `
       + `${this.data.test.labels.length.toLocaleString("en")} test images the dense network reads `
       + `${this.dense.toFixed(1)} % right, the pruned one ${right.toFixed(1)} %.${end}`;
@@ -294,8 +312,8 @@ export class Playground {
 
   /** Train the current network for an epoch. */
   async retrain(options) {
-    if (this.busy) return;
-    this.paint(); // a replay ends
+    if (this.busy) return this.say(STILL);
+    this.settle();
     const run = ++this.run;
     const seed = this.curve.length;
     const show = ({ net, done }) => {
@@ -341,9 +359,8 @@ export async function start(root) {
   // From file:// a thread may be no module, so the code goes there as a script.
   const code = text("modules").replace(/^export /gm, "");
   const address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
-  const patience = Number(root.dataset.patience);
   let page;
-  const trainer = new Trainer(address, data.train, { patience, say: (sentence) => page.say(sentence) });
+  const trainer = new Trainer(address, data.train, { say: (sentence) => page.say(sentence) });
   page = new Playground(root, data, settings, trainer);
   root.dataset.alive = "";
   return page;

@@ -58,8 +58,8 @@ if (typeof document === "undefined" && typeof postMessage === "function") serve(
 
 /** Trains in a thread. Where that cannot start or does not answer, it says so and uses the page. */
 export class Trainer {
-  constructor(address, data, { patience = 5000, say = () => {} } = {}) {
-    Object.assign(this, { address, data, patience, say, worker: null, alone: false });
+  constructor(address, data, { say = () => {} } = {}) {
+    Object.assign(this, { address, data, patience: 5000, say, worker: null, alone: false });
   }
 
   start() {
