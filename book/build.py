@@ -27,7 +27,8 @@ EXECUTED = (
     "book/reproductions/*.json",
 )
 # ... and what the pages depend on besides that.
-PAGES = ("book", "notebooks", "_config.yml", "*.md")
+# (A lesson may write files beside itself; they count for nothing.)
+PAGES = ("book", "notebooks/**/*.ipynb", "_config.yml", "*.md")
 
 
 def digest(root: Path, patterns: Iterable[str]) -> str:
