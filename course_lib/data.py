@@ -62,7 +62,9 @@ def check_number(argument: str, value: object) -> float:
 
 
 def check_real(argument: str, value: object) -> float:
-    """The number itself; TypeError if it is none, ValueError if it is not finite."""
+    """The number, maybe of a tensor; TypeError if it is none, ValueError if it is not finite."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
     number = check_number(argument, value)
     if not math.isfinite(number):
         raise ValueError(f"{argument} must be finite, got {value!r}")

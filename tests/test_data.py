@@ -169,7 +169,7 @@ def test_numbers_are_checked_by_name():
     for value in (0.5, 3, True, "1", None, one, nan, inf, -inf, 0, -1):
         for check, allowed in (
             (data.check_number, (0.5, 3, nan, inf, -inf, 0, -1)),
-            (data.check_real, (0.5, 3, 0, -1)),
+            (data.check_real, (0.5, 3, one, 0, -1)),
             (data.check_positive, (0.5, 3)),
             (data.check_nonnegative, (0.5, 3, one, 0)),
         ):

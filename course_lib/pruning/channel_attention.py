@@ -22,7 +22,7 @@ from course_lib.data import Split, check_positive
 from course_lib.layers import at_least_float32, check_finite, copied, fitting
 from course_lib.models import seeded
 from course_lib.pruning.channels import ChannelGraph, check_graph, check_used
-from course_lib.pruning.tracing import check_batched, check_input
+from course_lib.pruning.tracing import check_batched, check_split
 from course_lib.training import Plan
 
 REDUCTION = 4  # channels per hidden unit of an attention module
@@ -81,10 +81,7 @@ def attention_means(
         raise ValueError("graph must have channels that may be removed, got none")
     for name, parameter in model.named_parameters():
         check_finite(f"model's {name!r}", parameter.detach())
-    if not isinstance(train, (tuple, list)) or len(train) != 2:
-        raise TypeError(f"train must be a pair (images, labels), got {type(train).__name__}")
-    train = Split(*train)
-    check_finite("train", check_input("train", model, train.x))
+    train = check_split("train", model, train)
     check_positive("rate", rate)
     attended = _Attended(model, graph, seed)
     with torch.no_grad(), fitting("train", train.x):

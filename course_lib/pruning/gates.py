@@ -169,10 +169,11 @@ def attach(model: nn.Module, gate: Gate, names: Collection[str] | None = None) -
         names: the layers that get gates. None means all of them.
 
     Raises:
-        ValueError: a ``model`` that has gates, or has no such layer; a name that is none of them;
+        ValueError: a ``model`` that has gates, or has no such layer; no name, or one that is none of
+            them;
             a weight that is not plain, not finite, or tied to another layer's. The model is then as
             it was.
-        TypeError: a ``gate`` of another kind, a stack.
+        TypeError: a ``gate`` of another kind, names that are no collection of strings, a stack.
 
     Examples:
         >>> layer = nn.Linear(2, 1)
@@ -192,15 +193,27 @@ def attach(model: nn.Module, gate: Gate, names: Collection[str] | None = None) -
         raise ValueError(f"model must have no gates yet, got one at {_weight_of(taken[0])!r}")
     layers.weights(model)
     found = layers.weighted(model, plain=True)
-    for name in found if names is None else names:
-        if name not in found:
-            raise ValueError(f"names must be layers of {[*found]}, got {name!r}")
-    found = {name: layer for name, layer in found.items() if names is None or name in names}
+    if names is not None:
+        found = {name: found[name] for name in check_names(names, found)}
     # A gate in one layer would leave the others that share its weight without.
     layers.check_untied(model, [layer.weight for layer in found.values()], twice=True)
     for layer in found.values():
         parametrize.register_parametrization(layer, "weight", gate.on(layer.weight))
         layer.parametrizations.train(layer.training)
+
+
+def check_names(
+    names: Collection[str], known: Collection[str], what: str = "layers"
+) -> Collection[str]:
+    """The names, if they are a collection of at least one and all are known."""
+    if isinstance(names, str) or not isinstance(names, Collection):
+        raise TypeError(f"names must be a collection of layer names, got {names!r}")
+    if not names:
+        raise ValueError(f"names must hold at least one of {[*known]}, got none")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"names must be {what} of {[*known]}, got {name!r}")
+    return names
 
 
 def parameter_groups(model: nn.Module, **of_gates: Any) -> list[dict[str, Any]]:
@@ -236,8 +249,8 @@ def anneal(
     .. math:: \beta_t = \beta_0 \left(\frac{\beta_T}{\beta_0}\right)^{t / T}
 
     The first of T steps runs with :math:`\beta_0`, which is 1 for ``Sigmoid`` gates, and after the
-    last one β is :math:`\beta_T`, where it stays. (The authors' code multiplies β once per epoch.) How far the annealing has come is read
-    from β itself, so it continues from a checkpoint, and in a second round after ``reset``.
+    last one β is :math:`\beta_T`, where it stays. (The authors' code multiplies β once per epoch.)
+    How far the annealing has come is read from β itself, so it continues from a checkpoint, and in a second round after ``reset``.
 
     To use it in a ``training.Plan``, make the optimizer and the hook in one function of the model::
 

@@ -38,11 +38,15 @@ class Attention(gates.Gate):
         super().__init__(0.0, float(first))
 
     def on(self, weight: Tensor) -> "Attention":
+        if weight.dim() < 3:
+            raise ValueError(f"weight must be a convolution's, got shape {tuple(weight.shape)}")
         own = super().on(weight)
         assert isinstance(own, Attention)
         own.shape = weight.shape
-        # Different numbers, because the attention divides by their spread.
-        own.logits = nn.Parameter(torch.rand(weight.shape).flatten(2).to(weight.detach()))
+        # Different numbers, because the attention divides by their spread. In half precision two of
+        # them may be equal.
+        like = at_least_float32(weight.detach())
+        own.logits = nn.Parameter(torch.rand(weight.shape).flatten(2).to(like))
         return own
 
     def factor(self) -> Tensor:
@@ -100,8 +104,6 @@ def attach(model: nn.Module, names: Collection[str], *, first: float = 1.0, seed
     """
     check_positive("first", first)
     seed = seeds.shifted(seed)
-    if isinstance(names, str) or not isinstance(names, Collection):
-        raise TypeError(f"names must be a collection of layer names, got {names!r}")
     _check_names(model, names)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -143,11 +145,7 @@ def stored_bytes(masks: Mapping[str, Tensor], *, bits: int = 32) -> int:
 
 def _check_names(model: nn.Module, names: Collection[str]) -> None:
     found = {name: m for name, m in weighted(model).items() if isinstance(m, CONVOLUTIONS)}
-    if not names:
-        raise ValueError(f"names must hold at least one of {[*found]}, got none")
-    for name in names:
-        if name not in found:
-            raise ValueError(f"names must be convolutions, {[*found]}, got {name!r}")
+    for name in gates.check_names(names, found, "convolutions"):
         layer = found[name]
         if layer.groups > 1 or math.prod(layer.kernel_size) < 2:
             raise ValueError(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from course_lib import ensemble, layers, models, parametrized, seeds, training
 from course_lib.compression import distillation, quantization
-from course_lib.data import Split, check_counts, check_fraction, check_real
+from course_lib.data import Split, check_counts, check_fraction, check_integer, check_real
 from course_lib.layers import called_with, chained, check_finite, fitting
 from course_lib.pruning import channels
 from course_lib.pruning.channels import ChannelGraph, check_graph
@@ -33,6 +33,7 @@ from course_lib.training import Plan
 Space = Mapping[str, Sequence[int]]  # gene -> options, ascending
 Candidate = tuple[int, ...]  # one option per gene
 
+BITS = 2, 16  # of a weight, the fewest and the most
 HIDDEN = 64  # units of a predictor
 STEPS = 200  # of its training
 POPULATION = 20  # children per generation of a search
@@ -71,12 +72,14 @@ def space(
     """
     check_graph(model, graph)
     for argument, options in (("shares", shares), ("bits", bits)):
-        if not options or list(options) != sorted(set(options)):
-            raise ValueError(f"{argument} must ascend and be at least one, got {list(options)}")
+        _check_options(argument, options)
     for share in shares:
         check_fraction("shares", share)
     for n in bits:
-        _check_bits("bits", n)
+        check_integer("bits", n, *BITS)
+    for argument, options in (("shares", shares), ("bits", bits)):
+        if list(options) != sorted(set(options)):
+            raise ValueError(f"{argument} must ascend, got {list(options)}")
     found = {}
     for name in _weighted(model, graph):
         if name in graph.layers():
@@ -205,9 +208,9 @@ def every_accuracy(model: nn.Module, space: Space, valid: Split) -> Tensor:
     """
     linear = _chain(model)
     _check_weights(model)
-    x, _ = check_split("valid", model, valid)
-    with torch.no_grad(), fitting("valid", x):
-        model(x[:1])
+    valid = check_split("valid", model, valid)
+    with torch.no_grad(), fitting("valid", valid.x):
+        model(valid.x[:1])
     graph = channels.trace(model, valid.x[:1])
     widths, bits = _genes(model, graph, space)
     if widths.keys() != {*linear[:-1]} or bits.keys() != {*linear}:
@@ -280,6 +283,7 @@ def sandwich(
             f"{[*widths]} for {type(ensemble.template(model)).__name__}"
         )
     _check_weights(model)
+    train = check_split("train", ensemble.template(model), train)
     generator = seeds.generator(seed)
 
     def narrow(x: Tensor, kept: Mapping[str, int]) -> Tensor:
@@ -375,6 +379,7 @@ def predictor(
         with torch.no_grad():
             net.get_parameter("fc1.weight")[:, ~features.any(0)] = 0
     else:
+        _check_predictor(start, features.shape[1])
         net = layers.copied(start)
         _rescale(net, 1 / scale, -mean / scale)
     target = (accuracy.float() - mean) / scale
@@ -396,10 +401,11 @@ def predictor(
 def random_candidates(
     space: Space, n: int, *, cost: Callable[[Candidate], float], budget: float, seed: int
 ) -> list[Candidate]:
-    """Different candidates within a budget, drawn uniformly: a control, and the start of ``evolve``.
+    """Different candidates within a budget, drawn at random: a control, and the start of ``evolve``.
 
     Args:
-        n: how many. There are fewer if the budget allows fewer.
+        n: how many. There are fewer if the budget allows fewer. Where 200 draws in a row bring nothing
+            new, the next one in the order of ``every`` is taken.
         cost: candidate -> its cost, such as its bytes. A larger option must not cost less.
         budget: the largest cost.
 
@@ -435,7 +441,8 @@ def evolve(
     next 20. Half of these are copies of a parent of which every gene is drawn anew with probability
     0.1. The other half take each gene from one of two parents. A child is
     tried if it is within the budget and was not tried before. If 100 children in a row are not, a
-    random candidate is tried instead.
+    random candidate is tried instead, or the next one in the order of ``every`` if that fails as
+    often.
 
     Source: Wang et al. 2020 (APQ).
 
@@ -485,7 +492,7 @@ class _Draw:
         self.generator = seeds.generator(seed)
         check_real("budget", budget)
         cheapest = tuple(options[0] for options in self.options)
-        if cost(cheapest) > budget:
+        if not cost(cheapest) <= budget:  # also NaN
             raise ValueError(
                 f"budget must be at least {cost(cheapest)}, the cost of {cheapest}, got {budget!r}"
             )
@@ -524,10 +531,7 @@ def _drawn(options: Sequence, generator: torch.Generator) -> Any:
 
 
 def _scored(score: Callable[[Candidate], float], candidate: Candidate) -> float:
-    value = score(candidate)
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    return check_real(f"score of {candidate}", value)
+    return check_real(f"score of {candidate}", score(candidate))
 
 
 def _rounding(bits: int) -> Callable[[Tensor], Tensor]:
@@ -580,7 +584,7 @@ def _genes(
             )
         for option in options:
             if what == "bits":
-                _check_bits(f"space[{gene!r}]", option)
+                check_integer(f"space[{gene!r}]", option, *BITS)
             else:
                 tail(graph, {name: option})
         found[what][name] = gene
@@ -592,9 +596,11 @@ def _check_weights(model: nn.Module) -> None:
         check_finite(f"model's {name!r}", parameter)
 
 
-def _check_bits(argument: str, bits: int) -> None:
-    if type(bits) is not int or not 2 <= bits <= 16:
-        raise ValueError(f"{argument} must be integers from 2 to 16, got {bits!r}")
+def _check_options(argument: str, options: Sequence) -> None:
+    if isinstance(options, str) or not isinstance(options, Sequence):
+        raise TypeError(f"{argument} must be a sequence of options, got {options!r}")
+    if not options:
+        raise ValueError(f"{argument} must have at least one option, got none")
 
 
 def _check_space(space: Space) -> None:
@@ -603,8 +609,9 @@ def _check_space(space: Space) -> None:
     if not space:
         raise ValueError("space must have at least one gene, got none")
     for gene, options in space.items():
+        _check_options(f"space[{gene!r}]", options)
         whole = all(type(n) is int for n in options)
-        if not options or not whole or list(options) != sorted(set(options)):
+        if not whole or list(options) != sorted(set(options)):
             raise ValueError(f"space[{gene!r}] must be ascending integers, got {list(options)}")
 
 
@@ -615,6 +622,13 @@ def _checked(space: Space, candidate: Sequence[Any], *, missing: bool = False) -
         if own not in options and not (missing and own is None):
             raise ValueError(f"candidate must have one of {[*options]} as {gene!r}, got {own!r}")
     return tuple(candidate)
+
+
+def _check_predictor(net: nn.Module, options: int) -> None:
+    linear: list[Any] = [layer for layer in net.children() if isinstance(layer, nn.Linear)]
+    ends = linear and [*net.children()][-1] is linear[-1] and linear[-1].out_features == 1
+    if not ends or linear[0].in_features != options:
+        raise ValueError(f"start must be a predictor for {options} options, got {net!r}")
 
 
 def _check_pairs(features: Tensor, accuracy: Tensor) -> tuple[float, float]:

@@ -439,10 +439,7 @@ class _Looks:
         rewards = []
         for row in kept[: self.left].tolist():
             dead = frozenset(i for i, stays in zip(self.ids, row, strict=True) if not stays)
-            reward = self.objective(dead)
-            if isinstance(reward, Tensor) and reward.numel() == 1:
-                reward = reward.item()
-            value = check_real(f"objective of {sorted(dead)}", reward)
+            value = check_real(f"objective of {sorted(dead)}", self.objective(dead))
             if not self.curve or value > self.curve[-1]:
                 self.dead = dead
             self.curve.append(max([value, *self.curve[-1:]]))

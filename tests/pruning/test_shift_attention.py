@@ -195,8 +195,8 @@ def test_bytes_by_hand():
     [
         (["1"], ValueError, "one group and a kernel of at least two places, got '1'"),
         (["2"], ValueError, "one group and a kernel of at least two places, got '2' with 2 groups"),
-        (["4"], ValueError, "names must be convolutions, .*, got '4'"),
-        (["nothing"], ValueError, "names must be convolutions, .*, got 'nothing'"),
+        (["4"], ValueError, "names must be convolutions of .*, got '4'"),
+        (["nothing"], ValueError, "names must be convolutions of .*, got 'nothing'"),
         ([], ValueError, "names must hold at least one"),
         ("0", TypeError, "names must be a collection"),
         (None, TypeError, "names must be a collection"),

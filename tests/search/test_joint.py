@@ -117,8 +117,13 @@ def test_the_loss_of_the_sandwich_by_hand():
     wanted = [(least + kl({"fc1": a, "fc2": b})).detach() / 3 for a in (3, 6) for b in (2, 5)]
     assert min(abs(float(found - one)) for one in wanted) < 1e-6
     assert max(abs(float(found - one)) for one in wanted) > 1e-2  # the draw matters
-    teaches = torch.autograd.grad(loss, model.fc3.bias, retain_graph=True)[0]
-    assert teaches.abs().max() > 0
+    own = F.cross_entropy(logits, y) / 3
+    for of, same in (
+        (logits, True),
+        (model.fc3.bias, False),
+    ):  # the teacher learns from labels only
+        alone, whole = (torch.autograd.grad(part, of, retain_graph=True)[0] for part in (own, loss))
+        assert (float((alone - whole).abs().max()) < 1e-6) == same
 
 
 def test_the_sandwich_draws_every_width():
@@ -300,13 +305,18 @@ def test_spaces_that_are_none():
     model, graph = net(), traced(net())
     for options, words in (
         ({"shares": [1.0, 0.5], "bits": [2]}, "shares must ascend"),
-        ({"shares": [], "bits": [2]}, "shares must ascend"),
+        ({"shares": [], "bits": [2]}, "shares must have at least one option"),
         ({"shares": [0.0, 1.0], "bits": [2]}, "shares must be a number in"),
-        ({"shares": [1.0], "bits": [1, 2]}, "bits must be integers from 2 to 16, got 1"),
-        ({"shares": [1.0], "bits": [2, 17]}, "bits must be integers from 2 to 16, got 17"),
+        ({"shares": [1.0], "bits": [1, 2]}, "bits must be an integer from 2 to 16, got 1"),
+        ({"shares": [1.0], "bits": [2, 17]}, "bits must be an integer from 2 to 16, got 17"),
     ):
         with pytest.raises(ValueError, match=words):
             joint.space(model, graph, **options)
+    for wrong in (None, "12"):
+        with pytest.raises(TypeError, match="shares must be a sequence of options"):
+            joint.space(model, graph, shares=wrong, bits=[2])
+    with pytest.raises(ValueError, match="bits must be an integer from 2 to 16, got 'a'"):
+        joint.space(model, graph, shares=[1.0], bits=[2, "a"])
     for space, words in (
         ({}, "at least one gene"),
         ({"fc9 width": [1]}, "got 'fc9 width'"),
@@ -314,7 +324,7 @@ def test_spaces_that_are_none():
         ({"fc1": [1]}, "got 'fc1'"),
         ({"fc1 width": [3, 7]}, "must be an integer from 1 to 6, got 7"),
         ({"fc1 width": [3, 2]}, "must be ascending integers"),
-        ({"fc1 bits": [1]}, "must be integers from 2 to 16, got 1"),
+        ({"fc1 bits": [1]}, "must be an integer from 2 to 16, got 1"),
     ):
         with pytest.raises(ValueError, match=words):
             joint.built(model, graph, space, [1])
@@ -359,6 +369,11 @@ def test_pairs_and_searches_that_are_none():
         with pytest.raises(ValueError, match=words):
             joint.predictor(features, accuracy, seed=0)
 
+    start = joint.predictor(x, torch.tensor([1.0, 2.0, 3.0, 4.0]), seed=0)
+    for wrong in (models.mlp((x.shape[1] + 1, 3, 1)), models.mlp((x.shape[1], 3, 2)), start[:-1]):
+        with pytest.raises(ValueError, match="start must be a predictor for"):
+            joint.predictor(x, torch.arange(4.0), start=wrong, seed=0)
+
     def search(score=sum, **changes):
         options = {"cost": bytes_of, "budget": 50, "evaluations": 30, "seed": 0} | changes
         return joint.evolve(SPACE, score, **options)
@@ -367,6 +382,7 @@ def test_pairs_and_searches_that_are_none():
         ({"budget": 24}, r"budget must be at least 25, the cost of \(1, 5, 2, 2\), got 24"),
         ({"budget": math.nan}, "budget must be finite"),
         ({"evaluations": 0}, "evaluations must be"),
+        ({"cost": lambda c: math.nan}, "budget must be at least nan"),
         ({"score": lambda c: math.nan}, r"score of \(.*\) must be finite"),
     ):
         with pytest.raises(ValueError, match=words):
