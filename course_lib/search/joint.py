@@ -283,7 +283,7 @@ def sandwich(
             f"{[*widths]} for {type(ensemble.template(model)).__name__}"
         )
     _check_weights(model)
-    train = check_split("train", ensemble.template(model), train)
+    train = check_split("train", model, train)
     generator = seeds.generator(seed)
 
     def narrow(x: Tensor, kept: Mapping[str, int]) -> Tensor:
