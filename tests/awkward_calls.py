@@ -432,7 +432,7 @@ def genes(call):
 
 
 def sandwiched(f, c, space):
-    loss = f(c.model, graph(c), space, Split(c.probe, c.labels), seed=0)
+    loss = f(c.model, graph(c), space, Split(c.probe, c.labels[: len(c.probe)]), seed=0)
     with training.evaluating(c.model):
         return loss(c.model(c.probe), torch.arange(len(c.probe)))
 
