@@ -87,12 +87,15 @@ def run(*words: object) -> None:
 
 
 def main() -> None:
-    """Do the demonstration in the folder that the command line names, which is emptied first."""
+    """Do the demonstration in a new folder, or in the book's, whose last one is removed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, nargs="?", default=ROOT / "book/_build/grade-demo")
+    parser.add_argument("out", type=Path, nargs="?", help="a new folder")
     out = parser.parse_args().out
-    if (out / "submitted").exists():  # of the last time
-        shutil.rmtree(out)
+    if out is None:
+        out = ROOT / "book/_build/grade-demo"
+        shutil.rmtree(out, ignore_errors=True)  # of the last time; it is ours
+    elif out.exists():
+        parser.error(f"{out} is there already: choose another folder.")
     began = time.monotonic()
     overview = demo(out)
     print(f"\nTwenty students in {time.monotonic() - began:.0f} seconds. Open {overview}.")

@@ -248,6 +248,25 @@ def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> 
         >>> seconds["narrow"].median < seconds["wide"].median
         True
     """
+    at = torch.tensor([0.5, 0.25, 0.75], dtype=torch.float64)  # between two turns, interpolated
+    return {
+        name: Seconds(*torch.tensor(seconds, dtype=torch.float64).quantile(at).tolist())
+        for name, seconds in turns(models, x, rounds=rounds).items()
+    }
+
+
+def turns(
+    models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21
+) -> dict[str, list[float]]:
+    """What ``latency`` measures: name -> the seconds of a forward pass, one number for each turn.
+
+    Args, Raises:
+        As ``latency``.
+
+    Examples:
+        >>> [len(seconds) for seconds in turns({"one": nn.Linear(2, 1)}, torch.zeros(3, 2)).values()]
+        [21]
+    """
     check_counts(rounds=rounds)
     if not models:
         raise ValueError("models must hold at least one model, got none")
@@ -267,11 +286,7 @@ def latency(models: Mapping[str, nn.Module], x: Tensor, *, rounds: int = 21) -> 
         for _ in range(rounds):
             for name, timer in timers.items():
                 taken[name].append(timer.timeit(calls[name]).mean)
-    at = torch.tensor([0.5, 0.25, 0.75], dtype=torch.float64)  # between two turns, interpolated
-    return {
-        name: Seconds(*torch.tensor(seconds, dtype=torch.float64).quantile(at).tolist())
-        for name, seconds in taken.items()
-    }
+    return taken
 
 
 # Energy of one operation on 32 bits in a 45 nm process, in picojoules: Horowitz 2014, as Han et al.

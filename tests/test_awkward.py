@@ -123,7 +123,7 @@ REFUSED = {
     "measure.bandwidth container.tensors coding.save coding.sizes coding.load": "lazy",
     "layers.chained": "unused keyword compiled stack",
     "layers.copied parametrized.folded decomposition.replaced": "old_weight_norm pruned",
-    "layers.run measure.latency": "lazy empty_batch unbatched",
+    "layers.run measure.latency measure.turns": "lazy empty_batch unbatched",
     "layers.check_plain": f"{COMPUTED} no_parameter",
     "ensemble.stack": "old_weight_norm pruned compiled bn_training mixed_modes lazy stack",
     "ensemble.unstack": " ".join(COLUMNS.keys() - {"stack"}),

@@ -124,7 +124,7 @@ def _add_user(made: argparse.ArgumentParser) -> None:
 def _make(given: argparse.Namespace) -> int:
     if given.assignment == "exam":
         seed = secrets.randbelow(2**48) if given.seed is None else given.seed
-        names = given.students.read_text("utf-8").split("\n") if given.students else []
+        names = given.students.read_text("utf-8-sig").split("\n") if given.students else []
         students = [name.strip() for name in names if name.strip()]
         paths = exam.write(given.out, students, seed)
         print(f"Grade it with --seed {seed}. {len(students)} students have numbers of their own.")
@@ -141,11 +141,11 @@ def _run(given: argparse.Namespace) -> int:
     if given.shard:
         index, count = _shard(given)
         wanted = [task for task in wanted if in_shard(task.student, index, count)]
-    if given.assignment == "exam" and not exam.fits(wanted, given.seed):
+    seed = _seed(given)
+    if given.assignment == "exam" and not exam.fits(wanted, seed):
         raise Unusable("--seed must be the one that `make exam` printed: it fits no notebook here.")
     if given.jobs < 1 or given.seconds < 1:
         raise Unusable("--jobs and --seconds must be at least 1.")
-    seed = _seed(given)
     settings = Settings(given.assignment, seed, given.seconds, given.sandbox, given.user)
     settings = replace(settings, wall=sandbox(settings).wall)
     if given.jobs > 1:

@@ -55,11 +55,11 @@ class Answers:
     flags: tuple[str, ...]
 
 
-def read(path: Path) -> bytes:
+def read(path: Path, most: int = MOST_BYTES) -> bytes:
     """The bytes of a submitted file.
 
     Raises:
-        Unreadable: a link, something that is not a file, a file of more than ``MOST_BYTES`` or one
+        Unreadable: a link, something that is not a file, a file of more than ``most`` bytes or one
             that cannot be opened.
     """
     try:
@@ -73,11 +73,10 @@ def read(path: Path) -> bytes:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise Unreadable("This is not an ordinary file.")
-        if status.st_size > MOST_BYTES:
-            size = f"{status.st_size / 1e6:,.0f} MB"
-            raise Unreadable(f"The file has {size}; at most {MOST_BYTES / 1e6:g} MB are read.")
+        if status.st_size > most:
+            raise Unreadable(f"The file has {status.st_size:,} bytes; at most {most:,} are read.")
         with open(handle, "rb", closefd=False) as file:
-            return file.read(MOST_BYTES + 1)
+            return file.read(most + 1)
     finally:
         os.close(handle)
 

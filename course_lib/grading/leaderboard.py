@@ -9,8 +9,6 @@ executed.
 
 import hashlib
 import math
-import os
-import stat
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors.torch import save as packed
 from torch import Tensor, nn
 
 from course_lib import data, files, measure, models, training
+from course_lib.grading import extract
 from course_lib.pruning import channels
 
 FILE = "entry.safetensors"
@@ -74,7 +73,7 @@ def read(content: bytes) -> tuple[nn.Module, int]:
         raise Refused(f"The file cannot be read ({type(error).__name__}).") from None
     model = _rebuilt(state.pop(_REMOVED, None))
     _check(state, model)
-    model.load_state_dict({name: t.to(_like(model, name).dtype) for name, t in state.items()})
+    model.load_state_dict(state)
     size = sum(t.numel() * t.element_size() for t in state.values())
     if size > BUDGET:
         raise Refused(f"The entry has {size:,} bytes; at most {BUDGET:,} are allowed.")
@@ -124,10 +123,6 @@ def _check(state: dict[str, Tensor], model: nn.Module) -> None:
             raise Refused(f"{name!r} has a negative variance.")
 
 
-def _like(model: nn.Module, name: str) -> Tensor:
-    return model.state_dict()[name]
-
-
 @lru_cache(maxsize=2)
 def fresh(seed: int) -> data.Split:
     """The glyphs of one run of the grader."""
@@ -147,17 +142,12 @@ def content_of(path: Path) -> bytes:
     Raises:
         Refused: there is none, or it is a link, no file, or too large.
     """
+    if not (path.exists() or path.is_symlink()):
+        raise Refused(f"There is no {path.name} beside the notebook.")
     try:
-        about = os.lstat(path)
-        if not stat.S_ISREG(about.st_mode):
-            raise Refused(f"{path.name} is a link or no file; links are not followed.")
-        if about.st_size > LARGEST:
-            raise Refused(f"{path.name} has {about.st_size:,} bytes; at most {LARGEST:,} are read.")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise Refused(f"There is no {path.name} beside the notebook.") from None
-    except OSError as error:
-        raise Refused(f"{path.name} cannot be read: {error.strerror}.") from None
+        return extract.read(path, LARGEST)
+    except extract.Unreadable as error:
+        raise Refused(f"{path.name}: {error}") from None
 
 
 def grade(path: Path, seed: int) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def test_a_link_is_not_followed(tmp_path):
     os.symlink(tmp_path / "mine", tmp_path / leaderboard.FILE)
     assert "links are not followed" in leaderboard.grade(tmp_path / leaderboard.FILE, 1)["report"]
     (tmp_path / "folder").mkdir()
-    assert "no file" in leaderboard.grade(tmp_path / "folder", 1)["report"]
+    assert "not an ordinary file" in leaderboard.grade(tmp_path / "folder", 1)["report"]
     assert "There is no gone beside" in leaderboard.grade(tmp_path / "gone", 1)["report"]
 
 

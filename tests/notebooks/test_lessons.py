@@ -83,7 +83,7 @@ def test_what_the_data_say_waits_for_the_prediction(lesson):
 
 def test_cells_that_measure_time_run_alone(lesson):
     for cell in lesson.cells:
-        if cell.cell_type == "code" and re.search(r"\b(?:latency|bill)\(", cell.source):
+        if cell.cell_type == "code" and re.search(r"\b(?:latency|turns|bill)\(", cell.source):
             assert "alone" in cell.metadata.get("tags", []), cell.id
 
 
@@ -114,6 +114,7 @@ def test_the_practical_has_ten_tasks_and_folds_its_solutions():
     assert stubs == re.findall(r"assert check\(\"(\w+)\", \w+\)\.passed", text)
     assert stubs == re.findall(r"carry_on\(\"(\w+)\", \1\)", text)
     assert len(stubs) == 9 and "leaderboard.save(" in text
+    test_visible_code_is_short_and_narrow(practical)
     test_jupyterlab_folds_what_the_page_folds(practical)
     test_cells_that_measure_time_run_alone(practical)
 
