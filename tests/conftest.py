@@ -16,6 +16,7 @@ collect_ignore = [
     "awkward.py",
     "awkward_calls.py",
     "bench.py",
+    "book/built.py",
 ]  # no tests: what tests use, a program
 # No sandbox (tests may run as root in a container), nothing that phones home, and no way out.
 CHROMIUM_FLAGS = [

@@ -1,6 +1,5 @@
 """The package as pip installs it: it has its files, and the methods need torch, numpy and tqdm alone."""
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+import portable
 import pytest
 from nbclient import NotebookClient
 
@@ -95,8 +95,6 @@ def test_recorded_runs_need_no_checkout(installed):
 
 def test_a_downloaded_lesson_runs_beside_the_installed_package(installed, tmp_path, monkeypatch):
     """Up to its first training, in a folder that holds nothing else."""
-    monkeypatch.syspath_prepend(ROOT / "book/_ext")
-    portable = importlib.import_module("portable")
     source = nbformat.read(ROOT / "notebooks/motivation.ipynb", as_version=4)
     lesson = portable.alone(source, ROOT, "")
     trains = next(i for i, cell in enumerate(lesson.cells) if "experiments.run(" in cell.source)

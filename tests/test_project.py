@@ -1,10 +1,10 @@
 """The public files of the project agree with each other, and nothing in them needs an address."""
 
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
 
+import build
 import nbformat
 import yaml
 
@@ -18,9 +18,6 @@ def text(name: str) -> str:
 
 
 def lessons() -> list[str]:
-    spec = importlib.util.spec_from_file_location("build", ROOT / "book/build.py")
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
     return build.toc_notebooks(ROOT)
 
 

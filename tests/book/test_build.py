@@ -1,7 +1,6 @@
 """The builder, on a miniature of the repository: what it executes again, what it reports, resumes."""
 
 import asyncio
-import importlib
 import json
 import os
 import re
@@ -12,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import build
 import nbformat
 import psutil
 import pytest
@@ -27,13 +27,6 @@ with open("../runs.txt", "a") as notes:
 SECOND = """\
 print("the second cell of {name}")
 """
-
-
-@pytest.fixture
-def build(monkeypatch):
-    """Return book/build.py as a module."""
-    monkeypatch.syspath_prepend(ROOT / "book")
-    return importlib.import_module("build")
 
 
 def write_notebook(root: Path, name: str, *cells: str, **metadata) -> None:
@@ -82,7 +75,7 @@ def runs(tree: Path) -> list[str]:
     return sorted(" ".join(line.split()[:2]) for line in lines)
 
 
-def execute(build, tree: Path) -> dict[str, str]:
+def execute(tree: Path) -> dict[str, str]:
     return build.execute(tree, build.toc_notebooks(tree), timeout=60)
 
 
@@ -91,28 +84,28 @@ def make(tree: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
 
 
-def test_reads_the_table_of_contents_in_order(build, tree):
+def test_reads_the_table_of_contents_in_order(tree):
     toc = {"root": "book/intro", "parts": [{"chapters": [{"file": "notebooks/b.ipynb"}]}]}
     toc["parts"].append({"chapters": [{"file": "notebooks/a", "sections": [{"file": "book/x"}]}]})
     (tree / "book/_toc.yml").write_text(json.dumps(toc))
     assert build.toc_notebooks(tree) == ["notebooks/b.ipynb", "notebooks/a.ipynb"]
 
 
-def test_executes_once_and_again_only_what_changed(build, tree):
-    assert execute(build, tree) == {}
+def test_executes_once_and_again_only_what_changed(tree):
+    assert execute(tree) == {}
     assert runs(tree) == ["a 1", "b 1"]
-    assert execute(build, tree) == {}
+    assert execute(tree) == {}
     assert runs(tree) == []
     write_notebook(tree, "b", NOTE.format(name="b"), "1 + 1")
-    assert execute(build, tree) == {}
+    assert execute(tree) == {}
     assert runs(tree) == ["b 1"]
 
 
-def test_notes_the_seconds_of_each_cell(build, tree):
+def test_notes_the_seconds_of_each_cell(tree):
     measured = "import time\nstart = time.perf_counter()\nsum(range(10**6))\n"
     measured += "print(time.perf_counter() - start, file=open('../took.txt', 'w'))\n"
     write_notebook(tree, "b", "1", "", measured)  # nothing is counted for the empty cell
-    assert execute(build, tree) == {}
+    assert execute(tree) == {}
     timing = json.loads((tree / "book/_build/timing.json").read_text())
     assert list(timing) == ["notebooks/a.ipynb", "notebooks/b.ipynb"]
     seconds = timing["notebooks/b.ipynb"]
@@ -131,7 +124,7 @@ def test_notes_the_seconds_of_each_cell(build, tree):
         "book/reproductions/new.json",
     ],
 )
-def test_the_cache_goes_when_something_that_notebooks_depend_on_changes(build, tree, edited):
+def test_the_cache_goes_when_something_that_notebooks_depend_on_changes(tree, edited):
     stamp = build.open_cache(tree).path / "executed-with"
     kept = stamp.with_name("a-cached-notebook")
     kept.touch()
@@ -143,7 +136,7 @@ def test_the_cache_goes_when_something_that_notebooks_depend_on_changes(build, t
     assert not kept.exists()
 
 
-def test_caches_and_hidden_files_change_nothing(build, tree):
+def test_caches_and_hidden_files_change_nothing(tree):
     before = build.digest(tree, build.EXECUTED + build.PAGES)
     for name in ("course_lib/__pycache__/x.pyc", "book/_build/html/a", "notebooks/.cache/a.ipynb"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -151,13 +144,13 @@ def test_caches_and_hidden_files_change_nothing(build, tree):
     assert build.digest(tree, build.EXECUTED + build.PAGES) == before
 
 
-def test_the_pages_follow_their_texts(build, tree):
+def test_the_pages_follow_their_texts(tree):
     before = build.digest(tree, build.EXECUTED + build.PAGES)
     (tree / "book/new.md").touch()
     assert build.digest(tree, build.EXECUTED + build.PAGES) != before
 
 
-def test_a_cell_tagged_alone_waits_until_it_is_and_lets_no_other_start(build):
+def test_a_cell_tagged_alone_waits_until_it_is_and_lets_no_other_start():
     from kernels import Room
 
     async def cells():
@@ -190,7 +183,7 @@ def test_a_cell_tagged_alone_waits_until_it_is_and_lets_no_other_start(build):
     assert seen == [both, both, all_but_c, [*all_but_c, "c"]]
 
 
-def test_timed_cells_run_alone_also_after_one_that_was_stopped(build, tree):
+def test_timed_cells_run_alone_also_after_one_that_was_stopped(tree):
     write_notebook(tree, "a", "while True: pass")
     write_notebook(tree, "b", "import os; assert os.environ['COURSE_ALONE']", "x = 1")
     for name, number in (("a", 1), ("b", 2)):
@@ -202,10 +195,10 @@ def test_timed_cells_run_alone_also_after_one_that_was_stopped(build, tree):
     assert list(errors) == ["notebooks/a.ipynb"]
 
 
-def test_an_endless_cell_is_reported_with_its_number(build, tree):
+def test_an_endless_cell_is_reported_with_its_number(tree):
     endless = "while True:\n    pass\n"
     write_notebook(tree, "b", "1", endless, mystnb={"execution_timeout": 1})
-    errors = execute(build, tree)
+    errors = execute(tree)
     assert list(errors) == ["notebooks/b.ipynb"]
     assert errors["notebooks/b.ipynb"].startswith("cell 2: CellTimeoutError")
 
@@ -266,7 +259,7 @@ def ctrl_c():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux to claim one core")
-def test_ctrl_c_ends_the_kernel_and_keeps_what_is_done(build, tree, one_core, ctrl_c):
+def test_ctrl_c_ends_the_kernel_and_keeps_what_is_done(tree, one_core, ctrl_c):
     os.mkfifo(tree / "pipe")
     tell = "import os\nwith open('../pipe', 'w') as pipe:\n    print(os.getpid(), file=pipe)\n"
     write_notebook(tree, "b", tell + "while True:\n    pass\n")  # on one core, b starts after a
@@ -282,7 +275,7 @@ def test_ctrl_c_ends_the_kernel_and_keeps_what_is_done(build, tree, one_core, ct
     assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
     assert runs(tree) == ["a 1"]
     write_notebook(tree, "b", "1")
-    assert execute(build, tree) == {}
+    assert execute(tree) == {}
     assert runs(tree) == []
 
 

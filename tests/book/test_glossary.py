@@ -1,18 +1,15 @@
 """The glossary and the links to it: read from its source, and on the built pages."""
 
-import importlib.util
 import re
 from pathlib import Path
 
+import glossary
 import pytest
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "book/_build/html"
 SOURCE = (ROOT / "book/glossary.md").read_text(encoding="utf-8")
-spec = importlib.util.spec_from_file_location("glossary", ROOT / "book/_ext/glossary.py")
-glossary = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(glossary)
 LESSONS = len(list((ROOT / "notebooks").glob("*.ipynb")))
 ENTRIES = list(glossary.entries(SOURCE))
 

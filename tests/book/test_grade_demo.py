@@ -1,13 +1,13 @@
 """The demonstration for instructors, and the page that tells them what to do."""
 
 import csv
-import importlib.util
 import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
+import grade_demo
 import nbformat
 
 from course_lib.grading import __main__ as commands
@@ -16,9 +16,6 @@ from course_lib.grading import batch, editions
 from ..conftest import missing
 
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("grade_demo", ROOT / "book/grade_demo.py")
-grade_demo = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(grade_demo)
 PAGE = (ROOT / "book/instructors.md").read_text("utf-8")
 
 

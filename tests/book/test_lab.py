@@ -1,6 +1,5 @@
 """`make lab` in a real browser: two lessons, run from top to bottom as an instructor would."""
 
-import importlib
 import os
 import re
 import shutil
@@ -8,6 +7,7 @@ import subprocess
 import threading
 from pathlib import Path
 
+import lab as program
 import nbformat
 import pytest
 
@@ -34,11 +34,9 @@ def lab(tmp_path_factory):
         notebook = nbformat.read(path, as_version=4)
         notebook.cells.append(nbformat.v4.new_code_cell(f"print('{END}')"))
         nbformat.write(notebook, path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "book")
-        command = importlib.import_module("lab").command(
-            copy, "--no-browser", "--allow-root", "--IdentityProvider.token=", "--port-retries=99"
-        )
+    command = program.command(
+        copy, "--no-browser", "--allow-root", "--IdentityProvider.token=", "--port-retries=99"
+    )
     own = {name: str(copy / "own") for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")}
     env = os.environ | own | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(copy / "own")}
     server = subprocess.Popen(command, cwd=copy, env=env, stderr=subprocess.PIPE, text=True)

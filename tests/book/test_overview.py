@@ -5,18 +5,11 @@ import re
 import statistics
 from pathlib import Path
 
+import overview
 import pytest
 from docutils import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def overview(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "book/_ext")
-    import overview
-
-    return overview
 
 
 def recorded(run):
@@ -25,7 +18,7 @@ def recorded(run):
     return {row["quantity"]: row for row in table}
 
 
-def test_every_point_is_an_error_of_its_run(overview):
+def test_every_point_is_an_error_of_its_run():
     for name, points in overview.METHODS.items():
         for point in points:
             row = recorded(point.run)[point.row]
@@ -36,7 +29,7 @@ def test_every_point_is_an_error_of_its_run(overview):
             assert 0 < overview.left(point) <= 100
 
 
-def test_what_is_left_is_read_from_rows_of_three_kinds(overview):
+def test_what_is_left_is_read_from_rows_of_three_kinds():
     def left(run, row):
         return overview.left(overview.Point(run, "", row))
 
@@ -45,13 +38,13 @@ def test_what_is_left_is_read_from_rows_of_three_kinds(overview):
     assert overview.left(overview.Point("", "", 7.5)) == 7.5
 
 
-def test_left_is_the_mean_of_percentages(overview, monkeypatch):
+def test_left_is_the_mean_of_percentages(monkeypatch):
     monkeypatch.setattr(overview, "recorded_values", lambda run, row: [98.0, 97.0])
     assert overview.left(overview.Point("", "", "sparsity of it")) == 2.5
     assert overview.left(overview.Point("", "", "weights left")) == 97.5
 
 
-def test_the_table_falls_from_all_weights_to_the_fewest_and_links_its_runs(overview):
+def test_the_table_falls_from_all_weights_to_the_fewest_and_links_its_runs():
     head, *body = overview.rows(None)
     shares = [float(row[1].removesuffix(" %")) for row in body]
     assert shares == sorted(shares, reverse=True) and shares[0] == 100
@@ -64,7 +57,7 @@ def test_the_table_falls_from_all_weights_to_the_fewest_and_links_its_runs(overv
         assert re.fullmatch(r"\d\.\d\d( ± \d\.\d\d)? %", row[2])
 
 
-def test_methods_differ_in_marker_and_the_sentence_names_them(overview):
+def test_methods_differ_in_marker_and_the_sentence_names_them():
     assert len(set(overview.MARKERS)) == len(overview.MARKERS) >= len(overview.METHODS)
     said = overview.alt()
     assert said.endswith(".") and all(name in said for name in overview.METHODS)

@@ -1,97 +1,22 @@
-"""Every built page in a real browser with the network blocked: as a reader meets it."""
+"""What the built pages do in a real browser with the network blocked: as a reader meets them."""
 
 import json
 import re
-from functools import cache
+import sys
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 
-ROOT = Path(__file__).resolve().parents[2]
-HTML = ROOT / "book/_build/html"
-# index.html only forwards to the intro; what lies in _static are no pages
-FOUND = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"))
-PAGES = [path for path in FOUND if path != "index.html" and not path.startswith("_static")]
+sys.path.insert(0, str(Path(__file__).parent))
+from built import HTML, OPEN_ALL, PAGES, ROOT, having, soup
+
 GATE = ".tag_gated details.hide:not(.above-input)"
-OPEN_ALL = "document.querySelectorAll('details:not([name])').forEach(box => { box.open = true })"
-
-
-@pytest.fixture(scope="module", params=PAGES)
-def page(request, visit):
-    """Yield each page of the book, opened once over http with all its disclosures open."""
-    with visit(request.param, reduced_motion="reduce") as page:
-        page.evaluate(OPEN_ALL)
-        yield page
-
-
-@cache
-def soup(path: str) -> BeautifulSoup:
-    """Return a built page, parsed."""
-    return BeautifulSoup((HTML / path).read_text(encoding="utf-8"), "html.parser")
-
-
-def having(selector: str) -> list[str]:
-    """Return the pages with an element that matches; a book without any is a failure."""
-    found = [path for path in PAGES if soup(path).select_one(selector)]
-    assert found, f"no page has {selector}"
-    return found
 
 
 def test_the_book_is_built():
     assert PAGES, "there is no built book: run `make book`"
-
-
-def test_page_needs_nothing_from_outside(page):
-    assert page.outside == []
-    assert page.complaints == []
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_page_is_accessible(page, theme):
-    page.emulate_media(color_scheme=theme)
-    page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
-    found = Axe().run(page).response["violations"]
-    serious = [v for v in found if v["impact"] in ("moderate", "serious", "critical")]
-    assert not serious, "\n".join(
-        f"{v['id']}: {v['help']}\n    {node['html'][:200]}\n    {node['failureSummary'][:300]}"
-        for v in serious
-        for node in v["nodes"][:5]
-    )
-
-
-def test_page_has_one_title_and_describes_its_pictures(page):
-    assert page.locator("h1:visible").count() == 1
-    for image in page.locator("main img").all():
-        assert (image.get_attribute("alt") or "").strip(), image.evaluate("e => e.outerHTML")
-    for drawing in page.locator("figure.course-figure svg").all():
-        assert drawing.evaluate(
-            "e => e.getAttribute('role') === 'img' && !!(e.getAttribute('aria-label')"
-            " || e.getAttribute('aria-labelledby') || e.querySelector('title'))"
-        ), drawing.evaluate("e => e.outerHTML.slice(0, 200)")
-
-
-def test_page_fits_a_phone(page):
-    page.set_viewport_size({"width": 390, "height": 844})
-    sticking_out = """[...document.querySelectorAll('main *')].filter(e => {
-        const box = e.getBoundingClientRect();
-        return box.width && box.right > innerWidth + 1 && !e.closest('pre, [tabindex="0"]');
-    }).slice(0, 5).map(e => e.outerHTML.slice(0, 120))"""
-    width = page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 390, (width, page.evaluate(sticking_out))
-    shrunk = """[...document.querySelectorAll('main p > img[src$=".svg"]')]
-        .map(e => e.getBoundingClientRect().width / e.naturalWidth)"""
-    assert all(factor > 0.7 for factor in page.evaluate(shrunk))  # its words can be read
-    page.set_viewport_size({"width": 1280, "height": 720})
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_page_works_as_a_file(visit, path):
-    with visit(path, scheme="file") as page:
-        assert page.outside == []
-        assert page.complaints == []
 
 
 @pytest.mark.parametrize("path", PAGES)

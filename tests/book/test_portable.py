@@ -1,23 +1,16 @@
 """Citations that read well everywhere, and the file that a page offers to download."""
 
 import base64
-import importlib
 import re
 from pathlib import Path
 
 import nbformat
+import portable
 import pytest
 from pybtex.database import parse_file
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-@pytest.fixture
-def portable(monkeypatch):
-    """Return book/_ext/portable.py as a module."""
-    monkeypatch.syspath_prepend(ROOT / "book/_ext")
-    return importlib.import_module("portable")
 
 
 @pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
@@ -29,7 +22,7 @@ def words(notebook) -> str:
     return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
-def test_lessons_name_works_as_the_bibliography_does(portable, lesson):
+def test_lessons_name_works_as_the_bibliography_does(lesson):
     """`[Han et al. (2015)](../book/references.bib#han2015learning)`, and no {cite} role."""
     references = parse_file(ROOT / "book/references.bib").entries
     assert "{cite" not in words(lesson)
@@ -40,14 +33,14 @@ def test_lessons_name_works_as_the_bibliography_does(portable, lesson):
     assert words(lesson).count("references.bib") == len(cited)
 
 
-def test_on_the_page_they_are_citations(portable):
+def test_on_the_page_they_are_citations():
     first = "As [Han et al. (2015)](../book/references.bib#han2015learning) say [a](b) "
     source = [first + "([Han et al., 2016](../book/references.bib#han2016deep))."]
     portable.cite(None, "notebooks/a", source)
     assert source == ["As {cite:t}`han2015learning` say [a](b) {cite}`han2016deep`."]
 
 
-def test_a_lesson_whose_links_became_citations_is_a_notebook(portable, lesson):
+def test_a_lesson_whose_links_became_citations_is_a_notebook(lesson):
     """Sphinx hands over the file as text."""
     source = [nbformat.writes(lesson)]
     portable.cite(None, "notebooks/a", source)
@@ -56,7 +49,7 @@ def test_a_lesson_whose_links_became_citations_is_a_notebook(portable, lesson):
     assert words(found).count("{cite") == words(lesson).count("references.bib")
 
 
-def test_the_file_to_download_needs_no_other_file(portable, lesson):
+def test_the_file_to_download_needs_no_other_file(lesson):
     before = nbformat.writes(lesson)
     copy = portable.alone(lesson, ROOT, "")
     assert nbformat.writes(lesson) == before
@@ -73,7 +66,7 @@ def test_the_file_to_download_needs_no_other_file(portable, lesson):
     ]
 
 
-def test_hints_fold_and_links_become_words(portable):
+def test_hints_fold_and_links_become_words():
     references = parse_file(ROOT / "book/references.bib").entries
     text = (
         ":::{dropdown} Hint 1\nLook at `x`.\n:::\n:::{dropdown} Hint 2\nMore.\n:::\n\n"
@@ -88,7 +81,7 @@ def test_hints_fold_and_links_become_words(portable):
     assert "; ([Han et al., 2015](https://arxiv.org/abs/1506.02626)), " in found
 
 
-def test_the_first_cell_installs_the_library(portable, lesson):
+def test_the_first_cell_installs_the_library(lesson):
     first = portable.alone(lesson, ROOT, "").cells[0]
     assert first.cell_type == "markdown" and 'pip install ".[lessons]"' in first.source
     first = portable.alone(lesson, ROOT, "https://example.org/course.git").cells[0]

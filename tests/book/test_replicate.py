@@ -1,6 +1,5 @@
 """Replication, on two toy lessons: what it notes, where it goes on, and what the page says of it."""
 
-import importlib
 import json
 import os
 import shutil
@@ -12,6 +11,8 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import replicate
+from replicate import replication
 
 ROOT = Path(__file__).resolve().parents[2]
 # Holds on odd sets, fails on even ones, by the numbers that the offset draws.
@@ -31,17 +32,6 @@ SAME = """\
 claim = claims.equal("The same", low, low, within=1, unit="ρ")
 quiz = "not a claim"
 """
-
-
-@pytest.fixture
-def replicate(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "book")
-    return importlib.import_module("replicate")
-
-
-@pytest.fixture
-def replication(replicate):
-    return replicate.replication
 
 
 def write_notebook(root: Path, name: str, *cells: str) -> None:
@@ -77,12 +67,12 @@ def recorded(tree: Path) -> dict:
     return json.loads((tree / "book/replication.json").read_text(encoding="utf-8"))
 
 
-def now(replication, tree: Path, cell: int) -> str:
+def now(tree: Path, cell: int) -> str:
     notebook = nbformat.read(tree / "notebooks/a.ipynb", as_version=4)
     return replication.hashes(notebook.cells)[cell]
 
 
-def test_claims_are_noted_and_a_failing_one_stops_nothing(replicate, replication, tree, capsys):
+def test_claims_are_noted_and_a_failing_one_stops_nothing(tree, capsys):
     assert replicate.main(["--sets", "2"], tree) == 0
     assert runs(tree) == [1, 2]
     lesson = recorded(tree)["a"]
@@ -92,7 +82,7 @@ def test_claims_are_noted_and_a_failing_one_stops_nothing(replicate, replication
     }
     assert lesson["claims"].keys() == {"Odd is better", "The same"}  # the second is no last line
     odd = lesson["claims"]["Odd is better"]
-    digest = now(replication, tree, 1)
+    digest = now(tree, 1)
     about = {"unit": "points", "relation": "greater by", "margin": 0.5, "hash": digest}
     assert odd["about"] == about
     assert odd["sets"]["1"] == {"effect": 1.1, "half_width": 0.28, "holds": True}
@@ -105,7 +95,7 @@ def test_claims_are_noted_and_a_failing_one_stops_nothing(replicate, replication
     assert '    "unit": "ρ"' not in text and '"unit": "ρ"}' in text
 
 
-def test_only_what_is_missing_runs(replicate, tree):
+def test_only_what_is_missing_runs(tree):
     for sets, expected in (("1", [1]), ("3", [2, 3]), ("3", [])):
         assert replicate.main(["--sets", sets, "--jobs", "1"], tree) == 0
         assert runs(tree) == expected
@@ -118,7 +108,7 @@ def test_only_what_is_missing_runs(replicate, tree):
     }
 
 
-def test_another_error_ends_the_run_and_is_noted(replicate, tree, capsys):
+def test_another_error_ends_the_run_and_is_noted(tree, capsys):
     stop = "if shift == 2:\n    assert low == high\nif shift == 3:\n    int('many' * 99)\n"
     write_notebook(tree, "a", EXPERIMENT, CLAIM, stop, SAME)
     assert replicate.main(["--sets", "3", "--jobs", "1"], tree) == 0
@@ -135,7 +125,7 @@ def test_another_error_ends_the_run_and_is_noted(replicate, tree, capsys):
     assert runs(tree) == []  # it would stop again
 
 
-def test_what_the_machine_broke_is_tried_again(replicate, tree, capsys):
+def test_what_the_machine_broke_is_tried_again(tree, capsys):
     killed = "import signal\nif not os.path.exists('../alive'):\n    os.kill(os.getpid(), 9)\n"
     write_notebook(tree, "a", EXPERIMENT, CLAIM, killed)
     assert replicate.main(["--sets", "1"], tree) == 1
@@ -146,7 +136,7 @@ def test_what_the_machine_broke_is_tried_again(replicate, tree, capsys):
     assert recorded(tree)["a"]["runs"]["1"]["error"] is None
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(replicate, tree):
+def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(tree):
     os.mkfifo(tree / "pipe")
     tell = "if shift == 2 and not os.path.exists('../free'):\n"
     tell += "    print(os.getpid(), file=open('../pipe', 'w'), flush=True)\n    while True: pass\n"
@@ -172,7 +162,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(replicate, tree):
     assert list(recorded(tree)["a"]["runs"]) == ["1", "2", "3"]
 
 
-def test_the_command_line_is_checked(replicate, tree, capsys):
+def test_the_command_line_is_checked(tree, capsys):
     for bad in (["--sets", "0"], ["--jobs", "0"], ["--sets", "2001"], ["--lessons", "b"]):
         with pytest.raises(SystemExit):
             replicate.main(bad, tree)
@@ -184,7 +174,7 @@ def cells(*sources):
     return [nbformat.v4.new_code_cell(source) for source in sources]
 
 
-def test_a_hash_is_of_the_cell_and_of_what_it_may_depend_on(replication):
+def test_a_hash_is_of_the_cell_and_of_what_it_may_depend_on():
     sources = ["x = 1", "predict('?')", "plots.show(x)\nprint(x)", "fit(x)", "claims.equal(x)", "x"]
     plain = replication.hashes(cells(*sources))
 
@@ -205,7 +195,7 @@ def test_a_hash_is_of_the_cell_and_of_what_it_may_depend_on(replication):
         assert not any(changed(position, source))
 
 
-def test_what_stands_below_the_last_claim_asks_for_no_new_run(replicate, tree):
+def test_what_stands_below_the_last_claim_asks_for_no_new_run(tree):
     write_notebook(tree, "a", EXPERIMENT, CLAIM, "x = 1")
     assert replicate.main(["--sets", "1"], tree) == 0
     write_notebook(tree, "a", EXPERIMENT, CLAIM, "x = torch.equal(low, high)")
@@ -214,7 +204,7 @@ def test_what_stands_below_the_last_claim_asks_for_no_new_run(replicate, tree):
     assert replicate.missing(tree, ["notebooks/a.ipynb"], 1) == [("notebooks/a.ipynb", 1)]
 
 
-def test_a_sentence_is_claimed_once(replication):
+def test_a_sentence_is_claimed_once():
     def claiming(*values):
         code = cells(*(f"x = {v}" for v in values))
         for cell, value in zip(code, values):
@@ -227,7 +217,7 @@ def test_a_sentence_is_claimed_once(replication):
         claiming(1.0, 2.0)
 
 
-def test_the_words_of_the_page(replication):
+def test_the_words_of_the_page():
     about = {"hash": "new"}
     sets = {str(n): {"holds": n != 3} for n in range(1, 11)}
     file = {"a": {"claims": {"A": {"about": about, "sets": sets}}}}
@@ -237,7 +227,7 @@ def test_the_words_of_the_page(replication):
         assert replication.rate(*known, "new") == "not replicated yet"
 
 
-def test_the_page_and_the_file_agree(replicate, tree):
+def test_the_page_and_the_file_agree(tree):
     """The book of one lesson: without a file, with one, and after the lesson has changed."""
     for part in ("book/_ext", "book/_static"):
         shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,0 +1,69 @@
+"""Every built page in a real browser with the network blocked. (What single pages do: test_pages.py. In
+two files, because two processes share them.)"""
+
+import sys
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+sys.path.insert(0, str(Path(__file__).parent))
+from built import OPEN_ALL, PAGES
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page(request, visit):
+    """Yield each page of the book, opened once over http with all its disclosures open."""
+    with visit(request.param, reduced_motion="reduce") as page:
+        page.evaluate(OPEN_ALL)
+        yield page
+
+
+def test_page_needs_nothing_from_outside(page):
+    assert page.outside == []
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_is_accessible(page, theme):
+    page.emulate_media(color_scheme=theme)
+    page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+    found = Axe().run(page).response["violations"]
+    serious = [v for v in found if v["impact"] in ("moderate", "serious", "critical")]
+    assert not serious, "\n".join(
+        f"{v['id']}: {v['help']}\n    {node['html'][:200]}\n    {node['failureSummary'][:300]}"
+        for v in serious
+        for node in v["nodes"][:5]
+    )
+
+
+def test_page_has_one_title_and_describes_its_pictures(page):
+    assert page.locator("h1:visible").count() == 1
+    for image in page.locator("main img").all():
+        assert (image.get_attribute("alt") or "").strip(), image.evaluate("e => e.outerHTML")
+    for drawing in page.locator("figure.course-figure svg").all():
+        assert drawing.evaluate(
+            "e => e.getAttribute('role') === 'img' && !!(e.getAttribute('aria-label')"
+            " || e.getAttribute('aria-labelledby') || e.querySelector('title'))"
+        ), drawing.evaluate("e => e.outerHTML.slice(0, 200)")
+
+
+def test_page_fits_a_phone(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    sticking_out = """[...document.querySelectorAll('main *')].filter(e => {
+        const box = e.getBoundingClientRect();
+        return box.width && box.right > innerWidth + 1 && !e.closest('pre, [tabindex="0"]');
+    }).slice(0, 5).map(e => e.outerHTML.slice(0, 120))"""
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390, (width, page.evaluate(sticking_out))
+    shrunk = """[...document.querySelectorAll('main p > img[src$=".svg"]')]
+        .map(e => e.getBoundingClientRect().width / e.naturalWidth)"""
+    assert all(factor > 0.7 for factor in page.evaluate(shrunk))  # its words can be read
+    page.set_viewport_size({"width": 1280, "height": 720})
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_works_as_a_file(visit, path):
+    with visit(path, scheme="file") as page:
+        assert page.outside == []
+        assert page.complaints == []
