@@ -2,15 +2,19 @@
 
 ``glyphs`` (drawn from matplotlib's fonts) and ``digits`` (handwriting that comes with scikit-learn)
 need no file and no network. Torchvision reads ``mnist``, ``fashion`` and ``cifar10`` from a folder
-that you name; only ``download`` fetches them.
+that you name; only ``download`` fetches them. ``Grammar`` draws sentences whose probability is known.
 """
 
 import math
 import os
+import random
+from bisect import bisect
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from itertools import accumulate
 from numbers import Real
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -280,3 +284,244 @@ def _torchvision(
     else:
         images = images.permute(0, 3, 1, 2)  # (n, 32, 32, 3) -> (n, 3, 32, 32)
     return Split(images.float() / 255, torch.as_tensor(found.targets))
+
+
+# ---- sentences
+
+# One and many: dog, dogs. The verbs are those of the third person.
+NOUNS = [
+    pair.split("/")
+    for pair in "dog/dogs cat/cats fox/foxes wolf/wolves bird/birds horse/horses mouse/mice snake/snakes "
+    "bear/bears child/children farmer/farmers teacher/teachers painter/painters king/kings".split()
+]
+TRANSITIVE = [
+    pair.split("/")
+    for pair in "sees/see hears/hear likes/like fears/fear finds/find helps/help calls/call meets/meet "
+    "knows/know follows/follow watches/watch carries/carry".split()
+]
+INTRANSITIVE = [
+    pair.split("/")
+    for pair in "sleeps/sleep sings/sing runs/run laughs/laugh waits/wait falls/fall dances/dance "
+    "works/work".split()
+]
+VERBS = TRANSITIVE + INTRANSITIVE
+ADJECTIVES = "old young small big brown quiet happy hungry".split()
+ADVERBS = "today often here quietly slowly again outside together".split()
+# How often, and whether a noun for one (0), for many (1) or either (None) may follow.
+DETERMINERS = {"the": (0.55, None), "a": (0.2, 0), "this": (0.06, 0), "every": (0.04, 0)}
+DETERMINERS |= {"some": (0.09, 1), "these": (0.04, 1), "many": (0.02, 1)}
+NUMBERS = {0: (1.0, 0.0), 1: (0.0, 1.0), None: (0.6, 0.4)}
+RELATIVE = (
+    0.35,
+    0.25,
+)  # how often a clause opens behind a subject, by its depth; deeper ones do not
+WITHOUT_SUBJECT = 0.6  # of the clauses: "that sleeps", not "that the cat sees"
+ADJECTIVE, AND, ADVERB = 0.2, 0.15, 0.25
+Symbol = tuple  # the name of a rule and its arguments
+Rule = dict[str, tuple[float, list[Symbol]]]  # word -> its probability, and what comes behind it
+START = ("phrase", ("subject", 0))
+
+
+class Text(NamedTuple):
+    """Rows of words that begin with sentences, and the probability that the grammar gave each word."""
+
+    #: (n, length + 1) int64: numbers of words. Each row starts with the full stop before a sentence.
+    tokens: Tensor
+    #: (n, length) float64: the natural logarithm of p(word | all words before it in its row). None
+    #: if nobody knows it.
+    log_p: Tensor | None = None
+
+    def split(self) -> Split:
+        """All words but the last, and for each the word that follows: both (n, length)."""
+        return Split(self.tokens[:, :-1], self.tokens[:, 1:])
+
+
+class _State(NamedTuple):
+    """A rule, ready for drawing: entry i of each list is about the i-th word that it allows."""
+
+    bounds: list[float]  # between the words, from 0 to 1
+    words: list[int]
+    log_p: list[float]
+    behind: list[list["_State"]]  # last one first, as they go on the stack
+
+
+class Grammar:
+    """A small language whose every sentence has a known probability.
+
+    Verbs and nouns agree in number, also across relative clauses. A subject prefers some verbs and a
+    verb prefers some objects; which ones, the seed decides. Each random choice shows in the next
+    word, and no rule offers a word twice. So the words so far determine which rule is next, and
+    p(next word | all words before it) is an entry of that rule. The mean of −log p over a text, in
+    nats per word, is a floor: no model that does not know the next word has a lower cross-entropy,
+    except by luck on a text that is not long.
+
+    All is drawn by ``random.Random.random``, so that a seed means the same text in every version of
+    Python.
+
+    Args:
+        seed: which preferences.
+
+    Attributes:
+        words: the vocabulary; a token is a place in it, and token 0 is the full stop.
+
+    Examples:
+        >>> grammar = Grammar(0)
+        >>> text = grammar.sample(2, 8, seed=0)
+        >>> grammar.spell(text.tokens[0])
+        '. ...'
+        >>> text.tokens.shape, text.log_p.shape, len(grammar.words)
+        (torch.Size([2, 9]), torch.Size([2, 8]), 94)
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        uniform = _uniform(seed, 0)
+        kinds = [*NOUNS, *VERBS, DETERMINERS, ADJECTIVES, ADVERBS]
+        self.words = (".", "and", "that", *(word for kind in kinds for word in kind))
+        self._number = {word: i for i, word in enumerate(self.words)}
+        self._subjects = _zipf(uniform, range(len(NOUNS)), 1)
+        self._adjectives, self._adverbs = (_zipf(uniform, w, 1) for w in (ADJECTIVES, ADVERBS))
+        self._verbs = [_zipf(uniform, range(len(VERBS)), 1.8) for _ in NOUNS]
+        self._objects = [_zipf(uniform, range(len(NOUNS)), 1.8) for _ in TRANSITIVE]
+        self._states: dict[Symbol, _State] = {}
+        self._start = self._state(START)
+
+    def sample(self, n: int, length: int, *, seed: int) -> Text:
+        """Draw ``n`` rows of ``length`` words behind a full stop.
+
+        Args:
+            seed: which sentences. Take another one for a text to train on than for one to test on.
+
+        Raises:
+            ValueError: a count that is not a positive integer.
+            TypeError: a seed that is not an integer.
+        """
+        check_counts(n=n, length=length)
+        uniform = _uniform(seed, 1)
+        tokens, log_p = [], []
+        for _ in range(n):
+            row, logs, stack = [0], [], [self._start]
+            for _ in range(length):
+                state = stack.pop()
+                i = bisect(state.bounds, uniform())
+                row.append(state.words[i])
+                logs.append(state.log_p[i])
+                stack += state.behind[i]
+            tokens.append(row)
+            log_p.append(logs)
+        return Text(torch.tensor(tokens), torch.tensor(log_p, dtype=torch.float64))
+
+    def next_word(self, tokens: Tensor) -> Tensor:
+        """The probability of every word behind the beginning of a row: (t,) int64 -> (words,) float64.
+
+        Raises:
+            ValueError: tokens that no row of this grammar begins with.
+
+        Examples:
+            >>> grammar = Grammar(0)
+            >>> [grammar.words[i] for i in grammar.next_word(torch.tensor([0])).nonzero()]
+            ['the', 'a', 'this', 'every', 'some', 'these', 'many']
+        """
+        first, *rest = tokens.tolist() if tokens.dim() == 1 and len(tokens) else [None]
+        if first != 0:
+            raise ValueError(f"tokens must be (t,) and start with 0, the full stop, got {tokens!r}")
+        stack = [self._start]
+        for place, token in enumerate(rest, start=1):
+            state = stack.pop()
+            if token not in state.words:
+                raise ValueError(
+                    f"tokens must begin a row of this grammar, got {token!r} at {place}"
+                )
+            stack += state.behind[state.words.index(token)]
+        found = torch.zeros(len(self.words), dtype=torch.float64)
+        found[stack[-1].words] = torch.tensor(stack[-1].log_p, dtype=torch.float64).exp()
+        return found
+
+    def spell(self, tokens: Tensor) -> str:
+        """The words of a row, (t,) int64, with spaces between them."""
+        return " ".join(self.words[i] for i in tokens.tolist())
+
+    def _state(self, symbol: Symbol) -> _State:
+        """The rule of a symbol, made once with those that it leads to."""
+        if symbol not in self._states:
+            state = self._states[symbol] = _State([], [], [], [])
+            kind, *arguments = symbol
+            rule = getattr(self, f"_{kind}")(*arguments)
+            state.bounds.extend([*accumulate(p for p, _ in rule.values())][:-1])
+            for word, (p, behind) in rule.items():
+                state.words.append(self._number[word])
+                state.log_p.append(math.log(p))
+                state.behind.append([self._state(s) for s in reversed(behind)])
+        return self._states[symbol]
+
+    # The rules. Number m is 0 for one and 1 for many; depth is that of the clauses around.
+
+    def _phrase(self, place: tuple[str, int]) -> Rule:
+        return {word: (p, [("noun", m, place, True)]) for word, (p, m) in DETERMINERS.items()}
+
+    def _noun(self, number: int | None, place: tuple[str, int], adjectives: bool) -> Rule:
+        """The noun of a phrase, ("subject", depth) or ("object", verb), maybe an adjective first."""
+        kind, x = place
+        nouns = {
+            NOUNS[n][m]: (p * share, self._behind(kind, n, m, x))
+            for n, p in (self._objects[x] if kind == "object" else self._subjects).items()
+            for m, share in enumerate(NUMBERS[number])
+            if share
+        }
+        if not adjectives:
+            return nouns
+        opened = {
+            word: (p, [("noun", number, place, False)]) for word, p in self._adjectives.items()
+        }
+        return _share(opened, ADJECTIVE) | _share(nouns, 1 - ADJECTIVE)
+
+    def _behind(self, kind: str, n: int, m: int, depth: int) -> list[Symbol]:
+        if kind == "object":
+            return []
+        return [("predicate", n, m, depth)] + ([("end", n, m)] if depth == 0 else [])
+
+    def _predicate(self, n: int, m: int, depth: int) -> Rule:
+        """Behind a subject: a relative clause first, or its verb at once."""
+        verbs = self._verb(n, m, depth)
+        if depth == len(RELATIVE):
+            return verbs
+        clause: Rule = {"that": (1, [("clause", n, m, depth + 1), ("verb", n, m, depth)])}
+        return _share(clause, RELATIVE[depth]) | _share(verbs, 1 - RELATIVE[depth])
+
+    def _clause(self, n: int, m: int, depth: int) -> Rule:
+        """About noun n: "that sleeps" or "that sees a cat", else "that the cat sees"."""
+        own, others = self._verb(n, m, 0), self._phrase(("subject", depth))
+        return _share(own, WITHOUT_SUBJECT) | _share(others, 1 - WITHOUT_SUBJECT)
+
+    def _verb(self, n: int, m: int, depth: int) -> Rule:
+        """A verb of noun n. In a clause with a subject, its object stands before the clause."""
+        if depth == 0:
+            return {
+                VERBS[v][m]: (p, [("phrase", ("object", v))] if v < len(TRANSITIVE) else [])
+                for v, p in self._verbs[n].items()
+            }
+        known = {TRANSITIVE[v][m]: p for v, p in self._verbs[n].items() if v < len(TRANSITIVE)}
+        return {word: (p / sum(known.values()), []) for word, p in known.items()}
+
+    def _end(self, n: int, m: int) -> Rule:
+        adverbs: Rule = {word: (p, [("stop",)]) for word, p in self._adverbs.items()}
+        more: Rule = {"and": (AND, [("verb", n, m, 0), ("stop",)])}
+        return self._stop(1 - AND - ADVERB) | more | _share(adverbs, ADVERB)
+
+    def _stop(self, p: float = 1.0) -> Rule:
+        return {".": (p, [START])}
+
+
+def _uniform(seed: int, stream: int) -> Callable[[], float]:
+    """Numbers from 0 to 1 of one of two streams of this seed."""
+    return random.Random((2 * seeds.shifted(seed) + stream) % 2**65).random
+
+
+def _zipf(uniform: Callable[[], float], items: Iterable[Any], power: float) -> dict[Any, float]:
+    """Probabilities that fall as 1 / rank^power, over the items in a random order."""
+    order = sorted(items, key=lambda _: uniform())
+    weights = [rank**-power for rank in range(1, len(order) + 1)]
+    return {item: weight / sum(weights) for item, weight in zip(order, weights, strict=True)}
+
+
+def _share(rule: Rule, share: float) -> Rule:
+    return {word: (share * p, behind) for word, (p, behind) in rule.items()}

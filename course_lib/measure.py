@@ -11,11 +11,12 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from course_lib import layers
-from course_lib.data import check_counts, check_nonnegative
+from course_lib.data import Text, check_counts, check_nonnegative
 from course_lib.handles import Handle
 from course_lib.training import evaluating
 
@@ -216,6 +217,65 @@ def raw(tensor: Tensor) -> bytes:
     """The bytes of a tensor's numbers, in the order of their indices, whatever its memory format."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def nats(model: nn.Module, text: Text, *, batch_size: int = 200) -> float:
+    """The mean cross-entropy per word of a language model on a text, in nats.
+
+        −(1 / N) Σ ln p(word | the words before it in its row),   perplexity = exp(nats)
+
+    The model runs in evaluation mode; afterwards its modes are as they were. If the text comes from
+    a ``data.Grammar``, ``-text.log_p.mean()`` is what the truth itself scores on it, a floor.
+
+    Args:
+        model: (n, t) words -> (n, t, vocabulary) logits.
+        text: its rows; the first word of each row is given, the others are predicted.
+        batch_size: rows at a time.
+
+    Raises:
+        ValueError: a ``text`` without a word to predict or one that does not fit the model; logits
+            of another shape.
+        TypeError: ``text`` is no ``data.Text`` of int64 tokens.
+
+    Examples:
+        >>> from course_lib import data, models
+        >>> text = data.Grammar(0).sample(10, 32, seed=1)
+        >>> model = models.tiny_transformer(94)
+        >>> model.words.weight.data.zero_()  # all words are alike to it
+        tensor(...
+        >>> round(nats(model, text), 3)  # ln 94
+        4.543
+    """
+    if not isinstance(text, Text):
+        raise TypeError(f"text must be a data.Text, got {type(text).__name__}")
+    layers.check_dtype("text.tokens", text.tokens, torch.int64)
+    if text.tokens.dim() != 2 or text.tokens.shape[0] < 1 or text.tokens.shape[1] < 2:
+        raise ValueError(
+            "text must have rows of at least two words, "
+            f"got tokens of shape {tuple(text.tokens.shape)}"
+        )
+    check_counts(batch_size=batch_size)
+    layers.check_made(model)
+    x, y = text.split()
+    total = 0.0
+    with torch.no_grad(), evaluating(model):
+        for rows, targets in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            with layers.fitting("text", rows):
+                logits = model(rows)
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            if not isinstance(logits, Tensor) or logits.shape[:-1] != rows.shape:
+                raise ValueError(
+                    "model must give logits (n, t, vocabulary), "
+                    f"got {shape} for {tuple(rows.shape)} words"
+                )
+            if int(targets.min()) < 0 or int(targets.max()) >= logits.shape[-1]:
+                raise ValueError(
+                    f"text must have words from 0 to {logits.shape[-1] - 1}, the model's outputs, "
+                    f"got {int(targets.min())} to {int(targets.max())}"
+                )
+            known = layers.at_least_float32(logits).flatten(0, 1)
+            total += F.cross_entropy(known, targets.flatten(), reduction="sum").item()
+    return total / y.numel()
 
 
 class Seconds(NamedTuple):
