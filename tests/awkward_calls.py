@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from course_lib import ensemble, experiments, layers, parametrized, training
 from course_lib.compression import binary, coding
-from course_lib.data import Split
+from course_lib.data import Split, Text
 from course_lib.pruning import (
     bayesian,
     channels,
@@ -247,6 +247,20 @@ rows("measure", "stored", on_model, views=True)
 rows("measure", "bytes_dense", on_model, oracle=stored)
 rows("measure", "bandwidth", lambda f, c: f(c.model, per_second=1), oracle=stored)
 _macs = of_numbers(5808, unused=3504, grouped=4656, depthwise=4080, no_layer=0, no_parameter=0)
+
+
+class Reader(nn.Module):
+    """A language model of three words out of a network of images: a word is the image of its number."""
+
+    def __init__(self, model, x):
+        super().__init__()
+        self.model, self.x = model, x
+
+    def forward(self, tokens):
+        return self.model(self.x[tokens.flatten()]).unflatten(0, tokens.shape)
+
+
+rows("measure", "nats", lambda f, c: f(Reader(c.model, c.x), Text(torch.tensor([[0, 1, 2]]))))
 rows("measure", "macs", on_x, oracle=_macs)
 rows("measure", "latency turns", lambda f, c: len(f({"model": c.model}, c.x, rounds=1)))
 rows("measure", "sparse_copy", on_model, kind="mlp", same=True)

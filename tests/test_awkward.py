@@ -64,7 +64,7 @@ UNTRACED = "tied twice transposed grouped compiled"
 # What the twin's result says nothing of: its weights have other names, types, numbers or places, or
 # other random numbers fall on them. These cells have to run, and to leave the model as it is.
 FREE = {
-    "layers.run criteria.loss_on second_order.energy": "nan_batch",
+    "layers.run criteria.loss_on measure.nats second_order.energy": "nan_batch",
     "layers.weighted": "tied twice",
     "layers.chained": "nested",
     "layers.outputs_first": "transposed",
@@ -134,6 +134,7 @@ REFUSED = {
     "experiments.run experiments.choose": f"{COMPUTED} all_frozen lazy no_parameter stack {BATCHES}",
     "experiments.evaluate": f"{COMPUTED} lazy stack {BATCHES}",
     "measure.bytes_sparse": f"{COMPUTED} {NONE}",
+    "measure.nats": "lazy stack empty_batch unbatched",
     "measure.macs compact.by_part": "attention lazy empty_batch unbatched",
     "measure.sparse_copy": "old_weight_norm pruned float16 bfloat16 transposed grouped depthwise compiled attention lazy stack",
     "criteria.snip criteria.taylor": f"{COMPUTED} nan inf {NONE} {BATCHES}",

@@ -1,6 +1,8 @@
 """Data: determinism, statistics, torchvision's folder, clear errors."""
 
+import itertools
 import os
+import random
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +188,130 @@ def test_splits_move_between_devices():
     train, _ = data.load("glyphs", n_train=2, n_test=1)
     assert train.to("meta").x.device.type == "meta"
     assert train.x.device.type == "cpu"
+
+
+# ---- sentences
+
+
+@pytest.fixture(scope="module")
+def grammar():
+    return data.Grammar(7)
+
+
+def entropy_rate(grammar):
+    """Nats per word of an endless text: the entropies of all rules, each as often as it is used."""
+    states = list(grammar._states.values())
+    place = {id(state): i for i, state in enumerate(states)}
+    used = np.zeros((len(states), len(states)))  # one use of rule i calls for so many of rule j
+    for i, state in enumerate(states):
+        for log_p, behind in zip(state.log_p, state.behind, strict=True):
+            for other in behind:
+                used[i, place[id(other)]] += np.exp(log_p)
+    start = place[id(grammar._start)]
+    used[:, start] = 0  # one sentence
+    uses = np.linalg.solve(np.eye(len(states)) - used.T, np.eye(len(states))[start])
+    entropies = [-sum(np.exp(p) * p for p in state.log_p) for state in states]
+    return uses @ entropies / uses.sum()
+
+
+def test_mean_log_p_is_the_entropy_of_the_rules(grammar):
+    text = grammar.sample(50, 4000, seed=1)
+    rows = -text.log_p.mean(1)
+    # Rows are independent; |z| < 4 fails once in 15,000 sets of sentences.
+    assert abs(rows.mean() - entropy_rate(grammar)) < 4 * rows.std() / 50**0.5
+
+
+def test_each_log_p_is_that_of_the_next_word_and_all_next_words_sum_to_one(grammar):
+    text = grammar.sample(20, 24, seed=2)
+    for row, logs in zip(text.tokens, text.log_p, strict=True):
+        for t, log_p in enumerate(logs):
+            p = grammar.next_word(row[: t + 1])
+            assert p.sum().item() == pytest.approx(1)
+            assert p[row[t + 1]].log().item() == pytest.approx(log_p.item())
+
+
+def test_beginnings_are_as_frequent_as_their_probability_says(grammar):
+    n = 20_000
+    text = grammar.sample(n, 2, seed=3)
+    seen = torch.zeros(94, 94).index_put(
+        (text.tokens[:, 1], text.tokens[:, 2]), torch.ones(n), accumulate=True
+    )
+    first = grammar.next_word(torch.tensor([0]))
+    claimed = torch.zeros(94, 94, dtype=torch.float64)
+    for word in first.nonzero().flatten():
+        claimed[word] = first[word] * grammar.next_word(torch.tensor([0, word]))
+    assert claimed.sum().item() == pytest.approx(1) and not seen[claimed == 0].any()
+    often = claimed > 20 / n
+    squares = (seen[often] - n * claimed[often]) ** 2 / (n * claimed[often])
+    free = int(often.sum())
+    assert squares.sum() < free + 4 * (2 * free) ** 0.5  # chi-square, fails about once in 5,000
+
+
+def test_no_count_of_words_gets_below_the_floor(grammar):
+    train, test = (grammar.sample(n, 32, seed=s) for n, s in ((4000, 4), (1000, 5)))
+    counts = torch.full((94, 94), 0.01, dtype=torch.float64)
+    pairs = train.tokens[:, :-1].flatten(), train.tokens[:, 1:].flatten()
+    counts.index_put_(pairs, torch.ones(len(pairs[0]), dtype=torch.float64), accumulate=True)
+    log_p = (counts / counts.sum(1, keepdim=True)).log()[test.tokens[:, :-1], test.tokens[:, 1:]]
+    above = (test.log_p - log_p).mean(1)
+    assert above.mean() > 0.3  # a bigram knows neither subject nor clause; 0.53 was measured
+
+
+def test_verbs_agree_with_their_nouns_and_objects_with_their_determiners(grammar):
+    text = grammar.sample(2000, 12, seed=6)
+    number = {w: m for pair in data.NOUNS + data.VERBS for m, w in enumerate(pair)}
+    number |= {word: m for word, (_, m) in data.DETERMINERS.items() if m is not None}
+    nouns, verbs = ({w for pair in kind for w in pair} for kind in (data.NOUNS, data.VERBS))
+    agreed = 0
+    for row in text.tokens:
+        words = [w for w in grammar.spell(row).split() if w not in data.ADJECTIVES]
+        for before, after in itertools.pairwise(words):
+            wants = before in data.DETERMINERS and before != "the" and after in nouns
+            if wants or (before in nouns and after in verbs and "that" not in words):
+                assert number[before] == number[after], grammar.spell(row)
+                agreed += 1
+    assert agreed > 1000
+
+
+def test_a_text_hangs_on_its_seeds_and_on_nothing_else(grammar):
+    before = random.getstate()
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    text, same = (data.Grammar(7).sample(5, 20, seed=1) for _ in range(2))
+    assert random.getstate() == before and torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(text.tokens, same.tokens) and torch.equal(text.log_p, same.log_p)
+    for other in (grammar.sample(5, 20, seed=2), data.Grammar(8).sample(5, 20, seed=1)):
+        assert not torch.equal(other.tokens, text.tokens)
+    assert torch.equal(grammar.sample(3, 20, seed=1).tokens, text.tokens[:3])
+    x, y = text.split()
+    assert x.shape == y.shape == (5, 20) and torch.equal(x[:, 1:], y[:, :-1])
+
+
+def test_one_seed_is_one_text_in_every_version_of_python():
+    grammar = data.Grammar(0)
+    assert grammar.spell(grammar.sample(1, 12, seed=0).tokens[0]) == (
+        ". the bird meets the farmers . a bear that follows every farmer"
+    )
+
+
+def test_seeds_of_grammars_and_texts_do_not_share_numbers():
+    drawn = {data._uniform(seed, stream)() for seed in range(-20, 20) for stream in (0, 1)}
+    assert len(drawn) == 80
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda g: g.sample(0, 5, seed=0), "n must be a positive integer, got 0"),
+        (lambda g: g.sample(5, True, seed=0), "length must be a positive integer, got True"),
+        (lambda g: g.sample(5, 5, seed=0.5), "seed must be an integer, got 0.5"),
+        (lambda g: data.Grammar("0"), "seed must be an integer, got '0'"),
+        (lambda g: g.next_word(torch.tensor([3])), "start with 0, the full stop"),
+        (lambda g: g.next_word(torch.tensor([])), "start with 0, the full stop"),
+        (lambda g: g.next_word(torch.zeros(2, 2)), "start with 0, the full stop"),
+        (lambda g: g.next_word(torch.tensor([0, 0])), "tokens must begin a row.*got 0 at 1"),
+    ],
+)
+def test_grammars_refuse_what_is_none(grammar, call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(grammar)

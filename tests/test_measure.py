@@ -1,6 +1,7 @@
 """Measures against independent counters."""
 
 import copy
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_lib import measure, models, parametrized
+from course_lib import data, measure, models, parametrized
 from course_lib.pruning import allocate, criteria, masks
 
 
@@ -486,3 +487,68 @@ def test_bad_input():
         measure.latency({}, torch.zeros(1))
     with pytest.raises(ValueError, match="rounds must be a positive integer, got 0"):
         measure.latency({"linear": nn.Linear(1, 1)}, torch.zeros(1), rounds=0)
+
+
+class Truth(nn.Module):
+    """The grammar itself as a model: the logarithm of the probability of each next word."""
+
+    def __init__(self, grammar):
+        super().__init__()
+        self.grammar = grammar
+
+    def forward(self, tokens):
+        rows = [[self.grammar.next_word(row[: t + 1]) for t in range(len(row))] for row in tokens]
+        return torch.stack([torch.stack(row) for row in rows]).log()
+
+
+TEXT = data.Grammar(3).sample(7, 9, seed=1)
+
+
+def test_nats_of_the_truth_are_the_floor():
+    truth = Truth(data.Grammar(3))
+    assert measure.nats(truth, TEXT, batch_size=3) == pytest.approx(-TEXT.log_p.mean().item())
+
+
+def test_nats_are_a_mean_over_words_whatever_the_batches():
+    model = models.tiny_transformer(94, context=9, seed=1)
+    model.words.weight.data *= 20  # logits that differ
+    model.train()
+    logits = model(TEXT.tokens[:, :-1]).log_softmax(-1)
+    by_hand = -sum(
+        logits[i, t, TEXT.tokens[i, t + 1]].item() for i in range(7) for t in range(9)
+    ) / (7 * 9)
+    for size in (1, 3, 100):
+        assert measure.nats(model, TEXT, batch_size=size) == pytest.approx(by_hand, rel=1e-5)
+    assert model.training and abs(by_hand - math.log(94)) > 0.1
+    half = measure.nats(model.half(), TEXT)  # half precision is no reason to sum in it
+    assert half == pytest.approx(by_hand, rel=1e-2)
+
+
+def test_nats_need_no_known_probability():
+    model = models.tiny_transformer(94, context=9)
+    assert measure.nats(model, data.Text(TEXT.tokens)) == measure.nats(model, TEXT)
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "message"),
+    [
+        (models.tiny_transformer(94), TEXT.tokens, "text must be a data.Text, got Tensor"),
+        (
+            models.tiny_transformer(94),
+            data.Text(TEXT.tokens.float()),
+            "text.tokens must be a torch.int64",
+        ),
+        (models.tiny_transformer(94), data.Text(TEXT.tokens[:0]), "rows of at least two words"),
+        (models.tiny_transformer(94), data.Text(TEXT.tokens[:, :1]), "rows of at least two words"),
+        (models.tiny_transformer(94), data.Text(TEXT.tokens[0]), "rows of at least two words"),
+        (models.tiny_transformer(94, context=5), TEXT, "text must fit the model"),
+        (models.tiny_transformer(5), TEXT, "text must fit the model"),
+        (models.mlp((9, 5)), TEXT, "text must fit the model"),
+        (nn.Identity(), TEXT, r"logits \(n, t, vocabulary\), got \(7, 9\)"),
+        (nn.Embedding(94, 5), TEXT, "words from 0 to 4, the model's outputs"),
+        (nn.Sequential(nn.Embedding(94, 5), nn.Flatten()), TEXT, r"got \(7, 45\)"),
+    ],
+)
+def test_nats_refuse_what_does_not_fit(model, text, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        measure.nats(model, text)

@@ -1,5 +1,6 @@
 """Models: sizes known from the papers, seeds, widths."""
 
+import copy
 import math
 
 import pytest
@@ -127,3 +128,87 @@ def test_impossible_sizes(build, words):
 def test_a_seed_is_an_integer(build):
     with pytest.raises(TypeError, match="seed must be an integer, got 1.5"):
         build(seed=1.5)
+
+
+def random_transformer(**options):
+    """A transformer whose every part matters: its first weights would leave most of them near 0."""
+    model = models.tiny_transformer(11, width=12, heads=3, context=7, **options)
+    g = torch.Generator().manual_seed(0)
+    for values in model.parameters():
+        values.data = torch.randn(values.shape, generator=g) * 0.5
+    return model.eval()
+
+
+TOKENS = torch.randint(11, (4, 7), generator=torch.Generator().manual_seed(1))
+
+
+def test_transformer_has_the_papers_parts():
+    model = models.tiny_transformer(94)
+    linear = {n: m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    assert list(linear) == [f"blocks.{b}.{n}" for b in (0, 1) for n in ("qkv", "out", "up", "down")]
+    assert sum(linear.values()) == 2 * 12 * 64**2
+    assert measure.count_parameters(model) == 2 * (12 * 64**2 + 13 * 64) + (94 + 32 + 2) * 64
+    first, same, other = (models.tiny_transformer(94, seed=s).state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(first[n], t) for n, t in same.items())
+    assert not torch.equal(first["words.weight"], other["words.weight"])
+    assert first["blocks.0.up.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert first["blocks.0.out.weight"].std().item() == pytest.approx(0.01, rel=0.05)
+
+
+def test_a_later_word_changes_no_earlier_logit():
+    model = random_transformer()
+    for t in range(1, 7):
+        changed = TOKENS.clone()
+        changed[:, t:] = (changed[:, t:] + 1) % 11
+        before, after = model(TOKENS), model(changed)
+        assert torch.equal(before[:, :t], after[:, :t])
+        assert not torch.isclose(before[:, t:], after[:, t:]).all(-1).any()
+    assert torch.allclose(model(TOKENS[:, :3]), model(TOKENS)[:, :3], atol=1e-5)
+
+
+def test_attention_is_that_of_torchs_own_layer():
+    block = random_transformer().blocks[1]
+    theirs = nn.MultiheadAttention(12, 3, batch_first=True)
+    theirs.in_proj_weight.data, theirs.in_proj_bias.data = block.qkv.weight, block.qkv.bias
+    theirs.out_proj.weight.data, theirs.out_proj.bias.data = block.out.weight, block.out.bias
+    x = torch.randn(4, 7, 12, generator=torch.Generator().manual_seed(2))
+    later = torch.ones(7, 7, dtype=torch.bool).triu(1)
+    wanted, _ = theirs(x, x, x, attn_mask=later)
+    assert torch.allclose(block.attention(x), wanted, atol=1e-5)
+
+
+def test_transformer_is_the_sum_of_its_parts():
+    model = random_transformer()
+    x = model.words.weight[TOKENS] + model.positions.weight
+    for block in model.blocks:
+        x = x + block.attention(nn.functional.layer_norm(x, (12,), *block.norm1.parameters()))
+        inner = block.up(nn.functional.layer_norm(x, (12,), *block.norm2.parameters()))
+        x = x + block.down(nn.functional.gelu(inner))
+    x = nn.functional.layer_norm(x, (12,), *model.norm.parameters())
+    assert torch.allclose(model(TOKENS), x @ model.words.weight.t(), atol=1e-4)
+
+
+def test_a_head_that_is_cut_out_is_one_whose_output_is_zero():
+    model = random_transformer()
+    silent, smaller = copy.deepcopy(model), copy.deepcopy(model)
+    silent.blocks[0].out.weight.data[:, 4:8] = 0
+    block = smaller.blocks[0]
+    rows = torch.arange(36).view(3, 3, 4)[:, [0, 2]].flatten()
+    block.qkv.weight.data, block.qkv.bias.data = block.qkv.weight[rows], block.qkv.bias[rows]
+    block.out.weight.data = block.out.weight[:, [0, 1, 2, 3, 8, 9, 10, 11]]
+    assert torch.allclose(smaller(TOKENS), silent(TOKENS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vocabulary": 0}, "vocabulary must be a positive integer, got 0"),
+        ({"width": 10}, "width must be a multiple of heads, got 10 and 4"),
+        ({"blocks": 0}, "blocks must be a positive integer"),
+        ({"context": 2.0}, "context must be a positive integer, got 2.0"),
+        ({"seed": "1"}, "seed must be an integer"),
+    ],
+)
+def test_transformers_that_cannot_be(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        models.tiny_transformer(**{"vocabulary": 5} | options)
