@@ -12,7 +12,7 @@ Source: Jacob et al. 2018; Krishnamoorthi 2018.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -23,6 +23,7 @@ from course_lib import layers
 from course_lib.data import check_counts, check_fraction, check_integer
 from course_lib.handles import Handle
 from course_lib.parametrized import attach, folded, straight_through
+from course_lib.pruning import layerwise
 from course_lib.training import evaluating
 
 Range = Callable[[Tensor], tuple[Tensor, Tensor]]  # (rows, n) -> lowest (rows,), highest (rows,)
@@ -354,6 +355,52 @@ def ptq(
         True
     """
     return folded(qat(model, bits, per_channel=per_channel, observe=observe))
+
+
+def gptq(
+    model: nn.Module,
+    x: Tensor,
+    bits: int,
+    *,
+    names: Iterable[str] | None = None,
+    block: int = 128,
+    damping: float = 0.01,
+) -> nn.Module:
+    """GPTQ: ``ptq`` that keeps what linear layers give; later columns make up for earlier roundings.
+
+    This is the loop of SparseGPT (``pruning.layerwise.sweep``) with rounding in place of removal.
+    Each output channel has the grid of ``ptq``, from its weights before the first rounding. A weight
+    that is zero stays zero, so that a pruned network stays pruned.
+
+    Source: Frantar et al. 2023 (GPTQ). Columns are rounded as they are stored, from left to right.
+
+    Args:
+        x: a batch of what the model takes; a few hundred examples of its training data.
+        bits: bits of the grid, from 2 to 16.
+        names: weights of linear layers, as in ``layerwise.gram``. None means all.
+        block, damping: as in ``layerwise.sweep``.
+
+    Raises:
+        ValueError, TypeError, NotImplementedError: as ``layerwise.rewrite`` and ``sweep``; bits
+            outside 2 to 16.
+
+    Examples:
+        >>> layer, x = nn.Linear(3, 2), torch.eye(3)  # no input tells anything about another
+        >>> torch.equal(gptq(layer, x, 4).weight, ptq(layer, 4).weight)
+        True
+    """
+    _top(bits)
+
+    def rounded(_: str, weight: Tensor, gram: Tensor) -> Tensor:
+        scale, zero_point = weight_grid(weight, bits)
+
+        def new(j: int, column: Tensor) -> Tensor:
+            q = fake_quantize(column.unsqueeze(1), scale, zero_point, bits).squeeze(1)
+            return q.masked_fill(weight[:, j] == 0, 0)
+
+        return layerwise.sweep(weight, gram, lambda *_: new, block=block, damping=damping)
+
+    return layerwise.rewrite(model, x, rounded, names)
 
 
 def qat(

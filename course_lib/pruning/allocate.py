@@ -1,8 +1,9 @@
 """Masks from scores: how many weights each layer loses, and which ones.
 
-A sparsity can be reached layer by layer (``per_layer``), by one ranking of all weights
-(``globally``), or with the shares of the Erdős–Rényi rule (``erdos_renyi``). At sparsity s,
-exactly ``round(s * n)`` of n weights are removed, also when scores are equal (``counting``).
+A sparsity can be reached layer by layer (``per_layer``), row by row (``per_output``), by one
+ranking of all weights (``globally``), or with the shares of the Erdős–Rényi rule
+(``erdos_renyi``). At sparsity s, exactly ``round(s * n)`` of n weights are removed, also when
+scores are equal (``counting``).
 """
 
 import math
@@ -12,7 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from course_lib.pruning import masks
-from course_lib.pruning.counting import check_sparsity, keep_top_over, whole_numbers
+from course_lib.pruning.counting import (
+    check_sparsity,
+    keep_top_of_each,
+    keep_top_over,
+    whole_numbers,
+)
 from course_lib.pruning.criteria import Scores
 from course_lib.pruning.masks import Masks
 from course_lib.training import check_counts
@@ -35,12 +41,45 @@ def per_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
         >>> per_layer(scores, 0.5)
         {'a': tensor([ True, False,  True, False]), 'b': tensor([ True, False])}
     """
-    _check_scores(scores)
+    check_scores(scores)
     sparsities = _by_layer(scores, sparsity)
     found = {}
     for name, s in scores.items():
         n_keep = s.numel() - round(sparsities[name] * s.numel())
         found |= keep_top_over({name: s}, n_keep)
+    _warn_of_collapse({name: keep for name, keep in found.items() if sparsities[name] < 1})
+    return found
+
+
+def per_output(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
+    """Every output loses the same number of weights: the ``round(s * n)`` lowest scores of its row.
+
+    A row is what one output of a layer computes with, n = in of a weight (out, in).
+
+    Source: Sun et al. 2024 (Wanda), section 3, for the comparison within an output.
+
+    Args:
+        scores: parameter name -> scores (out, …). Higher means keep; of equal scores in a row the
+            earlier one stays.
+        sparsity: the fraction removed in every row, or parameter name -> fraction.
+
+    Raises:
+        ValueError: as ``per_layer``; scores without an axis of inputs.
+        TypeError: as ``per_layer``.
+
+    Examples:
+        >>> import torch
+        >>> per_output({"w": torch.tensor([[4.0, 3.0], [1.0, 2.0]])}, 0.5)
+        {'w': tensor([[ True, False],
+                [False,  True]])}
+    """
+    check_rows(scores)
+    sparsities = _by_layer(scores, sparsity)
+    found = {}
+    for name, s in scores.items():
+        rows = s.flatten(1)
+        n = rows.shape[1]
+        found[name] = keep_top_of_each(rows, n - round(sparsities[name] * n)).view(s.shape)
     _warn_of_collapse({name: keep for name, keep in found.items() if sparsities[name] < 1})
     return found
 
@@ -66,7 +105,7 @@ def globally(scores: Scores, sparsity: float, *, within: Masks | None = None) ->
         >>> globally(scores, 0.5)
         {'a': tensor([ True, False, False, False]), 'b': tensor([True, True])}
     """
-    _check_scores(scores)
+    check_scores(scores)
     sparsity = check_sparsity("sparsity", sparsity)
     n = sum(s.numel() for s in scores.values())
     n_keep = n - round(sparsity * n)
@@ -184,12 +223,23 @@ def erdos_renyi(
     }
 
 
-def _check_scores(scores: Scores) -> None:
+def check_scores(scores: Scores) -> None:
+    """Raise ValueError unless there are scores, TypeError unless they are real numbers."""
     if not sum(s.numel() for s in scores.values()):
         raise ValueError(f"scores must hold at least one weight, got {dict(scores)!r}")
     for name, s in scores.items():
         if s.dtype == torch.bool or s.is_complex():
             raise TypeError(f"scores[{name!r}] must be real numbers, got {s.dtype}")
+
+
+def check_rows(scores: Scores) -> None:
+    """As ``check_scores``; ValueError unless all scores are (out, in, …) and none is NaN."""
+    check_scores(scores)
+    for name, s in scores.items():
+        if s.dim() < 2:
+            raise ValueError(f"scores[{name!r}] must be (out, in, …), got shape {tuple(s.shape)}")
+        if unknown := int(s.isnan().sum()):
+            raise ValueError(f"scores[{name!r}] must be numbers, got {unknown} NaN")
 
 
 def _by_layer(scores: Scores, sparsity: float | Mapping[str, float]) -> dict[str, float]:

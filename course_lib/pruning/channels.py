@@ -29,6 +29,7 @@ from course_lib.data import check_nonnegative
 from course_lib.handles import Handle
 from course_lib.layers import at_least_float32, check_finite, check_plain, copied, fitting
 from course_lib.pruning.counting import check_sparsity, keep_top
+from course_lib.pruning.layerwise import least_squares
 from course_lib.pruning.tracing import (
     NORM,
     Ids,
@@ -458,7 +459,7 @@ def _refit(
         )
     penalty = ridge * gram.diagonal()[:-1].mean() * torch.ones_like(gram[0])
     penalty[-1] = 0
-    change = _solved(gram + penalty.diag(), cross, exactly=ridge == 0)  # (unknown, out)
+    change = least_squares(gram, cross, penalty)  # (unknown, out)
     w[:, ~columns] = 0
     w[:, columns] += change[:-1].t()
     bias = change[-1] if layer.bias is None else layer.bias.double() + change[-1]
@@ -467,14 +468,6 @@ def _refit(
     learns = (layer.weight if layer.bias is None else layer.bias).requires_grad
     layer.weight.copy_(w.view_as(weight))
     layer.bias = nn.Parameter(bias.clone(), learns)
-
-
-def _solved(a: Tensor, b: Tensor, *, exactly: bool) -> Tensor:
-    """The solution of a x = b for a symmetric a; if there are many, the smallest of them."""
-    factor, failed = torch.linalg.cholesky_ex(a)
-    if exactly or failed:  # the columns may depend on each other
-        return torch.linalg.pinv(a, hermitian=True) @ b
-    return torch.cholesky_solve(b, factor)
 
 
 def _patches(layer: Any, z: Tensor) -> Tensor:

@@ -41,6 +41,19 @@ def keep_top(scores: Tensor, n_keep: int) -> Tensor:
     return keep
 
 
+def keep_top_of_each(scores: Tensor, n_keep: int) -> Tensor:
+    """True at the ``n_keep`` highest of each row (…, n); of equal scores the first stay.
+
+    Examples:
+        >>> keep_top_of_each(torch.tensor([[1.0, 3.0, 1.0], [0.0, 0.0, 0.0]]), 2)
+        tensor([[ True,  True, False],
+                [ True,  True, False]])
+    """
+    order = scores.sort(dim=-1, descending=True, stable=True).indices
+    keep = torch.zeros_like(scores, dtype=torch.bool)
+    return keep.scatter_(-1, order[..., :n_keep], True)
+
+
 def keep_top_over(
     scores: Mapping[str, Tensor], n_keep: int, within: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:

@@ -1,10 +1,10 @@
-"""Masks that remove whole groups of a convolution's weights: channels, kernels, strides in kernels.
+"""Masks with a pattern: whole channels, whole kernels, strides in kernels, n of every m inputs.
 
 The larger the groups, the fewer indices have to be stored, and the fewer masks there are to choose
 from. These functions make masks; ``channels.remove`` makes real, smaller layers.
 
-Source: Anwar, Hwang & Sung 2017. They search for masks with a particle filter. Here any score
-chooses, added up over each group.
+Source: Anwar, Hwang & Sung 2017, for channels, kernels and strides. They search for masks with a
+particle filter. Here any score chooses, added up over each group.
 """
 
 import math
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from course_lib import layers
-from course_lib.pruning.counting import check_sparsity, keep_top
+from course_lib.data import check_counts, check_integer
+from course_lib.pruning.allocate import check_rows
+from course_lib.pruning.counting import check_sparsity, keep_top, keep_top_of_each
 from course_lib.pruning.criteria import Scores
 from course_lib.pruning.masks import Masks
 
@@ -79,6 +81,42 @@ def strided(model: nn.Module, scores: Scores, stride: int) -> Masks:
         best = _checked(name, worth).argmax(0)  # (groups, in / groups), the first of equals
         keep = (comb == best[:, None, :, None]).expand_as(read)
         found[name] = layers.outputs_first(layer, keep.reshape(s.shape)).contiguous()
+    return found
+
+
+def n_of_m(scores: Scores, keep: int = 2, of: int = 4) -> Masks:
+    """Keep the ``keep`` highest scores of every ``of`` neighbouring inputs of each output.
+
+    With 2 of 4 this is the pattern that some graphics processors compute twice as fast. The number
+    is what stays, also where authors' code counts what is removed: 1 of 4 removes three quarters.
+
+    Source: Mishra et al. 2021, for 2:4.
+
+    Args:
+        scores: parameter name -> scores (out, in, …); groups lie along the second axis. Higher means
+            keep; of equal scores in a group the earlier one stays.
+
+    Raises:
+        ValueError: ``of`` that is not a positive integer, ``keep`` that is not one from 0 to ``of``;
+            a number of inputs that is no multiple of ``of``; no scores, scores without an axis of
+            inputs, NaN.
+        TypeError: scores that are not real numbers.
+
+    Examples:
+        >>> n_of_m({"w": torch.tensor([[4.0, 3.0, 1.0, 2.0]])}, keep=1, of=2)
+        {'w': tensor([[ True, False, False,  True]])}
+    """
+    check_counts(of=of)
+    check_integer("keep", keep, 0, of)
+    check_rows(scores)
+    found = {}
+    for name, s in scores.items():
+        if s.shape[1] % of:
+            raise ValueError(
+                f"of must divide the number of inputs, got {of} and the {s.shape[1]} of {name!r}"
+            )
+        groups = s.movedim(1, -1).unflatten(-1, (-1, of))  # (out, …, in / of, of)
+        found[name] = keep_top_of_each(groups, keep).flatten(-2).movedim(-1, 1).contiguous()
     return found
 
 
