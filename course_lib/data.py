@@ -336,6 +336,20 @@ class Text(NamedTuple):
         return Split(self.tokens[:, :-1], self.tokens[:, 1:])
 
 
+def check_text(text: Text) -> None:
+    """Raise TypeError unless it is a text of int64 tokens, ValueError unless rows have two or more."""
+    if not isinstance(text, Text):
+        raise TypeError(f"text must be a data.Text, got {type(text).__name__}")
+    tokens = text.tokens
+    if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64:
+        got = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise TypeError(f"text must have tokens of type torch.int64, got {got}")
+    if tokens.dim() != 2 or tokens.shape[0] < 1 or tokens.shape[1] < 2:
+        raise ValueError(
+            f"text must have rows of at least two words, got tokens of shape {tuple(tokens.shape)}"
+        )
+
+
 class _State(NamedTuple):
     """A rule, ready for drawing: entry i of each list is about the i-th word that it allows."""
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from course_lib import layers
-from course_lib.data import Text, check_counts, check_nonnegative
+from course_lib.data import Text, check_counts, check_nonnegative, check_text
 from course_lib.handles import Handle
 from course_lib.training import evaluating
 
@@ -246,14 +246,7 @@ def nats(model: nn.Module, text: Text, *, batch_size: int = 200) -> float:
         >>> round(nats(model, text), 3)  # ln 94
         4.543
     """
-    if not isinstance(text, Text):
-        raise TypeError(f"text must be a data.Text, got {type(text).__name__}")
-    layers.check_dtype("text.tokens", text.tokens, torch.int64)
-    if text.tokens.dim() != 2 or text.tokens.shape[0] < 1 or text.tokens.shape[1] < 2:
-        raise ValueError(
-            "text must have rows of at least two words, "
-            f"got tokens of shape {tuple(text.tokens.shape)}"
-        )
+    check_text(text)
     check_counts(batch_size=batch_size)
     layers.check_made(model)
     x, y = text.split()

@@ -47,12 +47,38 @@ def sgd(
         ValueError: ``model`` has no parameter that requires a gradient, or one without a shape yet.
     """
     _check_trainable(model)
-    # torch's fused form reads a weight with gaps in memory (a slice of another) as if it had none.
-    dense = all(
-        torch.empty_like(p, device="meta").stride() == p.stride() for p in model.parameters()
-    )
     return torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=dense
+        model.parameters(),
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        fused=_packed(model),
+    )
+
+
+def adamw(
+    model: nn.Module,
+    *,
+    lr: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.95),
+    weight_decay: float = 0.1,
+) -> torch.optim.AdamW:
+    """The optimizer of the language models: AdamW, in torch's faster fused form.
+
+    Raises:
+        ValueError: ``model`` has no parameter that requires a gradient, or one without a shape yet.
+    """
+    _check_trainable(model)
+    return torch.optim.AdamW(
+        model.parameters(), lr=lr, betas=betas, weight_decay=weight_decay, fused=_packed(model)
+    )
+
+
+def _packed(model: nn.Module) -> bool:
+    """False if a weight has gaps in memory (a slice of another), which torch's fused optimizers read
+    as if it had none."""
+    return all(
+        torch.empty_like(p, device="meta").stride() == p.stride() for p in model.parameters()
     )
 
 

@@ -220,7 +220,7 @@ rows("ensemble", "joined", lambda f, c: f(c.model, [{"x": c.probe}] * 2), views=
 rows("ensemble", "all_modules", lambda f, c: len(list(f(c.model))) > 0)
 rows("ensemble", "backward", lambda f, c: f(c.model, c.x, c.y), changes=True)
 rows("ensemble", "check_separate", lambda f, c: f(c.model, torch.zeros(2)))
-rows("training", "sgd", lambda f, c: type(f(c.model)).__name__)
+rows("training", "sgd adamw", lambda f, c: type(f(c.model)).__name__)
 rows("training", "make_optimizer", lambda f, c: type(f(c.model, PLAN)).__name__)
 rows("training", "evaluate mean_loss", lambda f, c: f(c.model, c.split))
 rows("training", "snapshot", on_model)
@@ -260,7 +260,14 @@ class Reader(nn.Module):
         return self.model(self.x[tokens.flatten()]).unflatten(0, tokens.shape)
 
 
-rows("measure", "nats", lambda f, c: f(Reader(c.model, c.x), Text(torch.tensor([[0, 1, 2]]))))
+WORDS = Text(torch.tensor([[0, 1, 2], [2, 0, 1]]))
+rows("measure", "nats", lambda f, c: f(Reader(c.model, c.x), WORDS))
+rows(
+    "language",
+    "train",
+    then_outputs(lambda f, c: f(Reader(c.model, c.x), WORDS, steps=1, rate=1e-4)),
+    changes=True,
+)
 rows("measure", "macs", on_x, oracle=_macs)
 rows("measure", "latency turns", lambda f, c: len(f({"model": c.model}, c.x, rounds=1)))
 rows("measure", "sparse_copy", on_model, kind="mlp", same=True)

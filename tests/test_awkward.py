@@ -64,7 +64,7 @@ UNTRACED = "tied twice transposed grouped compiled"
 # What the twin's result says nothing of: its weights have other names, types, numbers or places, or
 # other random numbers fall on them. These cells have to run, and to leave the model as it is.
 FREE = {
-    "layers.run criteria.loss_on measure.nats second_order.energy": "nan_batch",
+    "layers.run criteria.loss_on measure.nats language.train second_order.energy": "nan_batch",
     "layers.weighted": "tied twice",
     "layers.chained": "nested",
     "layers.outputs_first": "transposed",
@@ -127,9 +127,10 @@ REFUSED = {
     "layers.check_plain": f"{COMPUTED} no_parameter",
     "ensemble.stack": "old_weight_norm pruned compiled bn_training mixed_modes lazy stack",
     "ensemble.unstack": " ".join(COLUMNS.keys() - {"stack"}),
-    "training.sgd training.make_optimizer": "all_frozen lazy no_parameter",
+    "training.sgd training.adamw training.make_optimizer": "all_frozen lazy no_parameter",
     "training.evaluate training.mean_loss distillation.answers": f"lazy {BATCHES}",
     "training.check_plan training.fit": f"all_frozen lazy no_parameter {BATCHES}",
+    "language.train": "all_frozen lazy no_parameter stack empty_batch unbatched",
     "pipeline.check_rounds": f"all_frozen lazy no_parameter {BATCHES}",
     "experiments.run experiments.choose": f"{COMPUTED} all_frozen lazy no_parameter stack {BATCHES}",
     "experiments.evaluate": f"{COMPUTED} lazy stack {BATCHES}",

@@ -536,7 +536,7 @@ def test_nats_need_no_known_probability():
         (
             models.tiny_transformer(94),
             data.Text(TEXT.tokens.float()),
-            "text.tokens must be a torch.int64",
+            "text must have tokens of type torch.int64, got torch.float32",
         ),
         (models.tiny_transformer(94), data.Text(TEXT.tokens[:0]), "rows of at least two words"),
         (models.tiny_transformer(94), data.Text(TEXT.tokens[:, :1]), "rows of at least two words"),
