@@ -1,6 +1,7 @@
 """How every public function that takes a model is called: the rows of ``test_awkward.py``."""
 
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import torch
@@ -17,6 +18,7 @@ from course_lib.pruning import (
     bayesian,
     channels,
     gates,
+    granularity,
     learning_compression,
     penalties,
     pipeline,
@@ -279,6 +281,14 @@ rows("criteria", "loss_on", evaluated(lambda f, c: f(c.model, (c.x, c.y), F.cros
 rows("criteria", "masked", lambda f, c: f(c.model, keep(c)), views=True)
 rows("granularity", "channels kernels", lambda f, c: f(c.model, kernels(c), 0.5))
 rows("granularity", "strided", lambda f, c: f(c.model, kernels(c), 2))
+_half = lambda f, c: f(c.model, c.x, lambda _, weight, gram: weight / 2)
+rows("layerwise", "gram wanda", on_x, kind="mlp")
+rows("layerwise", "rewrite", _half, kind="mlp")
+_one_of_two = partial(granularity.n_of_m, keep=1, of=2)
+rows("layerwise", "sparsegpt", lambda f, c: f(c.model, c.x, _one_of_two), kind="mlp")
+_heads = lambda f, c: f(c.model, (c.x, c.y), {f"{c.name}.weight": 2})
+rows("layerwise", "heads", _heads, kind="mlp")
+rows("layerwise", "block_influence", lambda f, c: f(c.model, c.x, [c.name]), kind="mlp")
 decay = {"weight_decay": 5.0}  # makes a minimum of any point
 rows("second_order", "obd obs hessian", lambda f, c: f(c.model, (c.x, c.y), **decay), kind="mlp")
 
@@ -485,6 +495,7 @@ rows("tracing", "check_split", lambda f, c: f("split", c.model, (c.x, c.y)), vie
 rows("tracing", "check_bare", on_model)
 rows("tracing", "claim", lambda f, c: f({}, c.name, c.layer))
 rows("quantization", "ptq qat", lambda f, c: f(c.model, 8))
+rows("quantization", "gptq", lambda f, c: f(c.model, c.x, 8), kind="mlp")
 rows("quantization", "activations", lambda f, c: f(c.model, c.x, 8))
 rows("quantization", "layer_inputs", on_x)
 rows("quantization", "stored_bytes", lambda f, c: f(c.model, 4))

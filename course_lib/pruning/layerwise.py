@@ -20,16 +20,18 @@ see what the earlier ones lost, call the function with the ``names`` of one bloc
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib import layers
 from course_lib.data import check_counts, check_nonnegative
 from course_lib.handles import Handle
 from course_lib.pruning import masks
-from course_lib.pruning.criteria import Scores
+from course_lib.pruning.criteria import Loss, Scores, loss_on
 from course_lib.pruning.masks import Masks
 from course_lib.pruning.tracing import undisturbed
 
@@ -340,6 +342,139 @@ def sweep(
     return _in_type_of(weight, w)
 
 
+def heads(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    counts: Mapping[str, int],
+    loss: Loss | None = None,
+) -> Scores:
+    r"""How much each head of an attention layer matters: the gradient of a gate on its output.
+
+    .. math:: I_h = \frac1N \sum_n \left| \frac{\partial L(x_n)}{\partial \xi_h} \right|
+
+    The gate :math:`\xi_h = 1` multiplies what head h gives to the layer that reads all heads. A gate
+    of 0 removes the head, which is the same as zeros in the head's columns of that layer's weight.
+
+    Source: Michel et al. 2019, section 4.1.
+
+    Args:
+        batch: (inputs, targets), one row per sequence.
+        counts: name of the weight that reads the heads -> number of heads. Each head has as many
+            neighbouring columns of it, as in ``{"blocks.0.out.weight": 4}``.
+        loss: (model's output, targets) -> a scalar, the mean over the sequences. None means the
+            cross-entropy of all tokens.
+
+    Returns:
+        Scores: the names of ``counts`` -> (heads,), >= 0. A layer that the model does not use scores 0.
+
+    Raises:
+        ValueError: as ``wanda``; a number of heads that does not divide the inputs; a batch that does
+            not fit the model or the loss; a loss that is not one finite number.
+        TypeError, NotImplementedError: as ``wanda``.
+
+    Examples:
+        >>> layer, x = nn.Linear(4, 3), torch.rand(5, 4)
+        >>> heads(layer, (x, torch.arange(5) % 3), {"weight": 2})["weight"].shape
+        torch.Size([2])
+    """
+    users = _users(model, counts)
+    for name, count in counts.items():
+        check_counts(**{f"counts[{name!r}]": count})
+        if (n := users[name][0].in_features) % count:
+            raise ValueError(f"counts[{name!r}] must divide the {n} inputs, got {count}")
+    layers.check_called(model)
+    loss = loss or _per_token
+    loss_on(model, batch, loss)  # refuses what is no batch
+    found: Scores = {}
+    for x, y in zip(*(part.split(BATCH) for part in batch), strict=True):
+        gates = {n: torch.ones(len(x), k, device=x.device) for n, k in counts.items()}
+        for name, slopes in _gate_slopes(model, (x, y), gates, loss).items():
+            found[name] = found.get(name, 0) + slopes.abs().sum(0) / len(batch[0])
+    return found
+
+
+def _per_token(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross-entropy, (N, …, C) and (N, …) -> ()."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
+
+
+def _gate_slopes(
+    model: nn.Module, batch: tuple[Tensor, Tensor], gates: Mapping[str, Tensor], loss: Loss
+) -> Scores:
+    """The derivative of each sequence's loss by the gate of each head: name -> (N, heads)."""
+
+    def gated(name: str, z: Tensor) -> Tensor:
+        n, heads = gates[name].shape
+        parts = z.unflatten(-1, (heads, -1))  # (N, …, heads, width of a head)
+        return (parts * gates[name].view(n, *[1] * (z.dim() - 2), heads, 1)).flatten(-2)
+
+    with torch.enable_grad(), _reading(model, _users(model, gates), gated):
+        for gate in gates.values():
+            gate.requires_grad_()
+        value = loss_on(model, batch, loss)({})
+        layers.check_finite("the loss on batch", value)
+        by_gate = (value * len(batch[0])).sum() + sum(gate.sum() * 0 for gate in gates.values())
+        return dict(zip(gates, torch.autograd.grad(by_gate, [*gates.values()]), strict=True))
+
+
+def block_influence(model: nn.Module, x: Tensor, blocks: Iterable[str]) -> dict[str, float]:
+    r"""How far each block turns what passes through it: 0 for a block that changes nothing.
+
+    .. math:: \mathrm{BI}_i = 1 - \mathbb{E} \frac{h_i^\top h_{i+1}}
+              {\lVert h_i \rVert_2\, \lVert h_{i+1} \rVert_2}
+
+    :math:`h_i` is what block i reads at one token, and :math:`h_{i+1}` what it gives. To remove a
+    block is to put ``nn.Identity()`` in its place (``compression.decomposition.replaced``).
+
+    Source: Men et al. 2024 (ShortGPT).
+
+    Args:
+        x: as in ``gram``.
+        blocks: names of modules, as in ``named_modules()``, that give what they read the same shape.
+
+    Raises:
+        ValueError: ``blocks`` has none, or a name that no module of ``model`` has; ``x`` is empty, or
+            does not fit the model; a block is not reached, or does not keep the shape.
+        TypeError: ``x`` is no tensor.
+
+    Examples:
+        >>> turned = nn.Linear(2, 2, bias=False)
+        >>> _ = turned.weight.data.copy_(torch.tensor([[0.0, -3.0], [3.0, 0.0]]))  # 90 degrees
+        >>> model = nn.Sequential(nn.Identity(), turned)
+        >>> {k: round(bi, 6) for k, bi in block_influence(model, torch.ones(4, 2), ["0", "1"]).items()}
+        {'0': 0.0, '1': 1.0}
+    """
+    modules = dict(model.named_modules())
+    chosen = list(blocks)
+    if not chosen:
+        raise ValueError("blocks must hold at least one name, got none")
+    for name in chosen:
+        if name not in modules:
+            raise ValueError(f"blocks has {name!r}, which is no module of model")
+    cosines: dict[str, list[Tensor]] = {name: [] for name in chosen}
+
+    def note(name: str) -> Callable:
+        def after(_: nn.Module, args: tuple, named: dict, out: Tensor | tuple) -> None:
+            before = next(z for z in (*args, *named.values()) if isinstance(z, Tensor))
+            after = out if isinstance(out, Tensor) else out[0]
+            if before.shape != after.shape:
+                shapes = f"{tuple(before.shape)} and {tuple(after.shape)}"
+                raise ValueError(
+                    f"blocks must keep the shape, but {name!r} reads and gives {shapes}"
+                )
+            cosines[name].append(F.cosine_similarity(before.double(), after.double(), -1).flatten())
+
+        return after
+
+    hooks = [modules[n].register_forward_hook(note(n), with_kwargs=True) for n in cosines]
+    with Handle(*hooks), torch.no_grad(), _still(model):
+        _run(model, x)
+    for name, parts in cosines.items():
+        if not parts:
+            raise ValueError(f"x must reach every block, but the model leaves out {name!r}")
+    return {name: 1 - float(torch.cat(parts).mean()) for name, parts in cosines.items()}
+
+
 def _factor_of_inverse(gram: Tensor, lift: Tensor) -> Tensor:
     """Upper triangular U with UᵀU = (G + lift · I)⁻¹."""
     h = gram + lift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -405,35 +540,62 @@ def _summed(
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
     """The sum of ``part((tokens, in))`` over what each linear layer reads; the number of tokens."""
     users = _users(model, names)
-    layers.check_batch("x", x)
-    if x.is_floating_point():
-        layers.check_finite("x", x)
     sums, tokens = {}, dict.fromkeys(users, 0)
 
-    def note(name: str) -> Callable:
-        def before(layer: nn.Linear, args: tuple, named: dict) -> None:
-            (z,) = (*args, *named.values())  # layer(x), or layer(input=x)
-            rows = z.reshape(-1, layer.in_features).double()
-            sums[name] = sums.get(name, 0) + part(rows)
-            tokens[name] += len(rows)
+    def add(name: str, z: Tensor) -> None:
+        rows = z.reshape(-1, z.shape[-1]).double()
+        sums[name] = sums.get(name, 0) + part(rows)
+        tokens[name] += len(rows)
 
-        return before
-
-    hooks = [
-        layer.register_forward_pre_hook(note(name), with_kwargs=True)
-        for name, owners in users.items()
-        for layer in owners
-    ]
-    eager = torch.compiler.set_stance("force_eager")  # compiled code ignores hooks
-    with Handle(*hooks), torch.no_grad(), undisturbed(model), eager:
-        for examples in x.split(BATCH):
-            layers.run(model, examples)
+    with torch.no_grad(), _reading(model, users, add):
+        _run(model, x)
     for name in users:
         if name not in sums:
             layers.check_called(model)
             raise ValueError(f"x must reach every layer, but the model leaves out that of {name!r}")
         layers.check_finite(f"what the layer of {name!r} reads", sums[name])
     return sums, tokens
+
+
+@contextmanager
+def _reading(
+    model: nn.Module,
+    users: Mapping[str, list[nn.Linear]],
+    look: Callable[[str, Tensor], Tensor | None],
+) -> Iterator[None]:
+    """Within the block ``look(name of the weight, z)`` sees what each layer reads, or replaces it."""
+
+    def hook(name: str) -> Callable:
+        def before(_: nn.Module, args: tuple, named: dict) -> tuple[tuple, dict] | None:
+            (z,) = (*args, *named.values())  # layer(x), or layer(input=x)
+            changed = look(name, z)
+            return None if changed is None else ((changed,), {})
+
+        return before
+
+    hooks = [
+        layer.register_forward_pre_hook(hook(name), with_kwargs=True)
+        for name, owners in users.items()
+        for layer in owners
+    ]
+    with Handle(*hooks), _still(model):
+        yield
+
+
+@contextmanager
+def _still(model: nn.Module) -> Iterator[None]:
+    """Within the block the model runs in evaluation mode and uncompiled; compiled, it has no hooks."""
+    with undisturbed(model), torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _run(model: nn.Module, x: Tensor) -> None:
+    """Run the model on x, some examples at a time."""
+    layers.check_batch("x", x)
+    if x.is_floating_point():
+        layers.check_finite("x", x)
+    for examples in x.split(BATCH):
+        layers.run(model, examples)
 
 
 def _users(model: nn.Module, names: Iterable[str] | None) -> dict[str, list[nn.Linear]]:
