@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from course_lib import data, language, measure, models, training
 from course_lib.pruning import allocate, criteria
 
-RECORD = Path(__file__).parents[1] / "book/reproductions/language_checkpoints.json"
+RECORD = Path(__file__).parents[1] / "book/reproductions/long_language_checkpoints.json"
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 """The language models that come with the course: train them, and note what they lose.
 
-    python book/reproductions/language_checkpoints.py [seeds]
+    python book/reproductions/long_language_checkpoints.py [seeds]
 
 writes ``course_lib/checkpoints/{width}-{seed}.npz``, where ``language.trained`` finds them, and
-``language_checkpoints.json`` beside this file. Each seed has a grammar, a text, initial weights and
+``long_language_checkpoints.json`` beside this file. Each seed has a grammar, a text, initial weights and
 an order of its own. The narrow models have about as many bytes as the wide one at 50 and at 80 %
 sparsity, stored as a bit for each weight and the values that are left.
 """
@@ -16,7 +16,7 @@ from course_lib import language, measure, models, training
 PRIOR = 5.0
 VERDICT = (
     "Every model comes near the entropy of its grammar, which cannot be beaten, and below every "
-    "n-gram; rounding to 16 bits moves no loss visibly."
+    "count of neighbouring words; rounding to 16 bits moves no loss visibly."
 )
 
 
@@ -87,7 +87,7 @@ def main(seeds: int) -> None:
     record.write(
         __file__,
         experiment="The language models that come with the course",
-        command=f"python book/reproductions/language_checkpoints.py {seeds}",
+        command=f"python book/reproductions/long_language_checkpoints.py {seeds}",
         verdict=VERDICT,
         setting={
             "seeds": seeds,
