@@ -30,7 +30,8 @@ def weighted(model: nn.Module, *, plain: bool = False) -> dict[str, Any]:
         plain: refuse layers whose weight is not a parameter of their own.
 
     Raises:
-        ValueError: ``model`` has no such layer, or a lazy one that has not seen an input yet; with
+        ValueError: ``model`` has no such layer, a lazy one that has not seen an input yet, or a
+            ``Conv1D`` of the transformers library, which stores its weight as (in, out); with
             ``plain``, also a layer with a parametrisation, or one whose weight a forward hook
             computes (torch's pruning, the old ``weight_norm`` and ``spectral_norm``).
 
@@ -40,6 +41,13 @@ def weighted(model: nn.Module, *, plain: bool = False) -> dict[str, Any]:
         ['conv1', 'conv2', 'fc']
     """
     found = {name: m for name, m in model.named_modules() if isinstance(m, WEIGHTED)}
+    for name, module in model.named_modules():
+        # Known by its name and the number of its outputs, so that the library need not be there.
+        if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
+            raise ValueError(
+                f"model must have linear layers, but {name!r} is a Conv1D, which stores (in, out): "
+                "put an nn.Linear with the transposed weight in its place"
+            )
     if not found:
         raise ValueError(
             f"model must have a linear or convolution layer, got {type(model).__name__} without one"

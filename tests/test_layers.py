@@ -169,3 +169,15 @@ def test_only_half_precision_is_widened():
 def test_a_model_without_weights_is_refused():
     with pytest.raises(ValueError, match="model must have a linear or convolution layer, got ReLU"):
         layers.weights(nn.ReLU())
+
+
+def test_a_linear_layer_that_stores_its_inputs_first_is_refused_by_name():
+    class Conv1D(
+        nn.Module
+    ):  # as in the transformers library; tests/book/test_own_model.py uses theirs
+        def __init__(self):
+            super().__init__()
+            self.nf, self.weight = 3, nn.Parameter(torch.ones(2, 3))
+
+    with pytest.raises(ValueError, match=r"'1' is a Conv1D, which stores \(in, out\)"):
+        layers.weights(nn.Sequential(nn.Linear(2, 2), Conv1D()))

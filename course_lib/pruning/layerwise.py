@@ -607,7 +607,7 @@ def _users(model: nn.Module, names: Iterable[str] | None) -> dict[str, list[nn.L
     for name in chosen:
         if name not in weights:
             raise ValueError(
-                f"names has {name!r}, which is no weight of a linear layer; model has "
+                f"names has {name!r}, which is no weight of a linear layer of model; it has "
                 f"{', '.join(weights)}"
             )
     found: dict[str, list[nn.Linear]] = {name: [] for name in chosen}

@@ -15,6 +15,7 @@ from torch.nn.utils import prune
 from course_lib import data, ensemble, models, parametrized, training
 from course_lib.compression import quantization
 from course_lib.compression.quantization import affine, fake_quantize, levels, symmetric
+from course_lib.pruning import layerwise
 
 
 @pytest.fixture(scope="module")
@@ -757,3 +758,78 @@ def test_cuda_grids_are_those_of_the_cpu():
     for observe in (quantization.min_max, quantization.mse(4)):
         on = partial(quantization.on_grid, bits=4, observe=observe)
         assert torch.allclose(on(weight), on(weight.cuda()).cpu(), atol=1e-6)
+
+
+# ---- GPTQ
+
+
+def related_inputs(tokens=60, inputs=12):
+    generator = torch.Generator().manual_seed(3)
+    mix = torch.randn(inputs, inputs, generator=generator, dtype=torch.float64)
+    return torch.randn(tokens, inputs, generator=generator, dtype=torch.float64) @ mix
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("block", [1, 5, 128])
+def test_gptq_rounds_a_weight_and_moves_those_to_come_as_obs_does(bits, block):
+    x, layer = related_inputs(), models.seeded(0, lambda: nn.Linear(12, 5)).double()
+    h = x.t() @ x
+    h += 0.01 * h.diagonal().mean() * torch.eye(12)
+    w = layer.weight.detach().clone()
+    step = w.abs().amax(1) / (2 ** (bits - 1) - 1)
+    for j in range(12):
+        inverse = torch.linalg.inv(h[j:, j:])
+        q = (w[:, j] / step).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) * step
+        w[:, j:] -= torch.outer((w[:, j] - q) / inverse[0, 0], inverse[0])
+        w[:, j] = q
+    found = quantization.gptq(layer, x, bits, block=block)
+    torch.testing.assert_close(found.weight.detach(), w, rtol=1e-9, atol=1e-9)
+    assert torch.equal(found.bias, layer.bias)
+    plain = quantization.ptq(layer, bits)
+
+    def lost(model):
+        return (x @ (model.weight - layer.weight).t()).square().sum()
+
+    assert lost(found) < lost(plain)
+
+
+def test_gptq_with_unrelated_inputs_is_plain_rounding():
+    layer, x = models.seeded(0, lambda: nn.Linear(9, 5)), torch.eye(9) * torch.arange(1, 10.0)
+    for bits in (2, 4, 8):
+        found = quantization.gptq(layer, x, bits)
+        assert torch.equal(found.weight, quantization.ptq(layer, bits).weight)
+
+
+def test_gptq_with_many_bits_changes_next_to_nothing():
+    x, layer = related_inputs(), models.seeded(0, lambda: nn.Linear(12, 5)).double()
+    w, gram = layer.weight.detach(), x.t() @ x
+    fine = lambda *_: lambda j, column: (column * 2**30).round() / 2**30
+    found = layerwise.sweep(w, gram, fine)
+    assert 0 < (found - w).abs().max() < 1e-8
+    step = w.abs().max() / 2**15
+    assert (quantization.gptq(layer, x, 16).weight - w).abs().max() < 20 * step
+
+
+def test_gptq_keeps_a_pruned_network_pruned_and_the_one_it_was_given():
+    x, layer = related_inputs().float(), models.seeded(0, lambda: nn.Linear(12, 5))
+    keep = torch.arange(12).expand(5, 12) % 3 > 0
+    layer.weight.data *= keep
+    before = layer.weight.detach().clone()
+    found = quantization.gptq(layer, x, 4)
+    assert torch.equal(layer.weight, before)
+    assert (found.weight[~keep] == 0).all()
+    assert all(len(row.unique()) <= 16 for row in found.weight)
+
+
+@pytest.mark.parametrize(
+    ("bits", "options", "kind", "message"),
+    [
+        (1, {}, ValueError, "bits must be from 2 to 16 for a symmetric grid, got 1"),
+        (4, {"names": ["w"]}, ValueError, "names has 'w', which is no weight"),
+        (4, {"block": 0}, ValueError, "block must be a positive integer"),
+        (4, {"damping": -1}, ValueError, "damping must be finite and not negative"),
+    ],
+)
+def test_gptq_refuses(bits, options, kind, message):
+    with pytest.raises(kind, match=message):
+        quantization.gptq(nn.Linear(12, 5).double(), related_inputs(), bits, **options)

@@ -375,3 +375,47 @@ def test_no_warning_where_everything_was_to_go_or_something_is_left():
         for sparsity in (0, 0.5, 0.75, 1):
             allocate.globally(scores, sparsity)
             allocate.per_layer(scores, sparsity)
+
+
+@pytest.mark.filterwarnings("ignore:nothing is left")
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_every_output_loses_the_lowest_of_its_own_row_ties_included(sparsity):
+    generator = torch.Generator().manual_seed(0)
+    scores = {
+        "distinct": torch.rand(7, 11, generator=generator),
+        "ties": torch.randint(0, 3, (5, 2, 3, 3), generator=generator).float(),
+        "equal": torch.ones(3, 10),
+    }
+    for name, mask in allocate.per_output(scores, sparsity).items():
+        assert mask.shape == scores[name].shape
+        for row, kept in zip(scores[name].flatten(1), mask.flatten(1), strict=True):
+            order = sorted(range(len(row)), key=lambda j: (-row[j], j))
+            stay = order[: len(row) - round(sparsity * len(row))]
+            assert kept.nonzero().flatten().tolist() == sorted(stay)
+
+
+def test_outputs_may_lose_another_share_in_each_layer():
+    scores = {"a": torch.rand(4, 10), "b": torch.rand(4, 10)}
+    keep = allocate.per_output(scores, {"a": 0.2, "b": 0.7})
+    assert (keep["a"].sum(1) == 8).all() and (keep["b"].sum(1) == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "sparsity", "kind", "message"),
+    [
+        ({}, 0.5, ValueError, "scores must hold at least one weight"),
+        (
+            {"w": torch.ones(4)},
+            0.5,
+            ValueError,
+            r"scores\['w'\] must be \(out, in, …\), got .*\(4,\)",
+        ),
+        ({"w": torch.tensor([[1, torch.nan]])}, 0.5, ValueError, "must be numbers, got 1 NaN"),
+        ({"w": torch.ones(2, 2) > 0}, 0.5, TypeError, "must be real numbers"),
+        ({"w": torch.ones(2, 2)}, 1.5, ValueError, r"must be in \[0, 1\]"),
+        ({"w": torch.ones(2, 2)}, {"v": 0.5}, ValueError, "sparsity must name the layers"),
+    ],
+)
+def test_rows_that_cannot_be_ranked_are_refused(scores, sparsity, kind, message):
+    with pytest.raises(kind, match=message):
+        allocate.per_output(scores, sparsity)

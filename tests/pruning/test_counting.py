@@ -18,6 +18,15 @@ def test_the_highest_stay_and_of_equals_the_first():
             assert got == sorted(order[:n_keep])
 
 
+def test_of_each_row_the_highest_stay_as_they_would_alone():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 4, (3, 5, 7), generator=generator).float()  # many are equal
+    for n_keep in range(8):
+        keep = counting.keep_top_of_each(scores, n_keep)
+        for row, mask in zip(scores.flatten(0, 1), keep.flatten(0, 1), strict=True):
+            assert torch.equal(mask, counting.keep_top(row, n_keep))
+
+
 def test_whole_numbers_add_up_and_lie_next_to_their_parts():
     g = torch.Generator().manual_seed(0)
     for trial in range(200):

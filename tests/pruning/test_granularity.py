@@ -144,3 +144,38 @@ def test_refusals():
     parametrised = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3)))
     with pytest.raises(ValueError, match="'0' is parametrised"):
         granularity.channels(parametrised, good, 0.5)
+
+
+@pytest.mark.parametrize(("keep", "of"), [(1, 4), (3, 4), (2, 4), (4, 8), (0, 3), (3, 3), (1, 1)])
+def test_n_of_m_keeps_n_of_every_m_neighbouring_inputs(keep, of):
+    """The number is what stays: 1:4 and 3:4 differ, where 2:4 and 4:8 alone would hide it."""
+    generator = torch.Generator().manual_seed(0)
+    scores = {
+        "linear": torch.randint(0, 5, (6, 24), generator=generator).float(),
+        "conv": torch.rand(3, 24, 2, 2, generator=generator),
+    }
+    for name, mask in granularity.n_of_m(scores, keep=keep, of=of).items():
+        s = scores[name].flatten(2) if name == "conv" else scores[name].unsqueeze(2)
+        mask = mask.reshape(s.shape)
+        for out, first, place in product(range(len(s)), range(0, 24, of), range(s.shape[2])):
+            group = s[out, first : first + of, place].tolist()
+            stay = sorted(sorted(range(of), key=lambda j: (-group[j], j))[:keep])
+            assert mask[out, first : first + of, place].nonzero().flatten().tolist() == stay
+
+
+@pytest.mark.parametrize(
+    ("scores", "keep", "of", "kind", "message"),
+    [
+        ({"w": torch.ones(2, 6)}, 2, 4, ValueError, "of must divide.*got 4 and the 6 of 'w'"),
+        ({"w": torch.ones(2, 8)}, 5, 4, ValueError, "keep must be an integer from 0 to 4, got 5"),
+        ({"w": torch.ones(2, 8)}, 2.0, 4, ValueError, "keep must be an integer"),
+        ({"w": torch.ones(2, 8)}, 0, 0, ValueError, "of must be a positive integer, got 0"),
+        ({"w": torch.ones(8)}, 2, 4, ValueError, r"must be \(out, in, …\)"),
+        ({"w": torch.full((2, 8), torch.nan)}, 2, 4, ValueError, "must be numbers, got 16 NaN"),
+        ({"w": torch.ones(2, 8) > 0}, 2, 4, TypeError, "must be real numbers"),
+        ({}, 2, 4, ValueError, "scores must hold at least one weight"),
+    ],
+)
+def test_patterns_that_do_not_fit_are_refused(scores, keep, of, kind, message):
+    with pytest.raises(kind, match=message):
+        granularity.n_of_m(scores, keep=keep, of=of)

@@ -490,7 +490,7 @@ BAD_MODELS = [
         X,
         ["fc1"],
         ValueError,
-        "names has 'fc1', which is no weight of a linear layer; model has",
+        "names has 'fc1', which is no weight of a linear layer of model; it has",
     ),
     (models.small_cnn(), torch.zeros(1, 1, 14, 14), None, NotImplementedError, "'conv1', a Conv2d"),
     (Tied(), TOKENS, None, NotImplementedError, "'head.weight', but 'words', a Embedding"),
