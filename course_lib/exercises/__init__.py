@@ -13,6 +13,7 @@ from course_lib.exercises import (
     deep_compression,
     distillation,
     history,
+    language_models,
     lottery,
     motivation,
     objective,
@@ -43,6 +44,7 @@ LESSONS = (
     deep_compression,
     quantization,
     distillation,
+    language_models,
     practical,
 )
 EXERCISES = {exercise.name: exercise for lesson in LESSONS for exercise in lesson.EXERCISES}

@@ -340,4 +340,21 @@ NOTES = {
         "How could a test on a real network have found the mistake?",
         "A set that ruins the accuracy should have a low reward. With the mistake it has a high one.",
     ),
+    "wanda_mask": Notes(
+        12,
+        "If one input is a hundred times as large and its weights a hundredth, what changes?",
+        "Nothing in the layer's output and nothing in Wanda's score. A rank by size alone would remove "
+        "exactly these weights.",
+    ),
+    "smallest_pattern": Notes(
+        5,
+        "Why did nobody notice that the wrong number was counted?",
+        "The program offers 2:4 and 4:8 alone. There, as many weights stay as go.",
+    ),
+    "mended_pattern": Notes(
+        8,
+        "Which tests would have found it, and which groups must a test have?",
+        "Count what stays in a pattern like 1:4. The groups should be of more than one row, with ties, "
+        "so that a wrong axis and a threshold show too.",
+    ),
 }
