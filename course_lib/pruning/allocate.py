@@ -56,7 +56,7 @@ def per_output(scores: Scores, sparsity: float | Mapping[str, float]) -> Masks:
 
     A row is what one output of a layer computes with, n = in of a weight (out, in).
 
-    Source: Sun et al. 2024 (Wanda), section 3, for the comparison within an output.
+    Source: Sun et al. 2024 (Wanda), for the comparison within an output.
 
     Args:
         scores: parameter name -> scores (out, …). Higher means keep; of equal scores in a row the

@@ -36,6 +36,7 @@ from course_lib.pruning.masks import Masks
 from course_lib.pruning.tracing import undisturbed
 
 BATCH = 128  # examples that run at once
+TOKENS = 4096  # and tokens: the logits of a large vocabulary need much memory
 CHUNK = 4_000_000  # numbers of the systems that are solved at once: 32 MB in float64
 
 Pattern = Callable[[Scores], Mapping[str, Tensor]]
@@ -355,7 +356,7 @@ def heads(
     The gate :math:`\xi_h = 1` multiplies what head h gives to the layer that reads all heads. A gate
     of 0 removes the head, which is the same as zeros in the head's columns of that layer's weight.
 
-    Source: Michel et al. 2019, section 4.1.
+    Source: Michel et al. 2019.
 
     Args:
         batch: (inputs, targets), one row per sequence.
@@ -386,7 +387,7 @@ def heads(
     loss = loss or _per_token
     loss_on(model, batch, loss)  # refuses what is no batch
     found: Scores = {}
-    for x, y in zip(*(part.split(BATCH) for part in batch), strict=True):
+    for x, y in zip(*(part.split(_at_once(batch[0])) for part in batch), strict=True):
         gates = {n: torch.ones(len(x), k, device=x.device) for n, k in counts.items()}
         for name, slopes in _gate_slopes(model, (x, y), gates, loss).items():
             found[name] = found.get(name, 0) + slopes.abs().sum(0) / len(batch[0])
@@ -594,8 +595,13 @@ def _run(model: nn.Module, x: Tensor) -> None:
     layers.check_batch("x", x)
     if x.is_floating_point():
         layers.check_finite("x", x)
-    for examples in x.split(BATCH):
+    for examples in x.split(_at_once(x)):
         layers.run(model, examples)
+
+
+def _at_once(x: Tensor) -> int:
+    """How many examples of x run at once; integers are tokens."""
+    return BATCH if x.is_floating_point() else max(1, TOKENS // max(1, x[0].numel()))
 
 
 def _users(model: nn.Module, names: Iterable[str] | None) -> dict[str, list[nn.Linear]]:

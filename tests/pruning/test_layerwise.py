@@ -64,7 +64,7 @@ def language():
     for name, weight in model.named_parameters():
         if weight.dim() == 2:
             weight.data.copy_(draw(*weight.shape, seed=len(name)).float() / 3)
-    tokens = torch.randint(20, (150, 9), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(20, (700, 9), generator=torch.Generator().manual_seed(0))
     return model, tokens[:, :-1], tokens[:, 1:]
 
 
@@ -85,7 +85,7 @@ def test_gram_is_the_sum_over_all_tokens_of_what_the_layer_reads(language):
         model(x)
     for hook in hooks:
         hook.remove()
-    found = layerwise.gram(model, x)  # 150 rows are two batches
+    found = layerwise.gram(model, x)  # 700 rows are two batches
     assert found.keys() == seen.keys() and len(found) == 8
     for name, z in seen.items():
         wanted = torch.einsum("bti,btj->ij", z.double(), z.double())
@@ -288,10 +288,11 @@ def test_sparsegpt_of_a_network_prunes_every_layer_and_nothing_else(language):
 # ---- heads and blocks
 
 
-def test_the_gate_of_a_head_is_its_columns_of_the_next_weight(language):
+def test_the_gate_of_a_head_is_its_columns_of_the_next_weight(language, monkeypatch):
     """The slope at the gate is that of the loss along the head's columns, for each sequence."""
     model, x, y = language
-    x, y, columns = x[:140], y[:140], slice(4, 8)  # head 1; 140 sequences are two batches
+    x, y, columns = x[:40], y[:40], slice(4, 8)  # head 1
+    monkeypatch.setattr(layerwise, "TOKENS", 200)  # two batches
     found = layerwise.heads(model, (x, y), dict.fromkeys(OUT, 4))[OUT[0]]
     slopes = []
     for row, target in zip(x, y, strict=True):
