@@ -602,7 +602,8 @@ LIVING = """async () => {
         slider.value = 0.5 + k / 200;
         slider.dispatchEvent(new Event('input', { bubbles: true }));
     };
-    const thread = () => trainer.epoch(current, { rate: settings.rate, seed: 1 }, () => {});
+    const options = { rate: settings.rates.cut.still, seed: 1 };
+    const thread = () => trainer.epoch(current, options, () => {});
     const js = window.modules;
     return {
         '100 forward passes of one image': await took(9, () => {
@@ -612,7 +613,7 @@ LIVING = """async () => {
             js.accuracy(current, data.test.images, data.test.labels)),
         'a step of the slider, to the end of painting': await took(40, moved),
         'an epoch on the page': await took(5, () =>
-            js.epoch(js.copy(current), data.train, { rate: settings.rate, seed: 1 })),
+            js.epoch(js.copy(current), data.train, options)),
         'an epoch in the thread': await took(5, thread),
         'the file at 90 %': await took(5, () => js.coded(current, settings.fingerprint)),
     };

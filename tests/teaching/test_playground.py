@@ -280,6 +280,43 @@ def test_a_move_of_set_equals_the_library(js, fraction):
     assert bool(made["fresh"]) == (fraction > 0)
 
 
+def test_an_epoch_of_set_has_twenty_steps_of_torch_and_three_moves_of_the_library(js):
+    rate = playground.settings()["rates"]["random"]["moving"]
+    fraction, every = playground.settings()["moves"].values()
+    made = js.evaluate(
+        """async (options) => {
+        const net = js.masked(all.net, js.globally(js.CRITERIA.random(all.net, { seed: 3 }), 0.9));
+        await js.epoch(net, all.train, options);
+        return { order: [...new js.Random(options.seed).order(2000)],
+            masks: written(net.map(({ mask }) => mask)), weights: net.map(({ weight }) => raw(weight)) };
+    }""",
+        {"rate": rate, "seed": 7, "fraction": fraction, "every": every},
+    )
+    net, (x, y) = playground.network(), playground.images("train")
+    keep = allocate.globally(criteria.random(net, seed=3), 0.9)
+    optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9)
+    draw = torch.Generator().manual_seed(2**31 + 7)
+    for k, here in enumerate(torch.tensor(made["order"]).split(100), start=1):
+        masks.apply(net, keep)
+        optimizer.zero_grad()
+        F.cross_entropy(net(x[here]), y[here]).backward()
+        optimizer.step()
+        masks.apply(net, keep)
+        if k in (5, 10, 15):
+            weights = {name: net.get_parameter(name).detach() for name in keep}
+            new = sparse_training.set_step(
+                sparse_training.State(weights, keep, {}, {}, draw), fraction
+            )
+            for name, mask in new.items():
+                optimizer.state[net.get_parameter(name)]["momentum_buffer"][mask & ~keep[name]] = 0
+            keep = new
+    masks.apply(net, keep)
+    assert k == 20 and agree(read(made["masks"]), keep)
+    for name, weights in zip(keep, made["weights"], strict=True):
+        expected = net.get_parameter(name).detach().flatten()
+        torch.testing.assert_close(floats(weights), expected, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_rounded_weights_equal_the_library_bit_for_bit(js, bits):
     net = playground.network()
@@ -312,6 +349,48 @@ def test_the_file_is_the_librarys_byte_for_byte(js, bits, tmp_path):
             [sparsity, bits, playground.settings()["fingerprint"]],
         )
         assert base64.b64decode(text) == (tmp_path / "net").read_bytes(), sparsity
+
+
+def test_no_learning_rate_lies_at_an_end_of_those_that_were_tried():
+    found = playground.recorded()
+    for best, low, high in [*found["rates"].reshape(-1, 3), *found["opponents_rate"]]:
+        assert low < best < high
+
+
+def test_opponents_are_small_networks_with_files_of_the_same_kind(tmp_path):
+    net = quantization.ptq(playground.cut("magnitude", 0.9), 4, per_channel=False)
+    assert playground.file_bytes(net) == coding.save(net, tmp_path / "net")
+    assert playground.rounded(net, 32) is net
+    shown = playground.opponents()
+    assert [one["weights"] for one in shown] == sorted({one["weights"] for one in shown})
+    for one in shown:
+        a, b = one["units"]
+        assert one["weights"] == 196 * a + a * b + b * 10
+        plain = 12 + 6 + 4 * (one["weights"] + a + b + 10)  # header, a form per tensor, numbers
+        assert (one["bytes"][32] == plain) if one["weights"] < 5000 else one["bytes"][32] <= plain
+        assert list(one["bytes"].values()) == sorted(one["bytes"].values(), reverse=True)
+    largest = shown[-1]
+    assert largest["units"] == [100, 50]
+    assert abs(largest["right"][32] - playground.right(playground.network())) < 2
+
+
+@pytest.mark.parametrize("bits", playground.BITS)
+def test_the_opponent_is_the_largest_whose_file_is_no_longer(js, bits):
+    shown = playground.opponents()
+    ends = [one["bytes"][bits] for one in shown]
+    budgets = sorted({end + more for end in ends for more in (-1, 0, 1)})
+    found = js.evaluate(
+        "([all, budgets, bits]) => budgets.map((bytes) => js.opponent(all, bytes, bits) ?? null)",
+        [json.loads(json.dumps(shown)), budgets, bits],
+    )
+    for budget, one in zip(budgets, found, strict=True):
+        fitting = [other for other in shown if other["bytes"][bits] <= budget]
+        if not fitting:
+            assert one is None
+            continue
+        exact = max(fitting, key=lambda other: other["weights"])
+        assert one["units"] == exact["units"]
+        assert [one["bytes"], one["right"]] == [exact["bytes"][bits], exact["right"][bits]]
 
 
 @pytest.mark.parametrize(
@@ -429,9 +508,13 @@ def test_the_slider_by_keyboard_and_the_address(show):
         "document.querySelector('[data-part=said]').textContent.includes('Everything is removed')"
     )
     assert said(page, "tiles-said").startswith(
-        "0 of 19,600 weights of the first layer stay. 100 of its 100 units are dead"
+        "In the first layer 0 of 19,600 weights stay, in the second 0 of 5,000 weights, and in the "
+        "last 0 of 500 weights. Of the 100 units of the first layer 100 are dead"
     )
-    assert "No small dense network" in said(page, "chart-said")
+    page.wait_for_function(
+        "document.querySelector('[data-part=chart-said]').textContent.includes('No small dense')"
+    )
+    assert "No small dense network" in said(page, "bytes-said")
     page.get_by_label("random ones").check()
     page.get_by_label("whole hidden units").check()
     assert page.get_by_label("Erdős–Rényi shares").is_disabled()
@@ -540,12 +623,20 @@ def test_the_tour_says_what_the_page_shows(show):
     stay = playground.figures()["stay"]
     assert stay[0] < stay[1] < stay[2]
     dense = float(re.search(r"dense network reads ([\d.]+) %", said(page))[1])
-    assert dense - shown[0] < 2 < shown[0] - shown[3] and shown[1] < 0.7 * dense
-    assert dense - shown[5] < 1
+    assert dense - shown[0] < 1 < shown[0] - shown[3] and shown[1] < 0.7 * dense
+    assert 0 <= dense - shown[5] < 5
     items.nth(4).get_by_role("button", name="Set the page").click()
     page.get_by_role("button", name="Retrain for one epoch").click()
     page.wait_for_function("playground.curve.length === 2")
     small = float(re.search(r"reads ([\d.]+) %", said(page, "chart-said"))[1])
+    told = items.nth(4).inner_text()
+    assert (
+        f"reads {small:.1f} % right" in told and f"{playground.figures()['bytes']:,} bytes" in told
+    )
+    back = page.get_by_role("button", name="Back to the question")
+    back.click()
+    assert back.is_hidden()
+    assert page.evaluate("document.activeElement.closest('li').innerText").startswith("Question 5")
     assert small < page.evaluate("playground.curve[1]") < dense
 
 
@@ -561,7 +652,12 @@ def test_the_file_is_downloaded_and_loaded(show, tmp_path):
     for found, wanted in zip(net.parameters(), expected.parameters(), strict=True):
         assert torch.equal(found, wanted)
     size = (tmp_path / "file").stat().st_size
-    assert f"{size:,} bytes" in said(page, "bytes-said") and "101,040" in said(page, "bytes-said")
+    words = said(page, "bytes-said")
+    assert f"file has {size:,} bytes" in words and "101,040" in words
+    fitting = [one for one in playground.opponents() if one["bytes"][4] <= size]
+    assert f"4 bits per weight and {fitting[-1]['weights']:,} weights" in words
+    assert f"{fitting[-1]['bytes'][4]:,} bytes and reads {fitting[-1]['right'][4]:.1f} %" in words
+    assert f"The pruned one reads {playground.right(expected):.1f} %" in words
 
 
 @pytest.mark.parametrize("preset", playground.PRESETS)

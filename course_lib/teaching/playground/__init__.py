@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import models, training
-from course_lib.compression import container, quantization
+from course_lib.compression import coding, container, quantization
 from course_lib.data import Split
 from course_lib.pruning import allocate, channels, criteria, masks
 from course_lib.pruning.criteria import Scores
@@ -75,6 +75,8 @@ PRESETS = {  # anchors of the page, to which the lessons link -> state and quest
 }
 BITS = (32, 8, 7, 6, 5, 4, 3, 2)
 FRACTION = 0.3  # of each layer's weights that SET moves at a time
+EVERY = 5  # steps between two moves
+STARTS = ("cut", "random")  # what trains: the rest of a ranking, or weights chosen by chance
 CHOICES = {
     "criterion": (
         "Which weights go first?",
@@ -98,9 +100,24 @@ CHOICES = {
         {"weights": "single weights", "units": "whole hidden units"},
     ),
 }
+WORDS = {  # what a reader has to know to choose
+    "Weight, |w|": "A number by which a unit multiplies what it gets. |w| is its size without its sign.",
+    "Unit": (
+        "The network has 100 hidden units in its first layer and 50 in its second. A unit adds up what it "
+        "gets, times its weights, and passes the sum on if it is above zero."
+    ),
+    "‖x‖": "How strong the input of a weight is, over the 2,000 training images together.",
+    "Gradient": "How fast the network's error changes with a weight. Times w, it estimates what removal costs.",
+    "One ranking of all": "The layers compete: the lowest scores go, whichever layer they are in.",
+    "Erdős–Rényi shares": "A small layer keeps a larger share of its weights than a large one.",
+    "Bits per weight": (
+        "With b bits, the weights of a layer have at most 2 to the power of b different values. With 32 they stay "
+        "as they are."
+    ),
+}
 
 
-TOUR = (  # what to set the page to, and what to predict before; `figures` fills in the numbers
+TOUR = (  # what to set the page to, what to predict before, and where to look; `figures` knows the numbers
     (
         "sparsity=0.5",
         (
@@ -113,6 +130,7 @@ TOUR = (  # what to set the page to, and what to predict before; `figures` fills
             ("One in ten, as by chance", "The largest weights are all still there."),
         ),
         1,
+        "said",
     ),
     (
         "sparsity=0.5&criterion=random",
@@ -123,6 +141,7 @@ TOUR = (  # what to set the page to, and what to predict before; `figures` fills
             ("Far fewer", "It reads {luck:.1f} %, and with the smallest removed {half:.1f} %."),
         ),
         2,
+        "said",
     ),
     (
         "sparsity=0.9",
@@ -136,6 +155,7 @@ TOUR = (  # what to set the page to, and what to predict before; `figures` fills
             ("All keep the same share", "That is the second choice under “From which layers?”."),
         ),
         0,
+        "tiles-said",
     ),
     (
         "sparsity=0.5&structure=units&allocation=per_layer",
@@ -152,12 +172,13 @@ TOUR = (  # what to set the page to, and what to predict before; `figures` fills
             ("Hardly any", "The strongest units of each layer remain."),
         ),
         1,
+        "said",
     ),
     (
         "sparsity=0.9",
         (
-            "90 % of the weights are removed. A small dense network with {small[2]:,} weights reads "
-            "{small[3]:.1f} %. Retrain the pruned network for one epoch. Where does it end?"
+            "90 % of the weights are removed, and the file has {bytes:,} bytes. A small dense network whose file "
+            "is no longer reads {small:.1f} % right. Retrain the pruned network for one epoch. Where does it end?"
         ),
         (
             ("Below the small network", "It keeps what the large network has learnt."),
@@ -165,6 +186,7 @@ TOUR = (  # what to set the page to, and what to predict before; `figures` fills
             ("Between the two", "One epoch brings most of the accuracy back, and not all of it."),
         ),
         2,
+        "retrain",
     ),
     (
         "sparsity=0&bits=4",
@@ -174,7 +196,7 @@ TOUR = (  # what to set the page to, and what to predict before; `figures` fills
         ),
         (
             (
-                "Almost as many as before",
+                "A few points fewer at most",
                 "It reads {bits[4]:.1f} % with 4 bits, and {bits[2]:.1f} % with 2. Compare the files.",
             ),
             (
@@ -184,6 +206,7 @@ TOUR = (  # what to set the page to, and what to predict before; `figures` fills
             ("One in ten, as by chance", "Sixteen points tell large weights from small ones."),
         ),
         0,
+        "said",
     ),
 )
 
@@ -233,9 +256,22 @@ def packed() -> str:
     return base64.b64encode(zlib.compress(b"".join(p.tobytes() for p in parts), 9)).decode()
 
 
-def opponents() -> list[list[float]]:
-    """Of each small dense network: units of two layers, weights, mean accuracy."""
-    return [[*map(int, row[:3]), float(row[3:].mean())] for row in recorded()["opponents"]]
+def opponents() -> list[dict[str, Any]]:
+    """Of each small dense network: hidden units, weights, and by bits longest file and mean accuracy."""
+    found, shown = recorded(), []
+    rows = zip(found["opponents"], found["opponents_bytes"], found["opponents_right"], strict=True)
+    for (*units, weights), sizes, read in rows:
+        of_bits = zip(BITS, sizes.max(1), read.mean(1), strict=True)
+        by_bits = {bits: (int(size), round(float(right), 2)) for bits, size, right in of_bits}
+        shown.append(
+            {
+                "units": [*map(int, units)],
+                "weights": int(weights),
+                "bytes": {bits: size for bits, (size, _) in by_bits.items()},
+                "right": {bits: right for bits, (_, right) in by_bits.items()},
+            }
+        )
+    return shown
 
 
 def settings() -> dict[str, Any]:
@@ -245,11 +281,14 @@ def settings() -> dict[str, Any]:
         "sizes": SIZES,
         "train": len(found["train"]),
         "test": len(found["test"]),
-        "rate": float(found["rate"]),
+        "rates": {
+            start: {"still": float(still[0]), "moving": float(moving[0])}
+            for start, (still, moving) in zip(STARTS, found["rates"], strict=True)
+        },
+        "moves": {"fraction": FRACTION, "every": EVERY},
         "opponents": opponents(),
         "fingerprint": list(container.fingerprint(container.tensors(network()))),
         "bits": BITS,
-        "fraction": FRACTION,
         "start": START | {"image": first_spoilt()},
         "presets": PRESETS,
     }
@@ -324,12 +363,22 @@ def still() -> str:
         f"tiles of 14 × 14 weights, one for each unit, in which {left:,} of 19,600 weights are black."
     )
     return (
-        f'<details class="still" open><summary>A picture and a table that need no script</summary>'
+        f'<details class="still" open><summary>A picture and a table, for a browser without JavaScript</summary>'
         f"{pixels(tiles(after), alt, scale=2)}\n"
         f"<table><caption>{len(images('test').y):,} test images read right, as cut, one ranking "
         f'of all layers</caption><thead><tr><th scope="col">removed</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></details>"
     )
+
+
+def rounded(net: nn.Module, bits: int) -> nn.Module:
+    """The network with weights of so many bits, one scale for each layer. 32 bits change nothing."""
+    return net if bits == 32 else quantization.ptq(net, bits, per_channel=False)
+
+
+def file_bytes(net: nn.Module) -> int:
+    """The size of the file that ``coding.save`` would write, and the page writes."""
+    return sum(size for parts in coding.sizes(net).values() for size in parts.values())
 
 
 def right(net: nn.Module) -> float:
@@ -350,34 +399,40 @@ def figures() -> dict[str, Any]:
     """The numbers that the tour tells, measured on the page's test images."""
     after = cut("magnitude", 0.9)
     weights = [after.get_parameter(f"fc{i}.weight") for i in (1, 2, 3)]
-    left = sum(int(weight.count_nonzero()) for weight in weights)
-    bits = {b: right(quantization.ptq(network(), b, per_channel=False)) for b in (8, 4, 2)}
+    size = file_bytes(after)
     return {
         "dense": right(network()),
         "half": right(cut("magnitude", 0.5)),
         "luck": right(cut("random", 0.5)),
         "units": half_of_the_units(),
         "stay": [100 * float(weight.ne(0).float().mean()) for weight in weights],
-        "small": [row for row in opponents() if row[2] <= left][-1],
-        "bits": bits,
+        "bytes": size,
+        "small": [one["right"][32] for one in opponents() if one["bytes"][32] <= size][-1],
+        "bits": {bits: right(rounded(network(), bits)) for bits in (8, 4, 2)},
     }
 
 
 def tour() -> str:
     """The guided tour: predict, then set the page to the state and look."""
     numbers, items = figures(), []
-    for n, (state, text, options, answer) in enumerate(TOUR, start=1):
+    for n, (state, text, options, answer, look) in enumerate(TOUR, start=1):
         filled = [(option, feedback.format(**numbers)) for option, feedback in options]
         asked = front.bare(quiz(Question(text.format(**numbers), filled, answer)).data or "")
         asked = asked.replace("Question 1.", f"Question {n}.")  # each is a quiz of its own
         items.append(
-            f'<li>{asked}<button type="button" data-state="{html.escape(state)}" hidden>'
-            "Set the page to this and look</button></li>"
+            f'<li>{asked}<button type="button" data-state="{html.escape(state)}" data-look="{look}" '
+            "hidden>Set the page to this and look</button></li>"
         )
     return (
-        '<p class="title">Six things to try</p>\n<p>Predict first. Opening an option says whether it '
+        '<p class="title" id="living-tour">Six questions</p>\n<p>Predict first. Opening an option says whether it '
         f'is right.</p>\n<ol class="tour">{"".join(items)}</ol>'
     )
+
+
+def words() -> str:
+    """The words of the page's questions, explained."""
+    made = "".join(f"<dt>{html.escape(word)}</dt><dd>{text}</dd>" for word, text in WORDS.items())
+    return f"<dl>{made}</dl>"
 
 
 def choices(name: str) -> str:
@@ -406,6 +461,7 @@ def page() -> str:
         "digits": "".join(f"<option>{digit}</option>" for digit in range(10)),
         "sparsity": slider("sparsity", "How much is removed?", 'min="0" max="1" step="0.005"'),
         "bits": slider("bits", "Bits per weight", f'min="0" max="{len(BITS) - 1}" step="1"'),
+        "words": words(),
         "tour": tour(),
         "settings": json.dumps(settings()),
         "numbers": packed(),

@@ -37,9 +37,10 @@ function a(digit) {
   return digit === 8 ? "an 8" : `a ${digit}`;
 }
 
-/** Of the small networks trained from the start, the largest with at most so many weights. */
-export function opponent(opponents, weights) {
-  return opponents.filter(([, , size]) => size <= weights).at(-1);
+/** Of the small networks trained from the start, the largest whose file is no longer, at these bits. */
+export function opponent(opponents, bytes, bits) {
+  const found = opponents.filter((one) => one.bytes[bits] <= bytes).at(-1);
+  return found && { ...found, bytes: found.bytes[bits], right: found.right[bits] };
 }
 
 export class Playground {
@@ -108,11 +109,12 @@ export class Playground {
     const acts = {
       next: () => this.other(this.state.image),
       clear: () => this.draw([], "The pad is empty. The network reads the test image."),
-      retrain: () => this.retrain({}),
+      retrain: () => this.retrain({ rate: this.rates().still }),
       keep: () => this.keep(),
       drop: () => this.drop(),
       replay: () => this.replay(),
-      move: () => this.retrain({ fraction: this.settings.fraction }),
+      move: () => this.retrain({ rate: this.rates().moving, ...this.settings.moves }),
+      back: () => this.backToTour(),
     };
     for (const [name, act] of Object.entries(acts)) this.part(name).addEventListener("click", act);
   }
@@ -124,9 +126,18 @@ export class Playground {
       button.addEventListener("click", () => {
         const count = this.data.test.labels.length;
         this.show(fromFragment(button.dataset.state, this.settings.start, count).state);
-        this.part("said").scrollIntoView({ block: "start" });
+        this.asked = button;
+        this.part("back").hidden = false;
+        this.part(button.dataset.look).scrollIntoView({ block: "start" });
       });
     }
+  }
+
+  /** From where the tour has sent the reader, back to its question. */
+  backToTour() {
+    this.part("back").hidden = true;
+    this.asked.closest("li").scrollIntoView({ block: "start" });
+    this.asked.focus({ preventScroll: true });
   }
 
   /** Show this network beside the next ones. */
@@ -258,38 +269,56 @@ export class Playground {
     this.part("bits").value = this.settings.bits.indexOf(bits);
   }
 
-  /** The network's file, for the library. */
+  /** The network's file, for the library, and the networks whose file is no longer. */
   write() {
-    const file = coded(this.shown, this.settings.fingerprint);
+    const { fingerprint, opponents } = this.settings;
+    const file = coded(this.shown, fingerprint);
+    const plain = this.shown === this.current ? file : coded(this.current, fingerprint);
+    this.showCurve(opponent(opponents, plain.length, 32));
     const link = this.part("file");
     URL.revokeObjectURL(link.href);
     link.href = URL.createObjectURL(new Blob([file], { type: "application/octet-stream" }));
-    const plain = 4 * this.data.net.reduce((sum, { weight, bias }) => sum + weight.length + bias.length, 0);
-    this.part("bytes-said").textContent = `The pruned network's file has ${file.length.toLocaleString("en")} bytes. `
-      + `As float32 numbers, the dense network has ${plain.toLocaleString("en")}.`;
+    const { bits } = this.state;
+    this.part("bytes-said").textContent = this.fileSentence(file.length, opponent(opponents, file.length, bits));
   }
 
-  /** What takes longer: accuracy on all test images, the chart, and the sentences. */
+  fileSentence(bytes, small) {
+    const { bits } = this.state;
+    const dense = 4 * this.data.net.reduce((sum, { weight, bias }) => sum + weight.length + bias.length, 0);
+    return `The pruned network's file has ${bytes.toLocaleString("en")} bytes. `
+      + `As 32-bit numbers, the dense network has ${dense.toLocaleString("en")}. `
+      + (small ? `A small dense network with ${bits} bits per weight and ${small.weights.toLocaleString("en")} weights `
+        + `has a file of ${small.bytes.toLocaleString("en")} bytes and reads ${small.right.toFixed(1)} % right. `
+        + `The pruned one reads ${this.right.toFixed(1)} %.`
+        : "No small dense network was measured whose file is so short.");
+  }
+
+  /** How the accuracy has moved while the reader trained, beside two dense networks. */
+  showCurve(small) {
+    const lines = [{ name: "dense", value: this.dense, dash: "none" }];
+    if (small) lines.push({ name: "small dense", value: small.right, dash: "6 4" });
+    drawChart(this.part("chart"), this.curve, lines);
+    this.part("chart-said").textContent = chartSentence(this.curve, this.dense, small);
+  }
+
+  /** What takes longer: accuracy on all test images, and the sentences. */
   rest() {
     const { images, labels } = this.data.test;
-    const right = accuracy(this.shown, images, labels);
+    this.right = accuracy(this.shown, images, labels);
     if (!this.curve.length) this.curve = [accuracy(this.current, images, labels)];
     const left = weightsLeft(this.current);
-    const small = opponent(this.settings.opponents, left);
-    this.part("said").textContent = this.sentence(right, left);
+    this.part("said").textContent = this.sentence(left);
+    this.part("right-said").textContent = `Right now it reads ${this.right.toFixed(1)} % of the test images right; `
+      + `the dense network reads ${this.dense.toFixed(1)} %.`;
     this.part("tiles-said").textContent = this.tileSentence();
     if (this.part("tile-words").open) {
       this.part("tile-list").textContent = `${tileRows(this.current[0], this.dead[0]).join("; ")}.`;
     }
-    const lines = [{ value: this.dense, dash: "none" }];
-    if (small) lines.push({ value: small[3], dash: "6 4" });
-    drawChart(this.part("chart"), this.curve, lines);
-    this.part("chart-said").textContent = chartSentence(this.curve, this.dense, small, left);
     const untouched = toFragment(this.state) === toFragment(this.settings.start);
     if (!untouched || location.hash) history.replaceState(null, "", toFragment(this.state));
   }
 
-  sentence(right, left) {
+  sentence(left) {
     const [dense, pruned] = this.answers;
     const truth = this.strokes.length ? "Your drawing"
       : `Test image ${this.state.image}, ${a(this.data.test.labels[this.state.image])},`;
@@ -299,15 +328,23 @@ export class Playground {
       + `${a(pruned.answer)} for the pruned one (${percent(pruned.p[pruned.answer])}). `
       + `${left.toLocaleString("en")} of ${all.toLocaleString("en")} weights stay. Of `
       + `${this.data.test.labels.length.toLocaleString("en")} test images the dense network reads `
-      + `${this.dense.toFixed(1)} % right, the pruned one ${right.toFixed(1)} %.${end}`;
+      + `${this.dense.toFixed(1)} % right, the pruned one ${this.right.toFixed(1)} %.${end}`;
   }
 
   tileSentence() {
     const [first, second] = this.dead.map((units) => units.reduce((a, b) => a + b, 0));
-    const stay = this.current[0].mask.reduce((a, b) => a + b, 0).toLocaleString("en");
-    return `${stay} of ${this.current[0].mask.length.toLocaleString("en")} weights of the first layer stay. `
-      + `${first} of its ${this.dead[0].length} units are dead, and ${second} of the ${this.dead[1].length} units `
-      + "of the second layer. A dead unit has no weight into it or none out of it.";
+    const [one, two, three] = this.current.map(({ mask }) => {
+      const stay = mask.reduce((a, b) => a + b, 0);
+      return `${stay.toLocaleString("en")} of ${mask.length.toLocaleString("en")} weights`;
+    });
+    return `In the first layer ${one} stay, in the second ${two}, and in the last ${three}. `
+      + `Of the ${this.dead[0].length} units of the first layer ${first} ${first === 1 ? "is" : "are"} dead, and of the `
+      + `${this.dead[1].length} of the second ${second}. A dead unit has no weight into it or none out of it.`;
+  }
+
+  /** The learning rates that were best where the training begins. */
+  rates() {
+    return this.settings.rates[this.state.criterion === "random" ? "random" : "cut"];
   }
 
   /** Train the current network for an epoch. */
@@ -319,12 +356,11 @@ export class Playground {
     const show = ({ net, done }) => {
       if (run !== this.run) return;
       this.part("progress").value = done;
-      if (options.fraction) drawTiles(this.part("tiles"), net[0], deadUnits(net)[0]);
+      if (options.every) drawTiles(this.part("tiles"), net[0], deadUnits(net)[0]);
     };
     this.busy = true;
     this.part("retrain").textContent = "Training …";
-    const plan = { rate: this.settings.rate, seed, ...options };
-    const net = await this.trainer.epoch(this.current, plan, show).finally(() => { this.busy = false; });
+    const net = await this.trainer.epoch(this.current, { seed, ...options }, show).finally(() => { this.busy = false; });
     this.part("retrain").textContent = "Retrain for one epoch";
     this.part("progress").value = 0;
     if (run !== this.run) return; // something else was chosen in the meantime
@@ -333,19 +369,20 @@ export class Playground {
     const { images, labels } = this.data.test;
     this.curve.push(accuracy(net, images, labels));
     this.rest();
+    this.write();
   }
 }
 
-function chartSentence(curve, dense, small, left) {
+function chartSentence(curve, dense, small) {
   const now = curve.at(-1).toFixed(1);
   const epochs = curve.length - 1;
   const way = epochs
     ? `After ${epochs} epoch${epochs > 1 ? "s" : ""} of retraining: ${curve[0].toFixed(1)} % → ${now} %`
     : `As cut: ${now} %`;
   const other = small
-    ? `A small dense network with ${small[2].toLocaleString("en")} weights (${small[0]} and ${small[1]} hidden units), `
-      + `trained from the start, reads ${small[3].toFixed(1)} % right (dashed line; mean of five seeds).`
-    : `No small dense network was measured with so few weights as ${left}.`;
+    ? `A small dense network whose file is no longer, with ${small.weights.toLocaleString("en")} weights `
+      + `(${small.units.join(" and ")} hidden units), reads ${small.right.toFixed(1)} % right (mean of five seeds).`
+    : "No small dense network was measured whose file is so short.";
   return `${way}. The dense network's line is at ${dense.toFixed(1)} %. ${other}`;
 }
 

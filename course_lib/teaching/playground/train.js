@@ -4,7 +4,6 @@ import { gradient, step, still } from "./network.js";
 import { setMove } from "./change.js";
 
 const BATCH = 100;
-const EVERY = 5; // steps between two moves of SET
 const SLICE = 40; // milliseconds between two reports
 
 /** The images and labels at these places. */
@@ -19,21 +18,19 @@ export function gather({ images, labels }, places) {
 }
 
 /**
- * Train for one pass over the images, in place. With `fraction` above 0 the mask moves (SET): a move
- * replaces a step, as in the library. Between slices, `report` hears how far it is and is waited for.
+ * Train for one pass over the images, in place. With `every` above 0 the mask moves (SET) after every
+ * so many steps. Between slices, `report` hears how far it is and is waited for.
  */
-export async function epoch(net, data, { rate, seed, fraction = 0 }, report = () => {}) {
+export async function epoch(net, data, { rate, seed, fraction = 0, every = 0 }, report = () => {}) {
   const [order, velocity] = [new Random(seed).order(data.labels.length), still(net)];
   const random = new Random(2 ** 31 + seed);
   const steps = Math.ceil(order.length / BATCH);
   let before = performance.now();
   for (let k = 1; k <= steps; k++) {
-    if (fraction && k % EVERY === 0 && k < steps) { // what has just grown trains a little
-      setMove(net, velocity, fraction, random);
-    } else {
-      const { images, labels } = gather(data, order.subarray((k - 1) * BATCH, k * BATCH));
-      step(net, gradient(net, images, labels), velocity, { rate, momentum: 0.9 });
-    }
+    const { images, labels } = gather(data, order.subarray((k - 1) * BATCH, k * BATCH));
+    step(net, gradient(net, images, labels), velocity, { rate, momentum: 0.9 });
+    const moves = every && k % every === 0 && k < steps; // what has just grown trains a little
+    if (moves) setMove(net, velocity, fraction, random);
     if (performance.now() - before > SLICE) {
       await report({ net, done: k / steps });
       before = performance.now();

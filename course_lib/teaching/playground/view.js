@@ -101,11 +101,12 @@ export function drawChart(svg, curve, lines) {
   const x = (epoch) => 34 + (270 * epoch) / last;
   const y = (value) => 8 + (120 * (100 - value)) / (100 - low);
   const words = (at, text, anchor) => make("text", { x: at[0], y: at[1], "text-anchor": anchor }, text);
-  const ticks = [low, 100].map((value) => words([30, y(value) + 4], `${value}`, "end"));
+  const ticks = [low, 100].map((value) => words([31, y(value) + 4], `${value} %`, "end"));
   const epochs = [0, last].map((epoch) => words([x(epoch), 145], `${epoch}`, "middle"));
   const points = curve.map((value, i) => `${x(i)} ${y(value)}`);
+  const names = lines.map(({ name, value }, i) => words([304, y(value) + (i ? 13 : -4)], name, "end"));
   svg.replaceChildren(make("path", { class: "axis", d: "M34 8V128H304" }), ...ticks, ...epochs,
-    words([170, 145], "epochs of retraining", "middle"),
+    words([170, 145], "epochs of retraining", "middle"), ...names,
     ...lines.map(({ value, dash }) => make("path",
       { class: "line", "stroke-dasharray": dash, d: `M34 ${y(value)}H304` })),
     make("path", { class: "curve", d: `M${points.join("L")}` }),
