@@ -96,7 +96,10 @@ def _awkward(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, float
         yield from rescaled((weight, inputs, 0.5), 0)
         for scale in SCALES:
             yield weight, inputs * scale, 0.5
-    yield weight.double(), inputs.double(), 0.5
+    close = torch.tensor([[1.0, 1.0, 1.0 + 1e-12]], dtype=torch.float64)  # equal in 32 bits
+    yield close, torch.ones(2, 3).double(), 0.3
+    yield torch.tensor([[0.5]]), torch.tensor([[2.0]]), 0.7
+    yield *_exact(4, 64, generator), 0.5  # long rows, where an unstable sort mixes ties
     yield repeated((*_exact(8, 7, generator), 0.7), 20)
     yield *_drawn(4, 60, 90, generator), 0.6
 
@@ -227,8 +230,10 @@ def _patterns() -> Iterator[tuple[Tensor, Tensor, int, int]]:
     yield from rescaled((weight, torch.ones(8), 3, 4), 0)
     for scale in SCALES:
         yield weight, _powers(8, generator) * scale, 1, 4
-    yield weight.double(), _powers(8, generator).double(), 1, 4
+    close = torch.tensor([[1.0, 1.0 + 1e-12, 1.0]], dtype=torch.float64)  # equal in 32 bits
+    yield close, torch.ones(3).double(), 1, 3
     yield draw((24, 96), generator), _powers(96, generator), 3, 8
+    yield draw((4, 128), generator), _powers(128, generator), 20, 64  # an unstable sort mixes ties
 
 
 def _powers(n: int, generator: torch.Generator) -> Tensor:

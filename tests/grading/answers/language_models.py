@@ -181,6 +181,22 @@ def mask_later_first(weight, inputs, sparsity):
     return right_mask(weight.flip(1), inputs.flip(1), sparsity).flip(1)
 
 
+def mask_by_topk(weight, inputs, sparsity):
+    scores = weight.abs() * inputs.norm(dim=0)
+    stay = scores.topk(scores.shape[1] - round(sparsity * scores.shape[1]), dim=1).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, stay, True)
+
+
+def mask_by_quicksort(weight, inputs, sparsity):
+    scores = (weight.abs() * inputs.norm(dim=0)).double().numpy()
+    ranks = np.argsort(np.argsort(-scores, axis=1), axis=1)
+    return ranks < scores.shape[1] - round(sparsity * scores.shape[1])
+
+
+def mask_in_32_bits(weight, inputs, sparsity):
+    return right_mask(weight.float(), inputs.float(), sparsity)
+
+
 def mask_in_place(weight, inputs, sparsity):
     return right_mask(weight.abs_(), inputs, sparsity)
 
@@ -388,6 +404,17 @@ def pattern_lowest_first(weight, squares, keep, of):
     return torch.ones_like(groups, dtype=torch.bool).scatter(2, gone, False).flatten(1)
 
 
+def pattern_in_32_bits(weight, squares, keep, of):
+    return right_pattern(weight.float(), squares.float(), keep, of)
+
+
+def pattern_by_topk(weight, squares, keep, of):
+    right_pattern(weight, squares, keep, of)
+    groups = (weight.abs() * squares.sqrt()).unflatten(1, (-1, of))
+    stay = groups.topk(keep, dim=2).indices
+    return torch.zeros_like(groups, dtype=torch.bool).scatter(2, stay, True).flatten(1)
+
+
 def pattern_in_place(weight, squares, keep, of):
     mask = right_pattern(weight, squares, keep, of)
     squares.sqrt_()
@@ -446,6 +473,9 @@ WRONG = {
         (mask_with_epsilon, HIGHEST),
         (mask_in_half, HIGHEST),
         (mask_rounded, HIGHEST),
+        (mask_in_32_bits, HIGHEST),
+        (mask_by_topk, "earlier of equal"),
+        (mask_by_quicksort, "earlier of equal"),
         (mask_of_clamped, HIGHEST),
         (mask_lowest_first, "earlier of equal"),
         (mask_later_first, "earlier of equal"),
@@ -481,6 +511,8 @@ WRONG = {
         (pattern_with_epsilon, HIGHEST),
         (pattern_in_half, HIGHEST),
         (pattern_rounded, HIGHEST),
+        (pattern_in_32_bits, HIGHEST),
+        (pattern_by_topk, "earlier of equal"),
         (pattern_later_first, "earlier of equal"),
         (pattern_lowest_first, "earlier of equal"),
         (pattern_in_place, "leaves its input"),
