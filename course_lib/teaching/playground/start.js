@@ -40,7 +40,8 @@ function a(digit) {
 /** Of the small networks trained from the start, the largest whose file is no longer, at these bits. */
 export function opponent(opponents, bytes, bits) {
   const found = opponents.filter((one) => one.bytes[bits] <= bytes).at(-1);
-  return found && { ...found, bytes: found.bytes[bits], right: found.right[bits] };
+  const kind = found === opponents.at(-1) ? "Another" : "A small"; // the largest is as large as the page's
+  return found && { ...found, kind, bytes: found.bytes[bits], right: found.right[bits] };
 }
 
 export class Playground {
@@ -287,7 +288,7 @@ export class Playground {
     const dense = 4 * this.data.net.reduce((sum, { weight, bias }) => sum + weight.length + bias.length, 0);
     return `The pruned network's file has ${bytes.toLocaleString("en")} bytes. `
       + `As 32-bit numbers, the dense network has ${dense.toLocaleString("en")}. `
-      + (small ? `A small dense network with ${bits} bits per weight and ${small.weights.toLocaleString("en")} weights `
+      + (small ? `${small.kind} dense network with ${bits} bits per weight and ${small.weights.toLocaleString("en")} weights `
         + `has a file of ${small.bytes.toLocaleString("en")} bytes and reads ${small.right.toFixed(1)} % right. `
         + `The pruned one reads ${this.right.toFixed(1)} %.`
         : "No small dense network was measured whose file is so short.");
@@ -296,7 +297,7 @@ export class Playground {
   /** How the accuracy has moved while the reader trained, beside two dense networks. */
   showCurve(small) {
     const lines = [{ name: "dense", value: this.dense, dash: "none" }];
-    if (small) lines.push({ name: "small dense", value: small.right, dash: "6 4" });
+    if (small) lines.push({ name: `${small.kind.replace("A ", "").toLowerCase()} dense`, value: small.right, dash: "6 4" });
     drawChart(this.part("chart"), this.curve, lines);
     this.part("chart-said").textContent = chartSentence(this.curve, this.dense, small);
   }
@@ -380,7 +381,7 @@ function chartSentence(curve, dense, small) {
     ? `After ${epochs} epoch${epochs > 1 ? "s" : ""} of retraining: ${curve[0].toFixed(1)} % → ${now} %`
     : `As cut: ${now} %`;
   const other = small
-    ? `A small dense network whose file is no longer, with ${small.weights.toLocaleString("en")} weights `
+    ? `${small.kind} dense network whose file is no longer, with ${small.weights.toLocaleString("en")} weights `
       + `(${small.units.join(" and ")} hidden units), reads ${small.right.toFixed(1)} % right (mean of five seeds).`
     : "No small dense network was measured whose file is so short.";
   return `${way}. The dense network's line is at ${dense.toFixed(1)} %. ${other}`;
