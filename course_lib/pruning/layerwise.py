@@ -141,7 +141,9 @@ def refit(weight: Tensor, gram: Tensor, mask: Tensor, *, damping: float = 0.01) 
         tensor([[2., 0.]])
     """
     _check_quadratic(weight, gram)
-    masks.check({"mask": mask}, {"mask": weight}, "masks", "weight")
+    layers.check_dtype("mask", mask, torch.bool)
+    if mask.shape != weight.shape:
+        raise ValueError(f"mask must have shape {tuple(weight.shape)}, got {tuple(mask.shape)}")
     lift = _lift(gram, damping)
     w, g = weight.double(), gram.double()
     missing = w.masked_fill(mask, 0) @ g  # (out, in): H_kr w_r on the places k
@@ -378,7 +380,7 @@ def heads(
         >>> heads(layer, (x, torch.arange(5) % 3), {"weight": 2})["weight"].shape
         torch.Size([2])
     """
-    users = _users(model, counts)
+    users = _users(model, counts, "counts")
     for name, count in counts.items():
         check_counts(**{f"counts[{name!r}]": count})
         if (n := users[name][0].in_features) % count:
@@ -604,16 +606,20 @@ def _at_once(x: Tensor) -> int:
     return BATCH if x.is_floating_point() else max(1, TOKENS // max(1, x[0].numel()))
 
 
-def _users(model: nn.Module, names: Iterable[str] | None) -> dict[str, list[nn.Linear]]:
+def _users(
+    model: nn.Module, names: Iterable[str] | None, argument: str = "names"
+) -> dict[str, list[nn.Linear]]:
     """Name of a weight -> the linear layers that compute with it, more than one if it is tied."""
+    if isinstance(names, str):
+        raise TypeError(f"{argument} must be several names, got the string {names!r}")
     weights = layers.weights(model)
     chosen = list(weights) if names is None else list(names)
     if not chosen:
-        raise ValueError("names must hold at least one weight, got none")
+        raise ValueError(f"{argument} must hold at least one weight, got none")
     for name in chosen:
         if name not in weights:
             raise ValueError(
-                f"names has {name!r}, which is no weight of a linear layer of model; it has "
+                f"{argument} has {name!r}, which is no weight of a linear layer of model; it has "
                 f"{', '.join(weights)}"
             )
     found: dict[str, list[nn.Linear]] = {name: [] for name in chosen}
@@ -625,7 +631,7 @@ def _users(model: nn.Module, names: Iterable[str] | None) -> dict[str, list[nn.L
             if not isinstance(module, nn.Linear):
                 raise NotImplementedError(
                     f"model must have a linear layer for {name!r}, but {path!r}, a "
-                    f"{type(module).__name__}, computes with it: leave it out of names"
+                    f"{type(module).__name__}, computes with it: leave it out of {argument}"
                 )
             found[name].append(module)
     return found
