@@ -11,7 +11,7 @@ INPUTS, GONE = 6, (1, 3)
 
 def one_objective() -> plt.Figure:
     """What four methods read of the Gram matrix, and which weights of a row move when two go."""
-    figure, axes = plt.subplots(1, 4, figsize=(8.4, 3.5))
+    figure, axes = plt.subplots(1, 4, figsize=(8.4, 3.6))
     stays = ~np.isin(np.arange(INPUTS), GONE)
     everywhere = np.ones((INPUTS, INPUTS), dtype=bool)
     panels = (
@@ -27,8 +27,8 @@ def one_objective() -> plt.Figure:
     for axis, (title, read, moves) in zip(axes, panels, strict=True):
         _draw_matrix(axis, read)
         _draw_row(axis, stays, moves)
-        axis.set(xlim=(-0.7, INPUTS - 0.3), ylim=(-3.6, INPUTS + 0.2), aspect="equal")
-        axis.set_title(title, fontsize=11)
+        axis.set(xlim=(-0.7, INPUTS - 0.3), ylim=(-3.9, INPUTS + 1.7), aspect="equal")
+        axis.text(2.5, INPUTS, title, ha="center", va="bottom", fontsize=11)
         axis.axis("off")
     axes[0].text(2.5, -0.55, "G", ha="center", va="top", style="italic")
     axes[0].text(2.5, -3.3, "a row of W", ha="center", va="top")
