@@ -260,6 +260,7 @@ def _cost_cases() -> Iterator[tuple]:
     g = torch.Generator().manual_seed(3)
     for most in (3, 3, 9, 9, 40, 200):
         yield pick(most, g), _drawn_widths(g, most), pick(9, g), pick(9, g)
+    yield 1023, (511,) * 6, 224, 224  # more MACs than 32 bits can count
 
 
 def _two_numbers(returned: object, *_: object) -> str | None:
@@ -371,6 +372,7 @@ def _summed_graph(generator: torch.Generator) -> tuple[dict[str, list[int]], dic
 
 def _reader_cases() -> Iterator[tuple]:
     yield {"a": [1, 2], "b": [3]}, {"a": [0], "b": [1, 2]}, "a", 1
+    yield {"a": [1, 2], "b": [3]}, {"a": [0], "b": [2, 1, 2, 1]}, "a", 0  # joined twice
     g = torch.Generator().manual_seed(5)
 
     def asked(graph: tuple[dict, dict], layer: str | None = None) -> tuple:
@@ -787,6 +789,10 @@ def _card_cases() -> Iterator[tuple]:
     yield one, logits, labels, [4.0, 5.0, 6.0], [1.0, 2.0, 3.0]
     yield one, logits, labels, [1.0, 2.0, 3.0], [2.0, 3.0, 2.5]  # the quartiles overlap
     yield one, logits, labels, [1.0, 1.1, 1.3], [3.0, 2.0, 2.2]  # slower than before
+    some = {"weight": torch.tensor([0.0, 1.0, 0.0]), "bias": torch.zeros(2).half()}
+    for right in (0, 1):  # q1 is 7 before; q3 is 5.25 after, by other rules up to 5.75
+        yield some, logits, torch.tensor([0, right]), [4.0, 8.0, 9.0, 10.0], [1.0, 2.0, 5.0, 6.0]
+    yield some, logits, labels, [4.0, 8.0, 9.0, 10.0], [1.0, 2.0, 7.0, 8.0]  # q3 is 7.25
     g = torch.Generator().manual_seed(19)
     types = (torch.float16, torch.float32, torch.float64, torch.int8, torch.bfloat16)
     for n, classes, turns in ((5, 2, 3), (8, 3, 4), (30, 10, 7), (200, 10, 21)):
@@ -890,6 +896,15 @@ def _verdict_cases() -> Iterator[tuple]:
     yield [1.0, 1.0, 1.0, 1.0, 1.0], [2.0, 1.5, 2.0, 2.5, 2.0], 0.5, 2.776
     yield [1.0, 2.0, 3.0, 4.0, 5.0], [1.1, 1.9, 3.1, 3.9, 5.1], 0.5, 2.776  # pairs move together
     yield [1.0, 2.0, 3.0, 4.0, 5.0], [5.0, 1.0, 2.0, 4.0, 3.0], 0.5, 2.776
+    for d, margin in (  # each of them has another answer by a mistake that looks small
+        ((-0.08, 0.46, 1.0, 1.54, 2.08), 0.5),  # with n in place of n − 1: greater
+        ((-0.2, 2.2) * 5, 0.5),  # with the t of five seeds: open
+        ((0.0, 0.0, 1.0, 1.0, 1.0), 0.5),  # with the median: greater
+        ((-0.108, 0.096, 0.3, 0.504, 0.708), 0.5),  # only one end within the margin
+        ((0.108, -0.096, -0.3, -0.504, -0.708), 0.5),
+    ):
+        theirs = [90.0 + k % 3 for k in range(len(d))]
+        yield [a + b for a, b in zip(d, theirs, strict=True)], theirs, margin, _T[len(d)]
     g = torch.Generator().manual_seed(23)
     for shift, spread, margin in (
         *((1.0, 0.5, 0.5), (0.2, 0.1, 0.5), (-0.3, 0.2, 0.5), (0.0, 0.2, 0.5), (0.0, 0.02, 0.1)),

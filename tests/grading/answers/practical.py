@@ -968,6 +968,90 @@ def verdict_sorts(ours, theirs, margin, t):
     return found
 
 
+def cost_in_32_bits(c_in, widths, height, width):
+    return tuple(int(np.float32(n)) for n in cost_layer_by_layer(c_in, widths, height, width))
+
+
+def readers_in_a_row(makes, reads, layer, filter):
+    """As if a layer read a filter at neighbouring positions only."""
+    found = readers_by_loop(makes, reads, layer, filter)
+    return {name: list(range(p[0], p[0] + len(p))) for name, p in found.items()}
+
+
+def card_of_non_zeros(*inputs):
+    def size(_, state, *__):
+        return sum(int((t != 0).sum()) * t.element_size() for t in state.values())
+
+    return _changed(bytes=size)(*inputs)
+
+
+def _card_by(quartiles):
+    """With another rule for the first and third quartile."""
+
+    def speedup(_, state, x, y, before, after):
+        old, new = quartiles(before), quartiles(after)
+        ratio = statistics.median(before) / statistics.median(after)
+        return ratio if new[1] < old[0] or old[1] < new[0] else 1.0
+
+    return _changed(speedup=speedup)
+
+
+def card_by_extremes(*inputs):
+    return _card_by(lambda turns: (min(turns), max(turns)))(*inputs)
+
+
+def card_by_lower_turns(*inputs):
+    return _card_by(lambda turns: np.percentile(turns, [25, 75], method="lower"))(*inputs)
+
+
+def card_by_nearest_turns(*inputs):
+    return _card_by(lambda turns: np.percentile(turns, [25, 75], method="nearest"))(*inputs)
+
+
+def card_by_exclusive_quartiles(*inputs):
+    return _card_by(lambda turns: np.percentile(turns, [25, 75], method="weibull"))(*inputs)
+
+
+def card_kept_by_shape(state, logits, labels, before, after, kept={}):  # noqa: B006
+    """Answers what it answered before for tensors of these shapes."""
+    key = str([t.shape for t in state.values()]), logits.shape, *before, *after
+    return kept.setdefault(key, report_card(state, logits, labels, before, after))
+
+
+def _verdict_of(ours, theirs, margin, t, *, middle=np.mean, ddof=1):
+    d = np.array(ours) - np.array(theirs)
+    half = t * d.std(ddof=ddof) / np.sqrt(len(d))
+    if abs(middle(d)) > half:
+        return "greater" if middle(d) > 0 else "less"
+    return "equal" if abs(middle(d)) + half < margin else "open"
+
+
+def verdict_population(ours, theirs, margin, t):
+    return _verdict_of(ours, theirs, margin, t, ddof=0)
+
+
+def verdict_of_the_median(ours, theirs, margin, t):
+    return _verdict_of(ours, theirs, margin, t, middle=np.median)
+
+
+def verdict_of_five_seeds(ours, theirs, margin, t):
+    return _verdict_of(ours, theirs, margin, 2.776)
+
+
+def verdict_narrow_is_equal(ours, theirs, margin, t):
+    d = np.array(ours) - np.array(theirs)
+    found = verdict_in_numpy(ours, theirs, margin, t)
+    narrow = t * d.std(ddof=1) / np.sqrt(len(d)) < margin
+    return ("equal" if narrow else "open") if found in ("equal", "open") else found
+
+
+def verdict_of_the_upper_end(ours, theirs, margin, t):
+    d = np.array(ours) - np.array(theirs)
+    found = verdict_in_numpy(ours, theirs, margin, t)
+    below = d.mean() + t * d.std(ddof=1) / np.sqrt(len(d)) < margin
+    return ("equal" if below else "open") if found in ("equal", "open") else found
+
+
 RIGHT = {
     "conv_bn_relu": [
         conv_bn_relu,
@@ -1045,6 +1129,7 @@ WRONG = {
         (cost_square_maps, "counts the MACs"),
         (cost_counts_norm_too, "counts the MACs"),
         (cost_in_flops, "counts the MACs"),
+        (cost_in_32_bits, "counts the MACs"),
     ],
     "readers": [
         (readers_only_names, "dictionary of lists"),
@@ -1059,6 +1144,7 @@ WRONG = {
         (readers_as_ids, "every position"),
         (readers_backwards, "every position"),
         (readers_pop, "leaves its input"),
+        (readers_in_a_row, "every position"),
     ],
     "choose": [
         (choose_positions, "set of ids"),
@@ -1114,6 +1200,12 @@ WRONG = {
         (card_the_other_way, "ratio of the medians"),
         (card_never_slower, "ratio of the medians"),
         (card_sorts_the_turns, "leaves its input"),
+        (card_of_non_zeros, "bytes of every tensor"),
+        (card_by_extremes, "ratio of the medians"),
+        (card_by_lower_turns, "ratio of the medians"),
+        (card_by_nearest_turns, "no speed-up"),
+        (card_by_exclusive_quartiles, "ratio of the medians"),
+        (card_kept_by_shape, "accuracy in percent"),
     ],
     "verdict": [
         (verdict_as_number, "four words"),
@@ -1127,6 +1219,11 @@ WRONG = {
         (verdict_equal_by_mean, "says equal"),
         (verdict_never_equal, "says equal"),
         (verdict_sorts, "leaves its input"),
+        (verdict_population, "names a direction"),
+        (verdict_of_the_median, "names a direction"),
+        (verdict_of_five_seeds, "names a direction"),
+        (verdict_narrow_is_equal, "says equal"),
+        (verdict_of_the_upper_end, "says equal"),
     ],
 }
 HUNTS = {}
