@@ -82,7 +82,7 @@ def _ticket_cases() -> Iterator[tuple[Layers, Layers, Layers, float]]:
     keep = {name: torch.rand(9, 11, generator=generator) > 0.6 for name in start}
     for share in (0.3, 0.5, 0.7):
         small, moved = ({n: draw((3, 4), generator) for n in start} for _ in range(2))
-        held = {name: mask[:3, :4] for name, mask in keep.items()}
+        held = {name: mask[:3, :4].contiguous() for name, mask in keep.items()}
         yield from rescaled((small, moved, held, share), 1)
         yield from rescaled((small, moved, held, share), 0)
     many = [{f"fc{i}": draw((5,), generator) for i in range(1, 12)} for _ in range(2)]
@@ -296,7 +296,8 @@ def _ticket_by_start(start, trained, keep, share):
 
 def _ticket_signed(start, trained, keep, share):
     """a function that forgets the absolute value"""
-    mask = _mask(trained - trained.min() + 1, keep, share)
+    gone = int((~keep).sum()) + round(share * int(keep.sum()))
+    mask = lowest_removed(trained.masked_fill(~keep, -math.inf), gone)
     return start * mask, mask
 
 

@@ -54,7 +54,7 @@ def _cut_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[int, ...]]]:
     tensors = draw((3, 2), generator), draw((3,), generator), draw((2, 6), generator)
     yield from rescaled((*tensors, (1,)), 0, 1, 2)
     square = torch.randn(4, 4, generator=generator)
-    yield square, torch.randn(4, generator=generator), square.t().clone(), (3, 0)
+    yield square, torch.randn(4, generator=generator), square.t().contiguous(), (3, 0)
 
 
 def _living(weight: Tensor, dead: tuple[int, ...]) -> list[int]:

@@ -99,6 +99,20 @@ def test_cases_start_ordinary_and_repeat(name):
     assert all(len(inputs) == len(parameters) for inputs in first)
 
 
+def tensors_in(value):
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(part)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_view_works_on_every_input(name):
+    """No statement speaks of strides, so whoever writes `view` is right."""
+    assert all(x.is_contiguous() for inputs in EXERCISES[name].cases() for x in tensors_in(inputs))
+
+
 def test_small_cases_come_before_large_ones():
     for name in ("magnitude_mask", "global_masks"):
         sizes = [

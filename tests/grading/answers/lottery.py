@@ -481,6 +481,20 @@ def ticket_in_bfloat16(start, trained, keep, share):
     return next_ticket(start, {n: t.bfloat16().float() for n, t in trained.items()}, keep, share)
 
 
+def judge_ticket_of_positive_weights(layer_ticket):
+    """Right but for the trained weights that it tries, none of which is negative."""
+    start, keep = torch.arange(1.0, 7), torch.tensor([True, True, True, True, False, True])
+    trained = torch.tensor([0.5, 0.25, 0.0, 2.0, 3.0, 0.5])
+    for share in (0.0, 0.1, 0.3, 0.5, 0.7, 1.0):
+        given = [start.view(2, 3).clone(), trained.view(2, 3).clone(), keep.view(2, 3).clone()]
+        found = *layer_ticket(*given, share), *given
+        wanted = start.view(2, 3), trained.view(2, 3), keep.view(2, 3)
+        wanted = *layer(*wanted, share), *wanted
+        if not all(a.dtype == b.dtype and a.equal(b) for a, b in zip(found, wanted, strict=True)):
+            return False
+    return True
+
+
 RIGHT = {
     "next_ticket": [
         next_ticket,
@@ -565,6 +579,7 @@ WRONG = {
         (judge_ticket_without_none, "was not given"),
         (judge_ticket_without_all, "one per cent"),
         (judge_ticket_without_zeros, "living zeros"),
+        (judge_ticket_of_positive_weights, "forgets the absolute value"),
     ],
 }
 
