@@ -230,6 +230,11 @@ def _binary_in_integers(weight):
     return _signs(weight).long(), weight.abs().mean()
 
 
+def _binary_in_double(weight):
+    """a function that returns the signs as 64-bit floats, not in the dtype of the weight"""
+    return _signs(weight).double(), weight.abs().mean()
+
+
 def _binary_of_sorted(weight):
     """a function that sorts the weight first, so that its signs stand in other places"""
     return _signs(weight.flatten().sort().values).view(weight.shape), weight.abs().mean()
@@ -271,6 +276,7 @@ KILLS_WRONG_BINARIES = hunt(
         _binary_of_the_first_eight: "Try a weight with more than eight entries.",
         _binary_flat: "Try a matrix, and compare the shapes.",
         _binary_in_integers: "torch.equal finds 1 and 1.0 equal. Compare the dtypes, too.",
+        _binary_in_double: "Compare the dtypes on a weight of 32-bit floats, too.",
         _binary_of_sorted: "Try a weight with both signs, and compare the signs place by place.",
         _binary_of_a_list: "An error is no answer: let your test return False where fn raises one.",
         _binary_in_place: "A function has effects beside its result: compare the weight after the "

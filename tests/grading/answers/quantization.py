@@ -463,6 +463,18 @@ def judge_of_result(fn):
     return same and bool(torch.isclose(scale, best[1]))
 
 
+def judge_of_doubles(fn):
+    """Right, but for the weights that it tries, all of which are 64-bit floats."""
+    for values in (LONG, [[3.0, -1.0], [0.0, 0.5]]):
+        weight = torch.tensor(values).double()
+        signs, scale = fn(given := weight.clone())
+        if signs.dtype != weight.dtype or not torch.equal(signs, 2.0 * (weight >= 0) - 1):
+            return False
+        if not torch.equal(given, weight) or abs(scale - weight.abs().mean()) > 1e-5:
+            return False
+    return True
+
+
 RIGHT = {
     "round_rows": [
         round_rows,
@@ -543,6 +555,7 @@ WRONG = {
         (judge_of_result, "also turns the weight"),
         (judge_that_counts_signs, "other places"),
         (judge_that_forgives_errors, "crashes on a matrix"),
+        (judge_of_doubles, "64-bit floats"),
     ],
 }
 
