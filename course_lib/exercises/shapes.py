@@ -32,6 +32,7 @@ def _chains() -> Iterator[tuple[list[int], list[int]]]:
     yield [3, 3, 3], [3, 3]
     yield [5, 1, 5, 1], [2, 3, 16]
     yield [1, 9], [1]
+    yield [7, 3, 2], [32, 64]
     yield [196, 100, 60, 40, 10], [2, 3, 4, 8]
     yield [196, 25, 15, 10, 10], [2, 2, 2, 2]
     yield [100_000, 3], [3]
@@ -144,6 +145,8 @@ def _children() -> Iterator[tuple[Tensor, Tensor, int]]:
     yield children([1.0, 3.0, 1.0], [3.0, 0.0], 2)
     yield children([-1.0, -2.0], [-0.5, -3.0], 2)
     yield children([0.0, -1e-30], [1e-30, 0.0], 3)
+    yield children([], [1.0, 2.0], 1)
+    yield children([2.0, 3.0, 3.0], [], 2)
     generator = torch.Generator().manual_seed(4)
     for n, m, count in ((3, 3, 2), (2, 4, 3), (4, 2, 5), (5, 5, 5), (1, 6, 4), (20, 30, 25)) * 2:
         yield draw((n,), generator), draw((m,), generator), count
@@ -154,6 +157,7 @@ def _children() -> Iterator[tuple[Tensor, Tensor, int]]:
     )
     many = (torch.arange(40) % 3).float()
     yield many, many.flip(0), 50
+    yield torch.randn(100, generator=generator), torch.randn(80, generator=generator), 90
 
 
 def _illegal_children(mutated: Tensor, crossed: Tensor, count: int) -> str | None:

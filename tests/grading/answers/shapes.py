@@ -256,6 +256,22 @@ def mended_in_place(mutated, crossed, count):
     return found
 
 
+def bytes_without_wide_scales(sizes, bits):
+    """As if weights of 32 bits needed no scale."""
+    wide = [n for n, b in zip(sizes[1:], bits, strict=True) if b >= 32]
+    return chain_bytes(sizes, bits) - 4 * sum(wide)
+
+
+def survivors_of_both(mutated, crossed, count):
+    """Fails if there are no crossed children."""
+    best = crossed.max()
+    return right_survivors(mutated, crossed.clamp(max=best), count)
+
+
+def survivors_of_the_first_sixty(mutated, crossed, count):
+    return right_survivors(mutated[:60], crossed, min(count, 60))
+
+
 RIGHT = {
     "chain_bytes": [
         chain_bytes,
@@ -299,6 +315,7 @@ WRONG = {
         (bytes_in_32_bits, "is the number of bytes"),
         (bytes_in_float32, "is the number of bytes"),
         (bytes_pops, "leaves its input"),
+        (bytes_without_wide_scales, "a scale and a bias"),
     ],
     "smallest_survivors": [
         (survivors_without_count, "inputs that the exercise allows"),
@@ -324,6 +341,8 @@ WRONG = {
         (mended_later_ties, "the best first"),
         (mended_in_half, "the highest scores"),
         (mended_in_place, "leaves its input"),
+        (survivors_of_both, "runs on every input"),
+        (survivors_of_the_first_sixty, "count different positions"),
     ],
 }
 
