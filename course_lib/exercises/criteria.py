@@ -52,6 +52,7 @@ def _magnitude_cases() -> Iterator[tuple[Tensor, float]]:
         yield draw(shape, generator) * scale, pick((*SPARSITIES, 0.99), generator)
     for shape in ((5,), (3, 2), (2, 2, 2)) * 2:
         yield from rescaled((draw(shape, generator), pick((0.3, 0.5, 0.7), generator)), 0)
+    yield torch.tensor([1.0, 1.0 + 1e-12, 1.0], dtype=torch.float64), 0.7
     yield torch.randn(24, 15, generator=generator), 0.9
     yield repeated((draw((3, 2, 2, 1), generator), 0.905), 50)
 

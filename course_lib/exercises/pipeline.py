@@ -110,6 +110,7 @@ def _rounds_cases() -> Iterator[tuple[Tensor, list[float], Train]]:
         yield draw(shape, generator).abs(), [0.25, 0.25, 0.5], _Counting()
     for train in (_still, _shrinking, _turning):
         yield from rescaled((draw((2, 4), generator), [0.25, 0.5, 0.6], train), 0)
+    yield torch.tensor([0.5]), [0.0, 0.3], _all_move
     yield draw((13,), generator), [i / 13 for i in range(13)], _turning
     yield draw((2, 3, 2, 2), generator), [0.0, 0.2, 0.4, 0.6, 0.8], _turning
     yield repeated((draw((7, 3), generator), [0.305, 0.6], _still), 20)

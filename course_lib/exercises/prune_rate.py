@@ -76,6 +76,8 @@ def _global_cases() -> Iterator[tuple[dict[str, Tensor], float]]:
         layers = {name: draw((n,), generator) for name, n in (("b", 3), ("c", 2), ("a", 4))}
         yield from rescaled((layers, sparsity), 0)
     yield {"b": torch.tensor([1e9, 1e9]), "a": torch.zeros(1)}, 0.3
+    close = torch.tensor([1.0, 1.0 + 1e-12, 1.0, 1.0 + 2e-12], dtype=torch.float64)
+    yield {"b": close, "a": torch.zeros(1).double()}, 0.4
     yield {"b": torch.tensor([3e35, 2e35, 1e35]), "a": torch.tensor([-1e35])}, 0.5
     yield {f"fc{i}": draw((2, 2), generator) for i in range(12)}, 0.6  # "fc10" is no third layer
     yield _starved((30, 20, 10), generator), 0.995

@@ -53,6 +53,7 @@ def _networks() -> Iterator[tuple[Tensor, Tensor, float, Tensor]]:
     yield torch.tensor([1.0, 2.0]), torch.tensor([True, True]), 0.5, luck[:2]
     yield torch.tensor([1.0, 0.0, -2.0]), torch.tensor([True, True, True]), 0.5, luck[:3]
     yield torch.tensor([0.0, 0.0]), torch.tensor([False, False]), 0.5, luck[:2]
+    yield torch.tensor([-2.0]), torch.tensor([True]), 1.0, luck[:1]
     yield torch.tensor([3.0, 1.0, 0.0, 0.0]), torch.arange(4) < 2, 0.5, torch.full((4,), 0.5)
     generator = torch.Generator().manual_seed(3)
     for trial in range(60):

@@ -402,6 +402,10 @@ def judge_without_the_ends(mask_fn):
     return True
 
 
+def mask_in_32_bits(weight, sparsity):
+    return mask_by_python(weight.float(), sparsity)
+
+
 RIGHT = {
     "magnitude_mask": [
         mask_by_topk,
@@ -466,6 +470,7 @@ WRONG = {
         (mask_of_six_decimals, "smallest magnitude"),
         (mask_by_short_squares, "smallest magnitude"),
         (mask_of_ten_per_cents, "exactly as many"),
+        (mask_in_32_bits, "smallest magnitude"),
     ],
     "mask_goes_wrong": [
         (lambda: (torch.ones(3), 0.4), "at most 2"),

@@ -605,6 +605,12 @@ def rounds_keep_small_steps(weight, sparsities, train):
     return weight + step.small, keep
 
 
+def rounds_of_two_or_more(weight, sparsities, train):
+    """A layer of a single weight keeps nothing."""
+    weight, keep = prune_in_rounds(weight, sparsities, train)
+    return (weight, keep) if keep.numel() > 1 else (weight * 0, keep & False)
+
+
 RIGHT = {
     "prune_in_rounds": [
         prune_in_rounds,
@@ -649,7 +655,7 @@ WRONG = {
         (rounds_truncated, "in all by the last round"),
         (rounds_up, "in all by the last round"),
         (rounds_half_up, "in all by the last round"),
-        (rounds_at_least_one, "keeps the right weights"),
+        (rounds_at_least_one, "in all by the last round"),
         (rounds_never_all, "in all by the last round"),
         (rounds_of_ties, "in all by the last round"),
         (rounds_per_row, "in all by the last round"),
@@ -680,6 +686,7 @@ WRONG = {
         (rounds_train_twice, "trains once"),
         (rounds_flat_training, "trains once"),
         (rounds_in_half_precision, "keeps the right weights"),
+        (rounds_of_two_or_more, "in all by the last round"),
     ],
     "smallest_next_round": [
         (no_weights, "inputs that the exercise allows"),

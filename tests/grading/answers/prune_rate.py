@@ -507,6 +507,10 @@ def smallest_masks_without_dimensions():
     return {"fc1": torch.tensor(False), "fc2": torch.tensor([True, True])}
 
 
+def masks_in_32_bits(scores, sparsity):
+    return global_by_sort({name: score.float() for name, score in scores.items()}, sparsity)
+
+
 RIGHT = {
     "global_masks": [
         global_by_sort,
@@ -573,6 +577,7 @@ WRONG = {
         (global_in_half_precision, "highest score"),
         (global_raised_by_a_million, "highest score"),
         (global_with_a_large_number, "highest score of each layer"),
+        (masks_in_32_bits, "highest score of each layer"),
     ],
     "smallest_masks": [
         (smallest_masks_of_floats, "inputs that the exercise allows"),

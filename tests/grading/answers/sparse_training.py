@@ -504,6 +504,13 @@ def drop_nothing(weight, fraction):
     return weight != 0
 
 
+def step_of_two_or_more(weight, mask, fraction, luck):
+    """A layer of a single weight stays as it is."""
+    if weight.numel() == 1:
+        return weight.clone(), mask.clone()
+    return set_step(weight, mask, fraction, luck)
+
+
 RIGHT = {
     "set_step": [
         set_step,
@@ -561,6 +568,7 @@ WRONG = {
         (set_half_precision, "keeps the values"),
         (set_in_place, "leaves its input"),
         (set_weight_in_place, "leaves its input"),
+        (step_of_two_or_more, "keeps the values"),
     ],
     "smallest_drop": [
         (fraction_above_one, "inputs that the exercise allows"),
