@@ -42,6 +42,7 @@ def _active_cases() -> Iterator[tuple[Tensor]]:
     yield (torch.tensor([[0.0, 1.0], [0.0, 0.0]]),)
     yield (torch.tensor([[2.0], [0.0], [0.5]]),)
     yield (torch.tensor([[-0.25, 0.0]]),)
+    yield (torch.tensor([[0.5]]),)
     yield (torch.tensor([[1.0, -1.0, 0.0]]),)
     yield (torch.tensor([[1e-12, 1.0], [0.0, -1e-12]]),)
     yield (torch.tensor([[1e-30, 1e20], [0.0, -1e-30]]),)

@@ -176,6 +176,7 @@ def _sets() -> Iterator[tuple[Tensor, Tensor, float, float]]:
     yield case([0.875], [[1, 0]], 0.9375, 4.0)
     yield case([0.75], [[1, 1]], 1.0, 2.0)
     yield case([0.9375], [[0, 1]], 0.9375, 1.0)
+    yield case([0.0625], [[1, 0]], 0.09375, 2.0)  # a fraction, though it is small
     yield case([0.5], [[0, 0]], 0.75, 8.0)  # nothing is kept
     yield case([0.5, 0.75], [[0, 1, 0, 1], [1, 1, 1, 0]], 0.75, 5.0)
     yield case([0.875, 0.5], [[1, 0, 0], [0, 0, 0]], 0.75, 1.5)  # one keeps nothing

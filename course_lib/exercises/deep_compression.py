@@ -39,7 +39,7 @@ def _positions() -> Iterator[tuple[list[int], list[float], int]]:
         steps = torch.randint(1, 20, (6,), generator=generator)
         values = torch.randint(1, 9, (6,), generator=generator) / 4
         yield (steps.cumsum(0) - 1).tolist(), (values - 3).where(values != 3, 1.0).tolist(), bits
-    yield [500, 2000], [0.5, -1.0], 10
+    yield [500, 2000], [1 / 3, -1.0], 10
     yield [70_000], [0.5], 8
     far = torch.randint(1, 60, (400,), generator=generator).cumsum(0) - 1
     yield far.tolist(), [1.0 + n % 7 for n in range(400)], 5

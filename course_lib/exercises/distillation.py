@@ -34,6 +34,7 @@ def soft_gradient(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
 def _logits() -> Iterator[tuple[Tensor, Tensor, float]]:
     for student, teacher, temperature in (
         ([[0.0, 0.0]], [[4.0, 0.0]], 8.0),
+        ([[1.0, 0.0]], [[0.0, 3.0]], 8.0),
         ([[0.0, 0.0]], [[4.0, 0.0]], 1.0),
         ([[2.0, -1.0, 0.5]], [[2.0, -1.0, 0.5]], 4.0),
         ([[1.0, 0.0], [0.0, 3.0]], [[0.0, 1.0], [2.0, 2.0]], 2.0),
@@ -160,6 +161,7 @@ def _batches() -> Iterator[Batch]:
     for alpha in (0.0, 0.5, 1.0):
         student, teacher = (3 * draw((4, 3), generator) for _ in range(2))
         yield student.requires_grad_(), teacher, torch.tensor([0, 2, 1, 1]), 3.0, alpha
+    yield student.detach().double(), teacher.double(), torch.tensor([0, 2, 1, 1]), 2.0, 0.5
     yield repeated((student.detach(), teacher, torch.tensor([0, 2, 1, 1]), 2.0, 0.3), 40)
 
 

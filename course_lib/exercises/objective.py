@@ -150,6 +150,9 @@ def _problems() -> Iterator[tuple[Tensor, int, list[float], LStep]]:
         weight, best = scale * torch.randn(2, 9, generator=generator)
         yield weight, 4, [0.5, 1.0, 1.0, 2.0], _Warm(best)
         yield weight, 4, [2.0**-8, 2.0**10, 2.0**12], _Halfway(best)
+    yield torch.tensor([1.001, 1.002, -1.003]), 1, [], _Halfway(torch.zeros(3))
+    weight, best = torch.randn(2, 100, generator=generator)
+    yield weight, 30, [1.0, 2.0], _Warm(best)
     for n, seed in ((3, 1), (6, 2), (40, 3)):
         quadratic = random_quadratic(n, seed)
         for mus in ([0.3], [3.0, 0.7], [0.1 * 1.3**number for number in range(10)]):

@@ -382,6 +382,11 @@ def active_counted_in_16_bits(activation):
     return (flat != 0).sum(1).to(torch.int16) / flat.shape[1]
 
 
+def active_of_two_or_more(activation):
+    """A single entry counts as inactive."""
+    return active_fraction(activation) * (activation.numel() > 1)
+
+
 RIGHT = {
     "active_fraction": [
         active_fraction,
@@ -447,6 +452,7 @@ WRONG = {
         (active_by_a_limit, "over all images and places"),
         (active_in_float32, "over all images and places"),
         (active_counted_in_16_bits, "over all images and places"),
+        (active_of_two_or_more, "counts the entries"),
     ],
     "smallest_taylor": [
         (taylor_only_one_input, "inputs that the exercise allows"),

@@ -181,6 +181,13 @@ def rewards_in_place(accuracy, kept, before, bound):
     return found
 
 
+def rewards_of_percent_by_size(accuracy, kept, before, bound):
+    """Takes accuracies up to a tenth for fractions of fractions."""
+    if accuracy.max() <= 0.1:
+        accuracy, before = accuracy * 100, before * 100
+    return right_rewards(accuracy, kept, before, bound)
+
+
 RIGHT = {
     "policy_gradient": [
         right_gradient,
@@ -223,6 +230,7 @@ WRONG = {
         (rewards_of_removed, "ψ times φ"),
         (rewards_the_other_way, "ψ times φ"),
         (rewards_in_place, "leaves its input"),
+        (rewards_of_percent_by_size, "is ψ times φ"),
     ],
 }
 

@@ -477,6 +477,10 @@ def entries_by_recursion(positions, values, bits, stand=-1):
     return [(zeros, values[0]), *rest]
 
 
+def entries_of_two_decimals(positions, values, bits):
+    return [(zeros, round(value, 2)) for zeros, value in relative_entries(positions, values, bits)]
+
+
 RIGHT = {
     "relative_entries": [
         relative_entries,
@@ -532,6 +536,7 @@ WRONG = {
         (entries_step_by_step, "only where no number"),
         (entries_in_place, "leaves its input"),
         (entries_by_popping, "leaves its input"),
+        (entries_of_two_decimals, "its value"),
     ],
     "smallest_gradient": [
         (gradient_without_k, "inputs that the exercise allows"),

@@ -1019,6 +1019,19 @@ def ball_by_few_bisections(v, kappa):
     return v.sign() * (v.abs() - low).clamp(min=0)
 
 
+def lc_of_small_weights(weight, keep, mus, l_step):
+    """Forgets what lies behind the first 64 weights."""
+    theta = learn_and_compress(weight, keep, mus, l_step)
+    return torch.where(torch.arange(theta.numel()).view_as(theta) < 64, theta, 0.0)
+
+
+def lc_chosen_in_bfloat16(weight, keep, mus, l_step):
+    if mus:
+        return learn_and_compress(weight, keep, mus, l_step)
+    order = weight.bfloat16().abs().flatten().argsort(descending=True, stable=True)[:keep]
+    return weight * torch.zeros(weight.numel()).index_fill(0, order, 1).view_as(weight)
+
+
 RIGHT = {
     "learn_and_compress": [
         learn_and_compress,
@@ -1115,13 +1128,13 @@ WRONG = {
         (lc_set_of_w, "every μ in turn"),
         (lc_clipped, "every μ in turn"),
         (lc_multipliers_in_the_set, "every μ in turn"),
-        (lc_rounded, "one L step"),
+        (lc_rounded, "begins with the C step"),
         (lc_changes_weight, "leaves its input"),
         (lc_empties_mus, "leaves its input"),
         (lc_needs_a_mu, "runs on every input"),
         (lc_same_tensor, "one L step"),
         (lc_list, "of the weight's shape"),
-        (lc_in_half, "one L step"),
+        (lc_in_half, "begins with the C step"),
         (lc_at_most_thirty, "the best set"),
         (lc_ends_when_the_set_stays, "every μ in turn"),
         (lc_ends_when_close, "every μ in turn"),
@@ -1133,6 +1146,8 @@ WRONG = {
         (lc_averages, "one L step"),
         (lc_drops_tiny, "every μ in turn"),
         (lc_clips_mu, "every μ in turn"),
+        (lc_of_small_weights, "takes every μ in turn"),
+        (lc_chosen_in_bfloat16, "begins with the C step"),
     ],
     "smallest_l1_ball": [
         (ball_inside, "makes buggy_l1_ball go wrong"),
