@@ -29,7 +29,8 @@ checks.MACHINE |= {__file__, sandbox.__file__, wire.__file__}
 _LARGEST_QUESTION = 4_000_000  # bytes that an answer may hand to one of our functions
 _MOST_QUESTIONS = 20_000  # of one exercise
 _REMEMBERED = 64  # replies per case
-_AT_ONCE = 32_000  # bytes of questions, which a socket takes without waiting for the answers
+_AT_ONCE = 32_000  # bytes, which a socket takes without waiting for the other side
+_AHEAD = 4, 1_024  # answers that go unasked with a case, and the most with any message
 
 
 @dataclass
@@ -130,6 +131,8 @@ class _Attempt:
         self.child, self.exercise = child, exercise
         self.questions, self.raised = 0, list[BaseException]()
         self.failed: BaseException | None = None  # before the first call
+        self.script: list[tuple[str, dict]] = []  # our functions' questions in the case before
+        self.first = _AHEAD[0]  # of them, how many are answered with the next case
 
     def load(self, answers: Answers) -> tuple[str, ...]:
         """Load the definitions; the notes say which of them failed."""
@@ -187,26 +190,71 @@ class _Attempt:
         """The reply to a case; until it comes, the answer may call the functions it was given."""
         if self.failed:
             raise self.failed
-        frame = self.child.ask(case.packed)
+        if not case.functions:
+            return self.child.ask(case.packed)
         functions = copy.deepcopy(case.functions)  # some of them count their calls
-        while functions:
+        at, most, said = 0, self.first, case.packed
+        while True:
+            known = self.script[at : at + most]
+            kept = copy.deepcopy(functions) if known else functions
+            marks, told = self._ahead(known, functions)
+            frame = self.child.ask(marks + said + b"".join(told))
             message = wire.unpack(*frame)
             if "ask" not in message or message.get("id") != case.number:
-                break
-            self.questions += 1
-            if self.questions > _MOST_QUESTIONS or len(frame[1]) > _LARGEST_QUESTION:
-                raise wire.Violation("too many or too large calls of the function it was given")
-            frame = self.child.ask(self._told(message, functions))
-        return frame
+                return frame
+            used = self._used(message, frame, len(told))
+            if used < len(told):  # our functions have answered what was not asked
+                functions = kept
+                for _, question in known[:used]:
+                    self._told(question, functions)
+            said = self._told(message, functions)
+            self._remember(at + used, frame, message)
+            at, most = at + used + 1, min(2 * most, _AHEAD[1])
 
-    def _told(self, message: dict[str, Any], functions: list[Callable]) -> bytes:
+    def _ahead(self, known: list[tuple], functions: list[Callable]) -> tuple[bytes, list[bytes]]:
+        """Answers to questions that were asked about the case before, and a frame of their marks.
+
+        Most answers to a bug hunt ask the same of every function. Waiting for each question takes
+        longer than answering it, so these answers go along; those that fit in ``_AT_ONCE``.
+        """
+        told, size = [], 0
+        for _, question in known:
+            told.append(self._told(question, functions))
+            size += len(told[-1])
+            if size > _AT_ONCE:
+                break
+        marks = [mark for mark, _ in known[: len(told)]]
+        return wire.pack({"ahead": marks}) if marks else b"", told
+
+    def _used(self, message: dict[str, Any], frame: tuple[bytes, bytes], most: int) -> int:
+        """How many of ``most`` answers that went ahead were of use before this question."""
+        used = message.get("used")
+        if type(used) is not int or not 0 <= used <= most:
+            raise wire.Violation("a call of a function that cannot be read")
+        self.questions += used + 1
+        if self.questions > _MOST_QUESTIONS or len(frame[1]) > _LARGEST_QUESTION:
+            raise wire.Violation("too many or too large calls of the function it was given")
+        return used
+
+    def _remember(self, at: int, frame: tuple[bytes, bytes], question: dict[str, Any]) -> None:
+        """Note question number ``at`` of a case, which may be asked about the next one, too."""
+        if not self.first:
+            return
+        mark = wire.mark(*frame)
+        if at < len(self.script) and self.script[at][0] != mark:
+            del self.script[at:]
+            self.first = _AHEAD[0] if at else 0  # each case is asked something else
+        if at == len(self.script) < _AHEAD[1] and sum(map(len, frame)) <= _AT_ONCE:
+            self.script.append((mark, question))
+
+    def _told(self, question: dict[str, Any], functions: list[Callable]) -> bytes:
         """Call one of our functions for the answer, and pack what it returned."""
         try:
-            function = functions[message["ask"]]
-            args, named = list(message["args"]), dict(message["named"])
+            function = functions[question["ask"]]
+            before, named = list(question["args"]), dict(question["named"])
         except (LookupError, TypeError, ValueError):
             raise wire.Violation("a call of a function that there is not") from None
-        before = wire.copied(args)
+        args, named = wire.copied(before), wire.copied(named)
         reply: dict[str, Any] = {"id": 0}
         try:
             reply["returned"] = function(*args, **named)

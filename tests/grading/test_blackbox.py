@@ -5,11 +5,14 @@ All answers of `answers/` are tried with COURSE_ALL=1, which takes minutes; a sa
 
 import io
 import os
+import random
 
 import pytest
 import torch
 
 from course_lib.exercises import EXERCISES, LESSONS
+from course_lib.exercises.calls import call
+from course_lib.exercises.exercise import Exercise, Property
 from course_lib.grading import blackbox, wire
 from course_lib.grading.extract import extract
 from course_lib.grading.sandbox import Child, Gone
@@ -243,6 +246,130 @@ HUNTING = {
 def test_a_bug_hunt_cannot_be_forged(bwrap, monkeypatch, name):
     monkeypatch.setattr(blackbox, "_MOST_QUESTIONS", 2_000)
     assert not graded(bwrap, "kills_wrong_masks", JUDGE + HUNTING[name])["public"]
+
+
+class Counting:
+    """A function with a state: it tells how often it was called, and changes its input."""
+
+    def __init__(self, factor):
+        self.factor, self.calls = factor, 0
+
+    def __call__(self, x, *, plus=0):
+        self.calls, first = self.calls + 1, str(float(x.flatten()[0]))
+        x += 1
+        if self.calls == 7:
+            raise ValueError(f"the seventh, {self.factor}")
+        return self.calls, first, self.factor * float(x.sum()) + plus
+
+
+def asked_about(*factors):
+    """An exercise that asks for what was seen in calls of `Counting`, and what its judge was given."""
+    given = []
+    seen = Property("", lambda returned, _: given.append(returned), "")
+    cases = [(Counting(factor),) for factor in factors]
+    return Exercise("spy", "spy(f)", "", lambda: iter(cases), (seen,)), given
+
+
+SPY = """
+import random, torch
+met = []
+def spy(f):
+    met.append(f)
+    seen = []
+    def ask(x, **named):
+        try:
+            seen.append(f(x, **named))
+        except ValueError as error:
+            seen.append(str(error)[-9:])  # without the name of its class
+        seen.append(float(x.sum()))
+    for n in range(20):
+        ask(torch.tensor([float(n)]), **({"plus": 5} if n == 3 else {}))
+        DEVIATE
+    return seen, len(met)
+"""
+
+
+@pytest.mark.parametrize(
+    "deviate",
+    [
+        "",
+        "if len(met) > 1 and n == 2 * len(met): ask(torch.ones(3))",
+        "if len(met) % 2 == 0 and n > 4: break",
+        "if len(met) == 2: ask(torch.tensor([-0.0])), ask(torch.tensor([0.0])), ask(torch.tensor([0]))",
+        "ask(torch.tensor([random.random()]))",
+        "if n == 0: seen.clear(); [ask(torch.rand(2)) for _ in range(9)]",
+        "ask(torch.ones(2, 2), plus=seen[-2][2] if type(seen[-2]) is tuple else 0)",
+        "ask(torch.ones(9000)), ask(torch.ones(9000))",
+    ],
+)
+def test_an_answer_sees_what_it_would_see_if_each_question_waited(bwrap, deviate):
+    """The same calls in this process, where nothing travels, and in the sandbox."""
+    source = SPY.replace("DEVIATE", deviate)
+    exercise, given = asked_about(1, 2, 1, 4, 5)
+    found = blackbox.grade(bwrap, blackbox.plan(exercise, 1), extract(notebook(source), ["spy"]))
+    assert found["public"], found["report"]
+    space = {}
+    random.seed(0)  # as in every fork
+    torch.manual_seed(0)
+    exec(source, space)  # noqa: S102
+    wanted = [call(space["spy"], (Counting(factor),)).plain for factor in (1, 2, 1, 4, 5)]
+    assert given == wanted
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """Yield the frames that go to the student's process, by message, and those that come back."""
+    sent, came, ask = [], [], Child.ask
+
+    def spied(child, packed):
+        sent.append(packed)
+        came.append(ask(child, packed))
+        return came[-1]
+
+    monkeypatch.setattr(Child, "ask", spied)
+    return sent, came
+
+
+def test_questions_that_repeat_do_not_wait(bwrap, messages):
+    """Five functions are asked 20 questions each: only the first waits for every answer."""
+    exercise, _ = asked_about(1, 2, 3, 4, 5)
+    source = SPY.replace("DEVIATE", "")
+    blackbox.grade(bwrap, blackbox.plan(exercise, 1), extract(notebook(source), ["spy"]))
+    assert (
+        len(messages[0]) == 1 + (1 + 20) + 4 * 3
+    )  # the definitions; 20 questions; 4 answers, 1 and 8, 1 and the rest
+
+
+def test_answers_go_ahead_only_to_questions_that_were_asked(bwrap, messages):
+    source = SPY.replace("DEVIATE", "if len(met) > 1 and n == 2 * len(met): ask(torch.ones(3))")
+    exercise, _ = asked_about(1, 2, 3, 4)
+    blackbox.grade(bwrap, blackbox.plan(exercise, 1), extract(notebook(source), ["spy"]))
+    asked, ahead = set(), 0
+    for packed, back in zip(*messages, strict=True):
+        read = io.BytesIO(packed).read
+        if "ahead" in (head := wire.unpack(*wire.frame(read), str)):
+            assert set(head["ahead"]) <= asked
+            ahead += len(head["ahead"])
+        asked.add(wire.mark(*back))
+    assert ahead > 30
+
+
+def test_a_process_that_ends_between_questions_is_blamed_on_its_function(bwrap):
+    source = SPY.replace("DEVIATE", "if len(met) == 3 and n == 2: import os; os._exit(4)")
+    exercise, given = asked_about(1, 2, 3, 4)
+    found = blackbox.grade(bwrap, blackbox.plan(exercise, 1), extract(notebook(source), ["spy"]))
+    assert not found["public"]
+    assert "with exit code 4" in found["report"]
+    assert len(given) == 2
+
+
+@pytest.mark.parametrize("number", [-1, 1, 10**9, True, None, [1]])
+def test_a_forged_number_of_answers_that_were_of_use_is_a_violation(bwrap, number):
+    source = "def is_magnitude_mask(fn):\n    own = fn.__closure__[1].cell_contents\n"
+    source += f"    own.used = {number}\n    return fn(__import__('torch').ones(2), 0.5).sum() == 1"
+    found = graded(bwrap, "kills_wrong_masks", source)
+    assert not found["public"]
+    assert "a call of a function that cannot be read" in found["report"]
 
 
 def test_an_answer_that_never_ends_is_out_of_time(bwrap):

@@ -1,6 +1,9 @@
 """What the worker sends, asked in this process; behind a wall it is tested in test_sandbox.py."""
 
+import io
 import os
+import random
+import socket
 
 import pytest
 import torch
@@ -65,3 +68,34 @@ def test_printed_text_is_cut():
     for _ in range(1000):
         printed.write("x" * 100)
     assert len(printed.text) == worker.LONGEST_TEXT + 1
+
+
+def test_an_answer_that_came_unasked_is_taken_if_the_question_is_the_same():
+    """The second question is another one: what came for it and behind it is left out."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        student = worker.Student(theirs.fileno())
+        asks = [{"ask": 0, "args": [n], "named": {}, "id": 4, "used": 0} for n in (1, 2, 3)]
+        marks = [wire.mark(*wire.frame(io.BytesIO(wire.pack(ask)).read)) for ask in asks]
+        told = [wire.pack({"id": 0, "returned": f"told {n}"}) for n in (1, 2, 3)]
+        ahead = wire.pack({"ahead": marks})
+        ours.sendall(ahead + wire.pack({"id": 5, "call": "f", "args": []}) + b"".join(told))
+        student.number = student.read()["id"]
+        ours.sendall(wire.pack({"id": 0, "returned": "asked 4"}))
+        function = student._function(0)
+        assert [function(1), function(4)] == ["told 1", "asked 4"]
+        with ours.makefile("rb") as come:
+            question = {"ask": 0, "args": [4], "named": {}, "id": 5, "used": 1}
+            assert wire.unpack(*wire.frame(come.read)) == question
+            student.send({"returned": None})
+            assert wire.unpack(*wire.frame(come.read)) == {"id": 5, "returned": None}
+        assert (student.ahead, student.used, student.received) == ([], 0, b"")
+
+
+def test_warming_up_leaves_nothing_behind():
+    torch.manual_seed(0)
+    before = torch.get_rng_state(), random.getstate()
+    worker.warm_up()
+    assert "answer" not in worker.sys.modules
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
