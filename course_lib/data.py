@@ -337,7 +337,7 @@ class Text(NamedTuple):
 
 
 def check_text(text: Text) -> None:
-    """Raise TypeError unless it is a text of int64 tokens, ValueError unless rows have two or more."""
+    """Raise TypeError unless tokens are int64, ValueError unless each row has two words or more."""
     if not isinstance(text, Text):
         raise TypeError(f"text must be a data.Text, got {type(text).__name__}")
     tokens = text.tokens
@@ -366,8 +366,8 @@ class Grammar:
     verb prefers some objects; which ones, the seed decides. Each random choice shows in the next
     word, and no rule offers a word twice. So the words so far determine which rule is next, and
     p(next word | all words before it) is an entry of that rule. The mean of −log p over a text, in
-    nats per word, is a floor: no model that does not know the next word has a lower cross-entropy,
-    except by luck on a text that is not long.
+    nats per word, is a floor: no model that sees only the words before has a lower cross-entropy,
+    except by luck on a short text.
 
     All is drawn by ``random.Random.random``, so that a seed means the same text in every version of
     Python.
