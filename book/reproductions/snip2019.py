@@ -6,34 +6,42 @@ LeNet-300-100 on MNIST, pruned before training.
 writes ``snip2019.json`` beside this file. The paper's Table 1, as means of 20 runs: test error 1.7 %
 dense, 1.6 % at 95 % sparsity, 2.4 % at 98 %. All networks of a seed start from the same weights and
 see the same minibatches. Nothing was chosen by looking at errors: the settings are the paper's, and
-the number of epochs is that of the authors' published code.
+training goes on until its learning rate has been divided by 10 twice, for as long as before. Each
+finished seed is kept in the temporary folder, so that an interrupted run goes on with the next one.
 """
 
 import sys
-import time
+from functools import partial
 
 import record
 import torch
 from tqdm import tqdm
 
-from course_lib import data, ensemble, models, training
+from course_lib import data, ensemble, layers, models, training
 from course_lib.pruning import allocate, criteria, masks, pipeline
 from course_lib.pruning.masks import Masks
 
-EPOCHS, BATCH, TRAIN = 20, 100, 54_000
+BATCH, TRAIN, DECAY = 100, 54_000, 25_000  # the rate falls every DECAY steps
+EPOCHS = 3 * DECAY * BATCH // TRAIN + 1  # 75,060 steps
 SPARSITIES = (0.95, 0.98)
 VERDICT = (
-    "Not reproduced: our pruned networks make more errors than the paper's at both "
-    "sparsities, although our dense network makes fewer. Most of what SNIP achieves lies in "
-    "how much it keeps of each layer: random masks with the same shares come close to it, "
-    "and random masks over all layers do not."
+    "Not reproduced, also with the paper's own schedule: our pruned networks make more errors than the "
+    "paper's at both sparsities, although our dense network makes fewer. Against a run of twenty epochs "
+    "the long schedule closes about half of the gap; what the rest comes from is not known. Most of what "
+    "SNIP achieves lies in how much it keeps of each layer: random masks with the same shares come "
+    "close to it, and random masks over all layers do not."
 )
+EARLIER = {  # mean errors of five seeds, from weights of variance 2 / fan-in
+    "dense": 1.43,
+    "SNIP, 95%": 2.19,
+    "SNIP, 98%": 3.37,
+    "random, SNIP's layers, 98%": 3.96,
+}
 DIFFERENCES = [
-    "The learning rate falls linearly to zero over 20 epochs, 10,800 steps (the authors' published "
-    + "code: 10,000); the paper divides it by 10 every 25,000 steps and does not say when it stops.",
+    "The paper does not say when its training stops; the authors' published code trains for 10,000 "
+    + "steps.",
     "Weights are pruned and biases kept; the authors' code prunes biases too.",
     "The network is trained from the weights that were scored; the authors' code trains from others.",
-    "Weights start as He et al. 2015 propose (variance 2 / fan-in); the code uses 1 / fan-in.",
     "The paper's errors are means of 20 runs.",
 ]
 
@@ -69,25 +77,47 @@ def candidates(net: torch.nn.Module, train: data.Split, seed: int) -> dict[str, 
     return found
 
 
-def run(seed: int, train: data.Split, test: data.Split) -> tuple[dict[str, float], Masks]:
-    """Test error in % of every candidate after training, and the sparsest SNIP mask."""
-    start = models.lenet_300_100(seed=seed)
+def start_of(seed: int) -> torch.nn.Module:
+    """LeNet-300-100 with weights of variance 1 / fan-in, as in the authors' code."""
+    net = models.lenet_300_100(seed=seed)  # 2 / fan-in
+    with torch.no_grad():
+        for weight in layers.weights(net).values():
+            weight.div_(2**0.5)
+    return net
+
+
+def run(seed: int, train: data.Split, test: data.Split) -> dict[str, dict[str, float]]:
+    """Test error in % of every candidate after training, and what the sparsest SNIP mask keeps."""
+    start = start_of(seed)
     keep = candidates(start, train, seed)
     nets = ensemble.stack([start] * len(keep))
     optimizer = training.sgd(nets, lr=0.1, weight_decay=5e-4)
-    plan = training.Plan(epochs=EPOCHS, batch_size=BATCH, optimizer=optimizer, seed=seed)
+    steps = EPOCHS * -(-TRAIN // BATCH)
+    plan = training.Plan(
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        optimizer=optimizer,
+        seed=seed,
+        schedule=lambda t: 0.1 ** int(t * steps / DECAY),
+    )
     pipeline.train_held(nets, train, masks.stack(list(keep.values())), plan)
     errors = (100 - training.evaluate(nets, test)).tolist()
-    named = {name: round(e, 2) for name, e in zip(keep, errors, strict=True)}
-    return named, keep[f"SNIP, {SPARSITIES[-1]:.0%}"]
+    sparsest = keep[f"SNIP, {SPARSITIES[-1]:.0%}"]
+    return {
+        "error": {name: round(e, 2) for name, e in zip(keep, errors, strict=True)},
+        "kept": {name: round(float(mask.float().mean()), 4) for name, mask in sparsest.items()},
+    }
 
 
 def main(seeds: int) -> None:
-    """Run, and write the result file."""
+    """Run what is missing, and write the result file."""
     torch.set_num_threads(1)
-    start = time.perf_counter()
     train, test = standardised(*data.load("mnist", size=28, n_train=TRAIN))
-    runs = [run(seed, train, test) for seed in tqdm(range(seeds), desc="seeds")]
+    runs, seconds = [], 0.0
+    for seed in tqdm(range(seeds), desc="seeds"):
+        found, taken = record.kept(__file__, f"{EPOCHS}-{seed}", partial(run, seed, train, test))
+        runs.append(found)
+        seconds += taken
     paper = {"dense": 1.7, "SNIP, 95%": 1.6, "SNIP, 98%": 2.4}
     record.write(
         __file__,
@@ -98,7 +128,7 @@ def main(seeds: int) -> None:
             "epochs": EPOCHS,
             "batch": BATCH,
             "images scored": BATCH,
-            "learning rate": 0.1,
+            "learning rate": f"0.1, divided by 10 every {DECAY:,} steps",
             "weight decay": 5e-4,
             "images": TRAIN,
             "test images": len(test.y),
@@ -106,15 +136,14 @@ def main(seeds: int) -> None:
         differences=DIFFERENCES,
         table=[
             record.row(
-                f"test error, {name}", "%", [errors[name] for errors, _ in runs], paper.get(name)
+                f"test error, {name}", "%", [r["error"][name] for r in runs], paper.get(name)
             )
-            for name in runs[0][0]
+            for name in runs[0]["error"]
         ],
-        seconds=round(time.perf_counter() - start),
+        seconds=seconds,
         details={
-            "kept of each layer, SNIP at 98 %": [
-                {n: round(float(m.float().mean()), 4) for n, m in keep.items()} for _, keep in runs
-            ]
+            "kept of each layer, SNIP at 98 %": [r["kept"] for r in runs],
+            "error in %, 20 epochs with a rate that falls linearly": EARLIER,
         },
     )
 
