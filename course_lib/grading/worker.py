@@ -10,7 +10,6 @@ There is no ``course_lib`` here, so the two modules it needs lie beside it.
 
 import builtins
 import contextlib
-import ctypes
 import gc
 import importlib
 import io
@@ -18,7 +17,6 @@ import json
 import os
 import random
 import socket
-import struct
 import sys
 import types
 from collections.abc import Callable
@@ -42,8 +40,6 @@ COMMON += "torch.nn.functional"
 
 LONGEST_TEXT = 2_000  # characters of what a call prints or says
 LONGEST_LINE = 200
-_HEADER = struct.Struct("=2I6Q")  # of a segment of a library: Elf64_Phdr
-_HUGE = 2**21
 
 
 class Printed:
@@ -260,34 +256,6 @@ def warm_up() -> None:
     del sys.modules["answer"]
 
 
-class _Loaded(ctypes.Structure):
-    """A library in this process, as ``dl_iterate_phdr`` tells of it."""
-
-    _fields_ = (
-        *(("base", ctypes.c_size_t), ("name", ctypes.c_char_p)),
-        *(("headers", ctypes.c_void_p), ("count", ctypes.c_uint16)),
-    )
-
-
-@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Loaded), ctypes.c_size_t, ctypes.c_void_p)
-def _use_huge_pages(loaded: Any, _: int, __: None) -> int:
-    """Move a library's variables to huge pages where they fill some; elsewhere nothing happens.
-
-    Torch for CUDA loads one with 80 MB of them, which each fork would copy a table of, page by page.
-    """
-    library = loaded.contents
-    for number in range(library.count):
-        place = library.headers + _HEADER.size * number
-        kind, rights, _, start, _, from_file, size, _ = _HEADER.unpack(
-            ctypes.string_at(place, _HEADER.size)
-        )
-        first = -(-(library.base + start + from_file) // _HUGE) * _HUGE
-        last = (library.base + start + size) // _HUGE * _HUGE
-        if kind == 1 and rights & 2 and first < last:  # is loaded, and can be written
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), 25)
-    return 0
-
-
 def main(control: int, orders: dict[str, Any]) -> None:
     """Make this process ready and serve.
 
@@ -318,7 +286,6 @@ def main(control: int, orders: dict[str, Any]) -> None:
         sys.modules.pop(name, None)
     for place in (0, 1, 2):  # from now on nothing that is printed leaves this process
         os.dup2(nowhere, place)
-    ctypes.CDLL(None).dl_iterate_phdr(_use_huge_pages, None)
     gc.collect()
     gc.freeze()  # so that a fork copies less
     with socket.socket(fileno=control) as orders_come:
