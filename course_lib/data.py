@@ -311,10 +311,8 @@ ADVERBS = "today often here quietly slowly again outside together".split()
 DETERMINERS = {"the": (0.55, None), "a": (0.2, 0), "this": (0.06, 0), "every": (0.04, 0)}
 DETERMINERS |= {"some": (0.09, 1), "these": (0.04, 1), "many": (0.02, 1)}
 NUMBERS = {0: (1.0, 0.0), 1: (0.0, 1.0), None: (0.6, 0.4)}
-RELATIVE = (
-    0.35,
-    0.25,
-)  # how often a clause opens behind a subject, by its depth; deeper ones do not
+# How often a clause opens behind a subject, by its depth; deeper ones do not.
+RELATIVE = (0.35, 0.25)
 WITHOUT_SUBJECT = 0.6  # of the clauses: "that sleeps", not "that the cat sees"
 ADJECTIVE, AND, ADVERB = 0.2, 0.15, 0.25
 Symbol = tuple  # the name of a rule and its arguments

@@ -3,13 +3,13 @@
     python -m course_lib.teaching.playground.record
 
 The network is the lessons' MLP, trained as in the lessons but for its learning rate: 12 epochs on
-10,000 glyphs, seed 0. Its parameters are then rounded to float16. The page gets the first 2,000 of these training images and
-1,000 test images, rounded to 16 shades of grey. The opponents are small dense networks of several
-sizes, trained as long on the same images and rounded in the same way, five seeds each, and their
-files are written by ``coding`` as the page writes its own. Every arm has a learning rate of its own,
+10,000 glyphs, seed 0. Its parameters are then rounded to float16. The page gets the first 2,000 of
+these training images and 1,000 test images, rounded to 16 shades of grey. The opponents are small
+dense networks of several sizes, trained as long on the same images and rounded in the same way, five
+seeds each, and their files are written by ``coding`` as the page writes its own. Every arm has a learning rate of its own,
 chosen on training images set aside, with other networks (``experiments.choose``): each size of the
-opponents, whose largest is the page's network, and the page's training with still and with moving masks, which begins where a ranking or
-where chance has removed weights.
+opponents, whose largest is the page's network, and the page's training with still and with moving
+masks, which begins where a ranking or where chance has removed weights.
 """
 
 import dataclasses
@@ -40,26 +40,8 @@ from course_lib.teaching.playground import (
 from course_lib.training import Plan
 
 TRAINED, EMBEDDED, TESTED = 10_000, 2_000, 1_000  # images
-WIDTHS = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    10,
-    12,
-    14,
-    17,
-    20,
-    24,
-    29,
-    35,
-    42,
-    50,
-)  # layers of 2w and w units
+# Small dense networks have layers of 2w and w units.
+WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 29, 35, 42, 50)
 RATES = (0.02, 0.05, 0.1, 0.2, 0.5)  # and beyond, where the best is at an end
 PLAN = Plan(epochs=12)
 SEEDS, OTHERS = range(5), range(100, 105)  # of the opponents, and of the networks that choose
@@ -175,9 +157,7 @@ def main() -> None:
     train, test = data.load("glyphs", n_train=TRAINED, n_test=TESTED)
     coarse = shades(test)
     small = opponents(train, coarse)
-    dense = at(
-        float(small["opponents_rate"][-1, 0])
-    )  # the largest is as large as the page's network
+    dense = at(float(small["opponents_rate"][-1, 0]))  # the largest is the page's network
     net = models.mlp(seed=0)
     training.fit(net, train, dense)
     net.half().float()
