@@ -250,7 +250,8 @@ def anneal(
 
     The first of T steps runs with :math:`\beta_0`, which is 1 for ``Sigmoid`` gates, and after the
     last one β is :math:`\beta_T`, where it stays. (The authors' code multiplies β once per epoch.)
-    How far the annealing has come is read from β itself, so it continues from a checkpoint, and in a second round after ``reset``.
+    How far the annealing has come is read from β itself, so it continues from a checkpoint, and in a
+    second round after ``reset``.
 
     To use it in a ``training.Plan``, make the optimizer and the hook in one function of the model::
 

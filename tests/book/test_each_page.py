@@ -1,14 +1,10 @@
 """Every built page in a real browser with the network blocked. (What single pages do: test_pages.py. In
 two files, because two processes share them.)"""
 
-import sys
-from pathlib import Path
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-sys.path.insert(0, str(Path(__file__).parent))
-from built import OPEN_ALL, PAGES
+from .built import OPEN_ALL, PAGES
 
 
 @pytest.fixture(scope="module", params=PAGES)

@@ -2,15 +2,13 @@
 
 import json
 import re
-import sys
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
 
-sys.path.insert(0, str(Path(__file__).parent))
-from built import HTML, OPEN_ALL, PAGES, ROOT, having, soup
+from .built import HTML, OPEN_ALL, PAGES, ROOT, having, soup
 
 GATE = ".tag_gated details.hide:not(.above-input)"
 
