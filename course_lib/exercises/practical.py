@@ -179,7 +179,8 @@ def _block_cases() -> Iterator[tuple]:
     for shape in ((1, 2, 4, 4), (2, 3, 7, 7), (2, 4, 3, 6), (1, 5, 5, 5)):
         x = torch.randn(shape, generator=g)
         yield x, block_state(shape[1], _drawn_widths(g), g), conv_bn_relu
-    yield torch.randn(2, 8, 7, 7, generator=g), block_state(8, (6,) * 6, g), conv_bn_relu
+    for _ in range(2):  # two inputs of the same shapes
+        yield torch.randn(2, 8, 7, 7, generator=g), block_state(8, (6,) * 6, g), conv_bn_relu
 
 
 def _block_shape(returned: object, x: Tensor, state: dict, conv: Callable) -> str | None:
@@ -260,7 +261,9 @@ def _cost_cases() -> Iterator[tuple]:
     g = torch.Generator().manual_seed(3)
     for most in (3, 3, 9, 9, 40, 200):
         yield pick(most, g), _drawn_widths(g, most), pick(9, g), pick(9, g)
+    yield 24, (8, 7, 9, 6, 10, 5), 3, 3  # other widths, and all else as in a case above
     yield 1023, (511,) * 6, 224, 224  # more MACs than 32 bits can count
+    yield 4097, (1023, 1021, 1019, 1013, 1009, 997), 3, 5  # parameters that float32 cannot hold
 
 
 def _two_numbers(returned: object, *_: object) -> str | None:
@@ -373,6 +376,8 @@ def _summed_graph(generator: torch.Generator) -> tuple[dict[str, list[int]], dic
 def _reader_cases() -> Iterator[tuple]:
     yield {"a": [1, 2], "b": [3]}, {"a": [0], "b": [1, 2]}, "a", 1
     yield {"a": [1, 2], "b": [3]}, {"a": [0], "b": [2, 1, 2, 1]}, "a", 0  # joined twice
+    yield {"a": [2, 1], "b": [3]}, {"a": [0], "b": [1, 2]}, "a", 1
+    yield {"a": [7, 2, 5], "b": [9]}, {"a": [0], "b": [2, 5, 7], "c": [9, 5]}, "a", 2
     g = torch.Generator().manual_seed(5)
 
     def asked(graph: tuple[dict, dict], layer: str | None = None) -> tuple:
@@ -484,6 +489,15 @@ def _choose_cases() -> Iterator[tuple]:
         coarse = share in (0.25, 0.75, 0.7)  # many equal scores
         drawn = draw((len(ids),), g) if coarse else torch.randn(len(ids), generator=g)
         yield layers, dict(zip(ids, drawn.tolist(), strict=True)), share
+    gaps = {"a": [2, 5, 11, 12], "b": [20, 31, 32], "c": [40]}
+    ids = [2, 5, 11, 12, 20, 31, 32, 40]
+    for first, step in ((0.0, 2.0**-60), (0.0, 2.0**60), (1.0, 2.0**-20)):
+        ranks = torch.randperm(len(ids), generator=g).tolist()
+        scores = {i: first + step * rank for i, rank in zip(ids, ranks, strict=True)}
+        yield gaps, scores, 0.5
+        yield gaps, scores, 0.25
+    many = draw((100,), g).tolist()
+    yield {"a": list(range(3, 103))}, dict(enumerate(many, start=3)), 0.305
 
 
 def _as_ids(returned: object) -> list | None:
@@ -793,6 +807,14 @@ def _card_cases() -> Iterator[tuple]:
     for right in (0, 1):  # q1 is 7 before; q3 is 5.25 after, by other rules up to 5.75
         yield some, logits, torch.tensor([0, right]), [4.0, 8.0, 9.0, 10.0], [1.0, 2.0, 5.0, 6.0]
     yield some, logits, labels, [4.0, 8.0, 9.0, 10.0], [1.0, 2.0, 7.0, 8.0]  # q3 is 7.25
+    kinds = (*(torch.bool, torch.int8, torch.int16, torch.int32, torch.int64), torch.float16)
+    each = {str(t): torch.ones(3, dtype=t) for t in (*kinds, torch.bfloat16, torch.float64)}
+    each |= {"count": torch.tensor(7), "empty": torch.ones(0, 3)}
+    turns = [1.0, 2.0, 3.0, 4.0, 5.0]  # quartiles 2 and 4
+    for q3 in (1.98, 2.0, 2.02):  # below the other's first quartile, on it, above it
+        yield each, logits, labels, turns, [0.5, 1.0, 1.5, q3, 3.0]
+        yield each, logits, labels, [0.5, 1.0, 1.5, q3, 3.0], turns
+    yield each, logits, labels, turns, [0.25, 0.5, 0.75]
     g = torch.Generator().manual_seed(19)
     types = (torch.float16, torch.float32, torch.float64, torch.int8, torch.bfloat16)
     for n, classes, turns in ((5, 2, 3), (8, 3, 4), (30, 10, 7), (200, 10, 21)):
@@ -821,7 +843,7 @@ def _not_a_card(returned: object, *_: object) -> str | None:
 def _entry(name: str) -> Callable[..., str | None]:
     def demand(returned: dict, *inputs: Any) -> str | None:
         wanted = report_card(*inputs)[name]
-        right = math.isclose(returned[name], wanted, rel_tol=1e-4, abs_tol=1e-4)
+        right = math.isclose(returned[name], wanted, rel_tol=1e-5)
         return None if right else f"{name} {wanted:.6g}, got {returned[name]:.6g}"
 
     return demand
@@ -891,6 +913,17 @@ def verdict(ours: list[float], theirs: list[float], margin: float, t: float) -> 
 _T = {5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # seeds -> t of a two-sided 95 % interval
 
 
+def _narrow_verdicts(n: int, t: float, spread: float) -> Iterator[tuple]:
+    """Intervals that end one per cent of their half-width before 0 or the margin, or behind it."""
+    d = spread * torch.linspace(-1, 1, n, dtype=torch.float64)
+    half = t * float(d.std()) / math.sqrt(n)
+    theirs = torch.tensor([90.0 + k % 3 for k in range(n)], dtype=torch.float64)
+    for sign in (1, -1):
+        for near in (0.99, 1.01):
+            yield (theirs + d + sign * near * half).tolist(), theirs.tolist(), half / 2, t
+            yield (theirs + d + sign * half / 4).tolist(), theirs.tolist(), near * 1.25 * half, t
+
+
 def _verdict_cases() -> Iterator[tuple]:
     yield [2.0, 2.5, 2.25, 2.0, 2.5], [1.0, 1.25, 1.5, 1.0, 1.0], 0.5, 2.776
     yield [1.0, 1.0, 1.0, 1.0, 1.0], [2.0, 1.5, 2.0, 2.5, 2.0], 0.5, 2.776
@@ -905,6 +938,11 @@ def _verdict_cases() -> Iterator[tuple]:
     ):
         theirs = [90.0 + k % 3 for k in range(len(d))]
         yield [a + b for a, b in zip(d, theirs, strict=True)], theirs, margin, _T[len(d)]
+    seeds = [90.0, 91.0, 93.0, 92.0, 90.0]
+    yield seeds, seeds, 0.5, 2.776  # an interval of one point, which is 0
+    yield [a + 1 for a in seeds], seeds, 2.0, 2.776
+    for n, t, spread in ((3, 4.303, 1.0), (8, 2.365, 0.02), (70, 1.995, 5.0)):
+        yield from _narrow_verdicts(n, t, spread)
     g = torch.Generator().manual_seed(23)
     for shift, spread, margin in (
         *((1.0, 0.5, 0.5), (0.2, 0.1, 0.5), (-0.3, 0.2, 0.5), (0.0, 0.2, 0.5), (0.0, 0.02, 0.1)),

@@ -1052,6 +1052,125 @@ def verdict_of_the_upper_end(ours, theirs, margin, t):
     return ("equal" if below else "open") if found in ("equal", "open") else found
 
 
+def block_kept_by_shape(x, state, conv, kept={}):  # noqa: B006
+    """Answers what it answered before for tensors of these shapes."""
+    key = x.shape, str([t.shape for t in state.values()])
+    return kept.setdefault(key, block_line_by_line(x, state, conv))
+
+
+def cost_weights_in_32_bits(c_in, widths, height, width):
+    parameters, macs = cost_layer_by_layer(c_in, widths, height, width)
+    return int(np.float32(parameters)), macs
+
+
+def cost_kept_without_widths(c_in, widths, height, width, kept={}):  # noqa: B006
+    cost = cost_layer_by_layer(c_in, widths, height, width)
+    return kept.setdefault((c_in, height, width), cost)
+
+
+def readers_from_the_first_id(makes, reads, layer, filter):
+    """As if the ids of a layer were numbered one after the other."""
+    wanted = makes[layer][0] + filter
+    found = {name: [p for p, i in enumerate(ids) if i == wanted] for name, ids in reads.items()}
+    return {name: places for name, places in found.items() if places}
+
+
+def _choose_by(change):
+    """Ranks changed scores."""
+
+    def chosen(layers, scores, share):
+        return choose(layers, {i: change(score) for i, score in scores.items()}, share)
+
+    return chosen
+
+
+def choose_in_half_precision(*inputs):
+    return _choose_by(lambda score: float(torch.tensor(score).half()))(*inputs)
+
+
+def choose_in_bfloat(*inputs):
+    return _choose_by(lambda score: float(torch.tensor(float(score)).bfloat16()))(*inputs)
+
+
+def choose_by_rounded_scores(*inputs):
+    return _choose_by(lambda score: round(score, 6))(*inputs)
+
+
+def choose_ids_in_a_row(layers, scores, share):
+    layers = {name: list(range(ids[0], ids[0] + len(ids))) for name, ids in layers.items()}
+    return choose(layers, {i: scores.get(i, 0) for ids in layers.values() for i in ids}, share)
+
+
+def choose_less_in_long_layers(layers, scores, share):
+    dead = choose(layers, scores, share)
+    return dead - {max(dead)} if len(scores) > 64 else dead
+
+
+def card_touching_is_apart(*inputs):
+    def speedup(_, state, x, y, before, after):
+        old, new = np.percentile(before, [25, 50, 75]), np.percentile(after, [25, 50, 75])
+        return old[1] / new[1] if new[2] <= old[0] or old[2] <= new[0] else 1.0
+
+    return _changed(speedup=speedup)(*inputs)
+
+
+def card_by_wider_parts(*inputs):
+    return _card_by(lambda turns: np.percentile(turns, [24, 76]))(*inputs)
+
+
+def card_by_narrower_parts(*inputs):
+    return _card_by(lambda turns: np.percentile(turns, [26, 74]))(*inputs)
+
+
+def card_median_behind_the_quartile(*inputs):
+    def speedup(_, state, x, y, before, after):
+        old, new = np.percentile(before, [25, 50, 75]), np.percentile(after, [25, 50, 75])
+        return old[1] / new[1] if new[2] < old[0] or old[2] < new[1] else 1.0
+
+    return _changed(speedup=speedup)(*inputs)
+
+
+def card_of_two_decimals(*inputs):
+    return _changed(speedup=lambda right, *_: round(right["speedup"], 2))(*inputs)
+
+
+def card_of_floats_only(*inputs):
+    def size(_, state, *__):
+        return sum(
+            t.nbytes if t.is_floating_point() or t.dim() == 0 else 4 * t.numel()
+            for t in state.values()
+        )
+
+    return _changed(bytes=size)(*inputs)
+
+
+def card_pass_by_pass(state, logits, labels, before, after):
+    """The ratio of each pass to the one at its side."""
+    card = report_card(state, logits, labels, before, after)
+    ratios = [a / b for a, b in zip(before, after, strict=True)]
+    return card if card["speedup"] == 1 else card | {"speedup": statistics.median(ratios)}
+
+
+def verdict_less_a_freedom(ours, theirs, margin, t):
+    return _verdict_of(ours, theirs, margin, t, ddof=2)
+
+
+def verdict_touches_zero(ours, theirs, margin, t):
+    d = np.array(ours) - np.array(theirs)
+    if d.mean() - t * d.std(ddof=1) / np.sqrt(len(d)) >= 0:
+        return "greater"
+    return verdict_in_numpy(ours, theirs, margin, t)
+
+
+def verdict_of_decimals(ours, theirs, margin, t):
+    ours, theirs = ([round(a, 2) for a in values] for values in (ours, theirs))
+    return verdict_in_numpy(ours, theirs, margin, t)
+
+
+def verdict_of_few_seeds(ours, theirs, margin, t):
+    return "open" if len(ours) > 64 else verdict_in_numpy(ours, theirs, margin, t)
+
+
 RIGHT = {
     "conv_bn_relu": [
         conv_bn_relu,
@@ -1117,6 +1236,7 @@ WRONG = {
         (block_pool_after, "pooling branch"),
         (block_relu_of_the_input, "branch"),
         (block_input_scaled, "leaves its input"),
+        (block_kept_by_shape, "1×1 branch"),
     ],
     "block_cost": [
         (cost_one_number, "two whole numbers"),
@@ -1129,7 +1249,9 @@ WRONG = {
         (cost_square_maps, "counts the MACs"),
         (cost_counts_norm_too, "counts the MACs"),
         (cost_in_flops, "counts the MACs"),
-        (cost_in_32_bits, "counts the MACs"),
+        (cost_in_32_bits, "counts the parameters"),
+        (cost_weights_in_32_bits, "counts the parameters"),
+        (cost_kept_without_widths, "counts the parameters"),
     ],
     "readers": [
         (readers_only_names, "dictionary of lists"),
@@ -1145,6 +1267,7 @@ WRONG = {
         (readers_backwards, "every position"),
         (readers_pop, "leaves its input"),
         (readers_in_a_row, "every position"),
+        (readers_from_the_first_id, "names the layers"),
     ],
     "choose": [
         (choose_positions, "set of ids"),
@@ -1161,6 +1284,11 @@ WRONG = {
         (choose_the_smallest_magnitude, "lowest scores"),
         (choose_the_earlier_of_equals, "equal scores"),
         (choose_and_delete, "leaves its input"),
+        (choose_in_half_precision, "lowest scores"),
+        (choose_in_bfloat, "lowest scores"),
+        (choose_by_rounded_scores, "lowest scores"),
+        (choose_ids_in_a_row, "set of ids"),
+        (choose_less_in_long_layers, "round(share · n)"),
     ],
     "refit": [
         (refit_transposed, "pair (weight, bias)"),
@@ -1206,6 +1334,13 @@ WRONG = {
         (card_by_nearest_turns, "no speed-up"),
         (card_by_exclusive_quartiles, "ratio of the medians"),
         (card_kept_by_shape, "accuracy in percent"),
+        (card_touching_is_apart, "no speed-up"),
+        (card_by_wider_parts, "ratio of the medians"),
+        (card_by_narrower_parts, "no speed-up"),
+        (card_median_behind_the_quartile, "no speed-up"),
+        (card_of_two_decimals, "ratio of the medians"),
+        (card_of_floats_only, "bytes of every tensor"),
+        (card_pass_by_pass, "runs on every input"),
     ],
     "verdict": [
         (verdict_as_number, "four words"),
@@ -1224,6 +1359,10 @@ WRONG = {
         (verdict_of_five_seeds, "names a direction"),
         (verdict_narrow_is_equal, "says equal"),
         (verdict_of_the_upper_end, "says equal"),
+        (verdict_less_a_freedom, "names a direction"),
+        (verdict_touches_zero, "names a direction"),
+        (verdict_of_decimals, "names a direction"),
+        (verdict_of_few_seeds, "names a direction"),
     ],
 }
 HUNTS = {}
