@@ -2,11 +2,9 @@
 
 import re
 
-import pytest
-
 from course_lib.grading import __main__ as module
 from course_lib.grading.__main__ import main
-from course_lib.grading.feedback import overview, page, write
+from course_lib.grading.feedback import page, write
 
 from .test_export import FOUND, record
 
@@ -43,9 +41,8 @@ def test_hidden_inputs_are_not_shown_until_revealed():
     assert "SECRET" in page(known, reveal=True)
 
 
-@pytest.mark.parametrize("show", [lambda r: page(r, reveal=True), lambda r: overview([r])])
-def test_text_of_a_student_is_only_text(show):
-    text = show(full(EVIL, why=EVIL, joules=FAILED))
+def test_text_of_a_student_is_only_text():
+    text = page(full(EVIL, why=EVIL, joules=FAILED), reveal=True)
     assert "<script" not in text
     assert "<img" not in text
     assert "&lt;script&gt;" in text
@@ -55,22 +52,6 @@ def test_text_of_a_student_is_only_text(show):
 
 def test_without_a_score_there_is_the_reason():
     assert "There is no score. The file is empty." in page(FOUND[2])
-
-
-def test_the_overview_counts_and_shows_the_commonest_mistake():
-    found = [
-        full("a"),
-        full("b", joules=FAILED),
-        full("c", joules=FAILED),
-        full("d", joules=HIDDEN),
-    ]
-    text = overview([*found, FOUND[2]])
-    assert "4 graded, 1 unreadable." in text
-    assert "1 of 4 solved it; 1 only on the public inputs" in text
-    assert "<td>runs on every input</td><td>2</td>" in text
-    assert "Input: joules(1)" in text
-    assert "<td>cut</td><td>unreadable</td>" in text
-    assert "no submissions" in overview([])
 
 
 def test_files_have_safe_names_and_a_list_says_whose_they_are(tmp_path):
@@ -95,7 +76,6 @@ def test_a_page_fits_a_phone_and_has_no_scroll(browser, tmp_path):
     write([full("ada", joules=FAILED | {"report": "x" * 500})], tmp_path)
     context = browser.new_context(viewport={"width": 390, "height": 800})
     shown = context.new_page()
-    for name in ("students/ada.html", "overview.html"):
-        shown.goto((tmp_path / name).as_uri())
-        assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+    shown.goto((tmp_path / "students/ada.html").as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
