@@ -37,6 +37,12 @@ def test_the_picture_has_a_field_for_each_student_the_best_on_the_left():
     assert f"aria-label='{words} judged; 1 empty or missing'" in text
 
 
+def test_points_count_before_the_first_exercise():
+    two = full("two", joules=FAILED, smallest_file={"public": True, "hidden": True})
+    text = overview([full("one", mended_file_bytes=FAILED), two])
+    assert fields(text, "joules") == ["failed", "solved"]
+
+
 def test_equal_neighbours_of_a_large_class_share_a_field():
     found = [full(f"s{n}", joules=FAILED if n % 4 == 0 else {}) for n in range(400)]
     text = overview(found)
