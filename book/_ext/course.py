@@ -141,7 +141,8 @@ class Gates(SphinxTransform):
     """Close the output of every cell tagged `gated` behind a disclosure that says why.
 
     The page's script opens it once the reader has predicted; it opens by hand at any time. Code
-    that is folded by a tag of its own stays folded.
+    that is folded by a tag of its own stays folded. A cell that is folded as a whole is a solution,
+    and its bar says so.
     """
 
     default_priority = 601
@@ -153,6 +154,8 @@ class Gates(SphinxTransform):
                 folded = "tag_hide-input" in cell["classes"]
                 cell["hide_mode"] = "input+output" if folded else "output"
                 cell["prompt_show"], cell["prompt_hide"] = GATE, "Hide it again"
+            elif "tag_hide-cell" in cell["classes"]:
+                cell["prompt_show"], cell["prompt_hide"] = "Show a solution", "Hide the solution"
 
 
 class FoldedCode(SphinxPostTransform):

@@ -109,6 +109,13 @@ def test_folded_code_stays_folded_whatever_its_output_does(visit):
                 assert "source" in fold.locator("summary").inner_text()
 
 
+def test_the_bar_of_a_solution_says_what_is_behind_it():
+    for path in having(".tag_hide-cell"):
+        bars = soup(path).select(".tag_hide-cell details.hide > summary")
+        assert len(bars) == len(soup(path).select(".tag_hide-cell"))
+        assert all("Show a solution" in bar.text for bar in bars), path
+
+
 def test_what_the_data_say_is_closed_until_the_reader_predicts():
     """Claims, pictures of results and conclusions, as words and as the code that holds them."""
     for path in having(".course-predict"):
