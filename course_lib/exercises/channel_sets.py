@@ -66,7 +66,9 @@ def _draws() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     yield from rescaled(_drawn(4, 3, generator), 1)
     kept, rewards, probability = _drawn(4, 3, generator)
     yield kept, rewards.double(), probability.double()
-    yield _drawn(40, 60, generator)
+    for m, n in ((40, 60), (100, 2)):  # rewards with more digits than 16 bits hold
+        kept, _, probability = _drawn(m, n, generator)
+        yield kept, torch.randn(m, generator=generator), probability
 
 
 def _drawn(m: int, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,6 +182,8 @@ def _sets() -> Iterator[tuple[Tensor, Tensor, float, float]]:
     yield case([0.5], [[0, 0]], 0.75, 8.0)  # nothing is kept
     yield case([0.5, 0.75], [[0, 1, 0, 1], [1, 1, 1, 0]], 0.75, 5.0)
     yield case([0.875, 0.5], [[1, 0, 0], [0, 0, 0]], 0.75, 1.5)  # one keeps nothing
+    yield case([0.0, 0.0], [[1, 0], [0, 1]], 0.5, 2.0)
+    yield case([1.0, 1.0], [[1, 0], [0, 1]], 0.5, 2.0)
     generator = torch.Generator().manual_seed(6)
     for m, n in ((1, 2), (2, 3), (3, 4), (4, 2)) * 3:
         accuracy = torch.randint(8, 33, (m,), generator=generator) / 32

@@ -48,6 +48,22 @@ def rescaled(
         yield tuple(_with(change, x) if i in places else x for i, x in enumerate(inputs))
 
 
+def precise(inputs: tuple, *places: int, fine: float = 2.0**-40) -> tuple:
+    """The case in float64, with values at ``places`` that float32 would make equal.
+
+    Each value x at these places becomes ``sign(x) + fine * x``, and 0 stays 0.
+
+    Examples:
+        >>> [x.tolist() for x in precise((torch.tensor([0.0, -0.5]), torch.tensor([0.5])), 0)]
+        [[0.0, -1.0000000000004547], [0.5]]
+    """
+    wide = [_with(lambda x: x.double() if x.is_floating_point() else x, x) for x in inputs]
+    close = [
+        _with(lambda x: x.sign() + fine * x, x) if i in places else x for i, x in enumerate(wide)
+    ]
+    return tuple(close)
+
+
 def peculiar(inputs: Any) -> str | None:
     """What is unusual about the numbers of a case, for whoever goes wrong on it; None if nothing is.
 

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, pick, repeated, rescaled, smallest_input
+from course_lib.exercises.common import (
+    draw,
+    kind,
+    pick,
+    precise,
+    repeated,
+    rescaled,
+    smallest_input,
+)
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
 
 _SECTION = "lesson Deep Compression, section “Definition → code”"
@@ -195,6 +203,7 @@ def _clusters() -> Iterator[tuple[Tensor, Tensor, int]]:
     yield torch.tensor([1.0, 2.0, 4.0]), torch.tensor([199, 299, 199]), 300
     case = draw((3, 4), generator), torch.randint(-1, 4, (3, 4), generator=generator), 4
     yield from rescaled(case, 0)
+    yield precise(case)
     yield repeated(case, 900)
     yield (
         torch.randn(40, 30, generator=generator),

@@ -51,6 +51,9 @@ def _logits() -> Iterator[tuple[Tensor, Tensor, float]]:
         temperature = pick((0.5, 1.0, 1.5, 2.0, 4.0, 20.0), generator)
         yield 4 * draw(shape, generator), 8 * draw(shape, generator), temperature
     yield draw((2, 3), generator).double(), draw((2, 3), generator).double(), 3.0
+    for temperature in (2.0, 8.0):  # logits with more digits than 16 bits hold
+        student, teacher = 8 * torch.randn(2, 3, 5, generator=generator)
+        yield student, teacher, temperature
     yield draw((1, 300), generator), 3 * draw((1, 300), generator), 2.0
     yield repeated((draw((3, 4), generator), draw((3, 4), generator), 1.5), 40)
 
@@ -162,6 +165,9 @@ def _batches() -> Iterator[Batch]:
         student, teacher = (3 * draw((4, 3), generator) for _ in range(2))
         yield student.requires_grad_(), teacher, torch.tensor([0, 2, 1, 1]), 3.0, alpha
     yield student.detach().double(), teacher.double(), torch.tensor([0, 2, 1, 1]), 2.0, 0.5
+    for alpha in (0.0, 1.0):  # logits with more digits than 16 bits hold
+        digits = 8 * torch.randn(2, 4, 5, generator=generator)
+        yield digits[0], digits[1], torch.tensor([0, 4, 1, 2]), 4.0, alpha
     yield repeated((student.detach(), teacher, torch.tensor([0, 2, 1, 1]), 2.0, 0.3), 40)
 
 

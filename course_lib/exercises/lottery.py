@@ -18,6 +18,7 @@ from course_lib.exercises.common import (
     lowest_removed,
     not_a_mask,
     oracle,
+    precise,
     repeated,
     rescaled,
     smallest_input,
@@ -85,6 +86,9 @@ def _ticket_cases() -> Iterator[tuple[Layers, Layers, Layers, float]]:
         held = {name: mask[:3, :4].contiguous() for name, mask in keep.items()}
         yield from rescaled((small, moved, held, share), 1)
         yield from rescaled((small, moved, held, share), 0)
+        yield precise((small, moved, held, share), 1)
+    ones = {name: torch.ones(1) for name in ("a", "b")}  # layers of one weight
+    yield ones, ones, {name: w.bool() for name, w in ones.items()}, 0.6
     many = [{f"fc{i}": draw((5,), generator) for i in range(1, 12)} for _ in range(2)]
     yield many[0], many[1], {name: draw((5,), generator) > -0.5 for name in many[0]}, 0.6
     yield start, trained, keep, 0.36

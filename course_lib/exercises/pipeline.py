@@ -13,6 +13,7 @@ from course_lib.exercises.common import (
     larger_gone,
     later_kept,
     not_a_mask,
+    precise,
     repeated,
     rescaled,
     smallest_input,
@@ -110,6 +111,8 @@ def _rounds_cases() -> Iterator[tuple[Tensor, list[float], Train]]:
         yield draw(shape, generator).abs(), [0.25, 0.25, 0.5], _Counting()
     for train in (_still, _shrinking, _turning):
         yield from rescaled((draw((2, 4), generator), [0.25, 0.5, 0.6], train), 0)
+    for _ in range(3):
+        yield precise((draw((3, 4), generator), [0.25, 0.5], _still), 0)
     yield torch.tensor([0.5]), [0.0, 0.3], _all_move
     yield draw((13,), generator), [i / 13 for i in range(13)], _turning
     yield draw((2, 3, 2, 2), generator), [0.0, 0.2, 0.4, 0.6, 0.8], _turning
@@ -220,6 +223,7 @@ def _next_cases() -> Iterator[tuple[Tensor, Tensor, float]]:
     for share in (0.3, 0.5, 0.7) * 2:
         keep = torch.rand((3, 4), generator=generator) > 0.35
         yield from rescaled((draw((3, 4), generator), keep, share), 0)
+        yield precise((draw((3, 4), generator), keep, share), 0)
     keep = torch.rand(12, 10, generator=generator) > 0.5
     yield torch.randn(12, 10, generator=generator), keep, 0.36
     yield repeated((draw((12, 2), generator), keep[:, :2], 0.305), 25)

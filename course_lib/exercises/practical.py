@@ -712,7 +712,7 @@ def _lowest(numbers: bytes, labels: bytes, shape: tuple[int, int], classes: int)
 
 def _tune_cases() -> Iterator[tuple]:
     g = torch.Generator().manual_seed(17)
-    for n, c, classes in ((40, 2, 2), (60, 3, 3), (100, 5, 3), (150, 8, 5), (200, 6, 10)):
+    for n, c, classes in (*((40, 2, 2),) * 2, (60, 3, 3), (100, 5, 3), (150, 8, 5), (200, 6, 10)):
         centres = torch.randn(classes, c, generator=g)
         odds = torch.arange(1, classes + 1).float()  # later classes are more frequent
         true = torch.multinomial(odds, n, replacement=True, generator=g)

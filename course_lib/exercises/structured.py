@@ -5,7 +5,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, hunt, kind, oracle, rescaled, smallest_input
+from course_lib.exercises.common import (
+    draw,
+    hunt,
+    kind,
+    oracle,
+    precise,
+    rescaled,
+    smallest_input,
+)
 from course_lib.exercises.exercise import (
     UNCHANGED,
     Exercise,
@@ -53,6 +61,7 @@ def _cut_cases() -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[int, ...]]]:
     yield draw((4, 2, 3), generator), draw((4,), generator), draw((1, 8), generator), (2,)
     tensors = draw((3, 2), generator), draw((3,), generator), draw((2, 6), generator)
     yield from rescaled((*tensors, (1,)), 0, 1, 2)
+    yield precise((*tensors, (1,)))
     square = torch.randn(4, 4, generator=generator)
     yield square, torch.randn(4, generator=generator), square.t().contiguous(), (3, 0)
 
