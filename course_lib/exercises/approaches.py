@@ -29,7 +29,8 @@ def _matrices() -> Iterator[tuple[Tensor, int]]:
     yield torch.tensor([[3.0, 0.0], [0.0, 1.0]]).double(), 1
     yield torch.tensor([[0.0, 2.0], [1.0, 0.0], [0.0, 0.0]]).double(), 1
     yield torch.tensor([[1.0, 1.0], [0.0, 1.0]]).double(), 1
-    yield torch.tensor([[-2.0]]).double(), 1
+    yield torch.tensor([[-3.0]]).double(), 1
+    yield torch.tensor([[0.5]]).double(), 1
     yield torch.tensor([[2.0, 2.5], [2.0, 1.5]]).double(), 1  # its mean matters
     generator = torch.Generator().manual_seed(6)
     for shape, ranks in (

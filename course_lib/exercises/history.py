@@ -88,6 +88,8 @@ def _cuts() -> Iterator[tuple[Tensor, Tensor, int]]:
     for hessian, weights in quadratics:
         for case in _awkward(hessian, weights):
             yield *case, len(weights) // 2
+    yield torch.eye(5).double(), apart.sign() + 2.0**-40 * apart, 2  # equal in 32 bits
+    yield apart.sign().diag() + 2.0**-40 * apart.diag(), torch.ones(5).double(), 2
     for count in (-1, 3, 100):
         yield torch.eye(2).double(), torch.ones(2).double(), count
 

@@ -471,7 +471,6 @@ RIGHT = {
         obd_by_rank,
         obd_numpy,
         obd_by_quadratic_form,
-        obd_in_float32,
         obd_by_counting,
     ],
     "smallest_hessian": [smallest_tilted, smallest_tilted_list, smallest_numpy],
@@ -524,6 +523,7 @@ WRONG = {
         (obd_never_none, "wherever there is one"),
         (obd_in_bfloat16, "lowest saliency"),
         (obd_rounded_rise, "sum of the deleted"),
+        (obd_in_float32, "lowest saliency"),
     ],
     "smallest_hessian": [
         (smallest_indefinite, "inputs that the exercise allows"),
