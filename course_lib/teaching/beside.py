@@ -1,6 +1,7 @@
 """The reader's own function in the lesson's experiment, beside the library's."""
 
 import html
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from statistics import fmean
 
@@ -21,7 +22,7 @@ def beside(
     yours: Callable,
     library: Callable,
     *,
-    within: float,
+    within: float | tuple[float, float],
     x: str,
     y: str,
 ) -> HTML:
@@ -32,11 +33,12 @@ def beside(
             label -> values, one value per seed, in the order in which the labels are drawn.
         yours: the reader's function. While it is a stub, or where it raises an error, only the
             library's curve is drawn, and a sentence says what to do; no error reaches the notebook.
-        within: how far apart the two means of a label may be, in the unit of the values.
+        within: how far apart the two means of a label may be, in the unit of the values. A pair says
+            how far yours may lie below the library's, and how far above; the second may be inf.
         x, y: what the axes show. ``y`` names the unit.
 
     Returns:
-        The figure and one sentence, "Every mean of yours is within …" or where it is not.
+        The figure and one sentence, "Every mean of yours is within …", or where it is not.
 
     Raises:
         TypeError: ``experiment`` or ``library`` cannot be called.
@@ -51,12 +53,13 @@ def beside(
     for name, function in (("experiment", experiment), ("library", library)):
         if not callable(function):
             raise TypeError(f"{name}: expected a function, got {type(function).__name__}")
-    if within < 0:
-        raise ValueError(f"within: expected a number from 0 on, got {within}")
+    below, above = within if isinstance(within, tuple) else (within, within)
+    if not (below >= 0 and above >= 0):
+        raise ValueError(f"within: expected numbers from 0 on, got {within}")
     curves = {"library": _means(experiment(library))}
     try:
         curves["yours"] = _means(experiment(_watched(yours)))
-        says = _compared(curves["yours"], curves["library"], within)
+        says = _compared(curves["yours"], curves["library"], below, above)
     except (_Stub, NotImplementedError):
         says = "Your function has no body yet. Fill it in, and run its cell and this one again."
     except Exception as error:  # noqa: BLE001 (whatever the reader's function does)
@@ -91,17 +94,23 @@ def _means(values: Curve) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _compared(yours: dict, library: dict, within: float) -> str:
+def _compared(yours: dict, library: dict, below: float, above: float) -> str:
     if yours.keys() != library.keys():
         return "Your function changed what the experiment measures, so nothing can be compared."
-    gaps = {label: abs(yours[label].mean() - library[label].mean()) for label in library}
-    if all(gap <= within for gap in gaps.values()):  # a NaN is not
-        return f"Every mean of yours is within {within:g} of the library's."
-    worst = max(gaps, key=lambda label: (not gaps[label] <= within, gaps[label]))
+    band = f"from {below:g} below the library's to {above:g} above it"
+    if below == above:
+        band = f"within {below:g} of the library's"
+    elif above == math.inf:
+        band = f"at most {below:g} below the library's"
+    ahead = {label: yours[label].mean() - library[label].mean() for label in library}
+    if all(-below <= gap <= above for gap in ahead.values()):  # a NaN is not
+        return f"Every mean of yours is {band}."
+    outside = {label: max(-below - gap, gap - above) for label, gap in ahead.items()}
+    worst = max(outside, key=lambda label: (not outside[label] <= 0, outside[label]))
     mine, theirs = yours[worst].mean(), library[worst].mean()
     return (
         f"At {worst}, your mean is {mine:.4g} and the library's is {theirs:.4g}. "
-        f"They should lie within {within:g} of each other."
+        f"Yours should be {band}."
     )
 
 

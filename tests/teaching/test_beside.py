@@ -26,7 +26,18 @@ def test_curves_within_the_band_are_said_to_be():
 def test_the_widest_gap_outside_the_band_is_named():
     text = page(lambda v: 2 * v)
     assert "At all, your mean is 8 and the library&#x27;s is 4." in text
-    assert "within 0.5 of each other" in text
+    assert "Yours should be within 0.5 of the library&#x27;s." in text
+
+
+def test_the_band_may_be_open_above():
+    text = page(lambda v: v - 0.5 if v < 3 else 2 * v, (0.5, float("inf")))
+    assert "Every mean of yours is at most 0.5 below the library&#x27;s." in text
+    text = page(lambda v: v - 0.75 if v < 3 else 2 * v, (0.5, float("inf")))
+    assert "At half, your mean is 0.75 and the library&#x27;s is 1.5." in text
+    assert "Yours should be at most 0.5 below the library&#x27;s." in text
+    text = page(lambda v: 2 * v, (0.5, 3))
+    assert "At all, your mean is 8" in text
+    assert "Yours should be from 0.5 below the library&#x27;s to 3 above it." in text
 
 
 def test_what_the_check_accepts_the_experiment_accepts():
