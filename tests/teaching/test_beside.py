@@ -35,9 +35,9 @@ def test_the_band_may_be_open_above():
     text = page(lambda v: v - 0.75 if v < 3 else 2 * v, (0.5, float("inf")))
     assert "At half, your mean is 0.75 and the library&#x27;s is 1.5." in text
     assert "Yours should be at most 0.5 below the library&#x27;s." in text
-    text = page(lambda v: 2 * v, (0.5, 3))
-    assert "At all, your mean is 8" in text
-    assert "Yours should be from 0.5 below the library&#x27;s to 3 above it." in text
+    text = page(lambda v: v - 2.5 if v < 3 else v + 1.5, (2, 0.5))
+    assert "At all, your mean is 5.5" in text  # 1 outside, and half is 0.5 outside
+    assert "Yours should be from 2 below the library&#x27;s to 0.5 above it." in text
 
 
 def test_what_the_check_accepts_the_experiment_accepts():
