@@ -1,4 +1,4 @@
-"""Quantised LeNet-300-100 on MNIST: rounding after training against training on the grid, by bits;
+"""Quantized LeNet-300-100 on MNIST: rounding after training against training on the grid, by bits;
 and a binarized network (Courbariaux et al. 2016) of the same width.
 
     COURSE_DATA=folder python book/reproductions/quantization.py [seeds]
@@ -25,7 +25,7 @@ BINARY_EPOCHS, BINARY_RATE = 10, 0.01  # Adam
 SIZES = (784, 300, 100, 10)
 DIFFERENCES = [
     "PTQ and QAT follow Jacob et al. 2018 and Krishnamoorthi 2018, who do not report MNIST.",
-    "QAT rounds weights only; the BNN binarises its inputs too, the paper keeps 8 bits.",
+    "QAT rounds weights only; the BNN binarizes its inputs too, the paper keeps 8 bits.",
     "The BNN of the paper has three hidden layers of 4,096 units; ours 300 and 100.",
 ]
 VERDICT = (
@@ -88,7 +88,7 @@ def main(seeds: int) -> None:
     errors["1 bit, weights and activations (BNN), same width"] = [e for e, _ in runs]
     record.write(
         __file__,
-        experiment="Quantised LeNet-300-100 on MNIST: PTQ and QAT by bits; a BNN of the same width",
+        experiment="Quantized LeNet-300-100 on MNIST: PTQ and QAT by bits; a BNN of the same width",
         verdict=VERDICT,
         command=f"python book/reproductions/quantization.py {seeds}",
         setting={
