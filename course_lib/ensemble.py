@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from course_lib.layers import called_with, uncompiled
+from course_lib.layers import called_with, check_module, uncompiled
 
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Identity, nn.Dropout)
 HOOKS = {"forward": "_forward_hooks", "forward pre": "_forward_pre_hooks"}
@@ -369,8 +369,7 @@ def _has_hooks(parameter: Tensor) -> bool:
 
 def _check_one(argument: str, model: nn.Module) -> None:
     """Raise unless it is a network that can be a member: a stack computes it from its parameters."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{argument} must be an nn.Module, got {type(model).__name__}")
+    check_module(model, argument)
     for name, p in model.named_parameters():
         if nn.parameter.is_lazy(p):
             raise ValueError(f"{argument} must have run once: {name!r} has no shape yet")

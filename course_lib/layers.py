@@ -12,6 +12,7 @@ A weight that two layers share (tied) is one parameter with one name, that of th
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -23,6 +24,13 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
+def check_module(model: nn.Module, argument: str = "model") -> None:
+    """Raise TypeError unless ``model`` is a module. Often it is the function that would make one."""
+    if not isinstance(model, nn.Module):
+        hint = f": call it, {model.__name__}(…)" if isinstance(model, FunctionType | type) else ""
+        raise TypeError(f"{argument} must be an nn.Module, got {type(model).__name__}{hint}")
+
+
 def weighted(model: nn.Module, *, plain: bool = False) -> dict[str, Any]:
     """The linear and convolution layers by name, in the order of ``named_modules()``.
 
@@ -30,6 +38,7 @@ def weighted(model: nn.Module, *, plain: bool = False) -> dict[str, Any]:
         plain: refuse layers whose weight is not a parameter of their own.
 
     Raises:
+        TypeError: ``model`` is no module.
         ValueError: ``model`` has no such layer, a lazy one that has not seen an input yet, or a
             ``Conv1D`` of the transformers library, which stores its weight as (in, out); with
             ``plain``, also a layer with a parametrisation, or one whose weight a forward hook
@@ -40,6 +49,7 @@ def weighted(model: nn.Module, *, plain: bool = False) -> dict[str, Any]:
         >>> list(weighted(models.small_cnn()))
         ['conv1', 'conv2', 'fc']
     """
+    check_module(model)
     found = {name: m for name, m in model.named_modules() if isinstance(m, WEIGHTED)}
     for name, module in model.named_modules():
         # Known by its name and the number of its outputs, so that the library need not be there.
@@ -88,6 +98,7 @@ def check_called(model: nn.Module) -> None:
     Methods that read inputs or outputs of layers need this check; those that read only weights do
     not.
     """
+    check_module(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
             inner = f"{name}.out_proj" if name else "out_proj"
@@ -103,6 +114,7 @@ def check_untied(model: nn.Module, parameters: Iterable[Tensor], *, twice: bool 
     Args:
         twice: allow a layer that the model has under two names.
     """
+    check_module(model)
     names: dict[int, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=twice):
         for leaf, parameter in module._parameters.items():
@@ -121,6 +133,7 @@ def copied(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: a weight or bias that a forward hook computes, which torch cannot copy.
     """
+    check_module(model)
     for name, module in model.named_modules():
         # A parameter lies in module._parameters; a tensor beside it is one that a hook left there.
         for leaf, value in vars(module).items():
@@ -156,6 +169,7 @@ def check_made(model: nn.Module) -> None:
 
     Running such a model would create its weights and so change it.
     """
+    check_module(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ValueError(

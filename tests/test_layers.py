@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from course_lib import layers, models
+from course_lib import layers, measure, models, training
+from course_lib.compression import coding, quantization
+from course_lib.pruning import bayesian, channels, criteria, gates, granularity, masks, penalties
 
 
 def old_style(wrap, layer):
@@ -181,3 +183,27 @@ def test_a_linear_layer_that_stores_its_inputs_first_is_refused_by_name():
 
     with pytest.raises(ValueError, match=r"'1' is a Conv1D, which stores \(in, out\)"):
         layers.weights(nn.Sequential(nn.Linear(2, 2), Conv1D()))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        criteria.magnitude,
+        lambda model: granularity.channels(model, {}, 0.5),
+        penalties.bn_scales,
+        gates.expected,
+        bayesian.kl,
+        measure.count_weights,
+        measure.bytes_dense,
+        coding.sizes,
+        training.sgd,
+        lambda model: quantization.ptq(model, 4),
+        lambda model: masks.apply(model, {}),
+        lambda model: channels.trace(model, torch.rand(1, 196)),
+    ],
+)
+def test_what_is_no_model_is_refused_and_a_forgotten_call_is_named(call):
+    with pytest.raises(TypeError, match=r"must be an nn.Module, got str$"):
+        call("mlp")
+    with pytest.raises(TypeError, match=r"must be an nn.Module, got function: call it, mlp\(…\)"):
+        call(models.mlp)

@@ -174,8 +174,8 @@ def by_part(model: nn.Module, x: torch.Tensor) -> dict[str, tuple[int, int]]:
         >>> by_part(models.small_cnn(), torch.zeros(1, 1, 14, 14))
         {'convolutions': (4800, 254016), 'linear': (2890, 2880)}
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
     check_made(model)
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
     linear = {id(p): p for layer in layers for p in layer.parameters()}  # a tied weight once
     n, products = sum(p.numel() for p in linear.values()), macs(model, x, kinds=nn.Linear)
     return {

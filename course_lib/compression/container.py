@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import files
+from course_lib.layers import check_module
 
 MAGIC = b"DCF2"
 HEADER = 12  # bytes before the first tensor
@@ -33,6 +34,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     Raises:
         TypeError: a state_dict that holds something other than dense tensors with values.
     """
+    check_module(model)
     found = model.state_dict(keep_vars=True)  # detached copies would hide which ones are tied
     for name, t in found.items():
         if not isinstance(t, Tensor):

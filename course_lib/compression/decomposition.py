@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 
 from course_lib import seeds
 from course_lib.data import check_fraction, check_integer
-from course_lib.layers import check_finite, copied
+from course_lib.layers import check_finite, check_module, copied
 
 KINDS = ("svd", "tucker", "cp")
 
@@ -253,6 +253,7 @@ def replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
         >>> small(torch.zeros(5, 196)).shape
         torch.Size([5, 10])
     """
+    check_module(model)
     known = dict(model.named_modules(remove_duplicate=False))
     given: dict[int, nn.Module] = {}  # the layer that stands there -> its replacement
     for name, layer in layers.items():

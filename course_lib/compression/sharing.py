@@ -268,6 +268,7 @@ def _count(index: Tensor) -> int:
 def _parameters(argument: str, model: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
     """The model's parameters. Every one of ``names`` must be among them, be a weight or bias that a
     layer computes with, and be named once."""
+    layers.check_module(model)
     parameters = dict(model.named_parameters(remove_duplicate=False))  # a tied one by all its names
     named: dict[int, str] = {}
     for name in names:

@@ -749,6 +749,7 @@ def _check_no_noise(model: nn.Module) -> None:
 
 
 def _noisy_layers(model: nn.Module) -> dict[str, Noisy]:
+    layers.check_module(model)
     found = {name: m for name, m in model.named_modules() if isinstance(m, Noisy)}
     if not found:
         raise ValueError(
@@ -846,6 +847,7 @@ def _path(name: str, leaf: str) -> str:
 
 def _parts(model: nn.Module) -> list[tuple[Noisy, dict[str, Tensor]]]:
     """Each noisy layer with its parameters, which are (K, …) in a stack."""
+    layers.check_module(model)
     own = dict(model.named_parameters())
     return [
         (layer, {leaf: own[_path(name, leaf)] for leaf, _ in layer.named_parameters()})

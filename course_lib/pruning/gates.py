@@ -420,6 +420,7 @@ def harden(model: nn.Module) -> Masks:
 
 def _gates(model: nn.Module) -> dict[str, Gate]:
     """The gates by name. Those of a stack are its template's: read their kind, not their numbers."""
+    layers.check_module(model)
     modules = ensemble.template(model).named_modules()
     found = {name: module for name, module in modules if isinstance(module, Gate)}
     if not found:

@@ -447,6 +447,7 @@ def block_influence(model: nn.Module, x: Tensor, blocks: Iterable[str]) -> dict[
         >>> {k: round(bi, 6) for k, bi in block_influence(model, torch.ones(4, 2), ["0", "1"]).items()}
         {'0': 0.0, '1': 1.0}
     """
+    layers.check_module(model)
     modules = dict(model.named_modules())
     chosen = list(blocks)
     if not chosen:

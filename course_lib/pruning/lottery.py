@@ -217,6 +217,7 @@ def random_mask(model: nn.Module, keep: Masks, *, seed: int) -> Masks:
         >>> int(random_mask(nn.Linear(2, 2), keep, seed=0)["weight"].sum())
         2
     """
+    layers.check_module(model)
     masks.check(keep, dict(model.named_parameters()), "keep")
     generator = seeds.generator(seed)
     rows = ensemble.by_member(model, keep)

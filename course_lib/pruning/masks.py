@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from course_lib import ensemble
 from course_lib.handles import check_trains
-from course_lib.layers import check_dtype
+from course_lib.layers import check_dtype, check_module
 
 Masks = dict[str, Tensor]
 
@@ -31,6 +31,7 @@ def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         >>> (layer.weight == 0).tolist()
         [[False, True], [True, False]]
     """
+    check_module(model)
     parameters = dict(model.named_parameters())
     check(masks, parameters)
     with torch.no_grad():
@@ -71,6 +72,7 @@ def hold(
         >>> (layer.weight == 0).tolist()
         [[False, True]]
     """
+    check_module(model)
     parameters = dict(model.named_parameters())
     check(masks, parameters)
     check_trains("masks", optimizer, {name: parameters[name] for name in masks})

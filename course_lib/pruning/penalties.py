@@ -291,6 +291,7 @@ def bn_scales(model: nn.Module) -> list[str]:
         >>> bn_scales(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
         ['1.weight']
     """
+    layers.check_module(model)
     found = [
         f"{name}.weight" if name else "weight"
         for name, module in model.named_modules()

@@ -414,6 +414,7 @@ def _at_minimum(
 
     Rows and columns of what ``within`` has removed are 0, so that it does not move.
     """
+    layers.check_module(model)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             raise ValueError(f"model must have no frozen parameter, which OBS would move: {name!r}")

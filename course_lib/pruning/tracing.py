@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 
 from course_lib import ensemble
 from course_lib.data import Split
-from course_lib.layers import check_finite, check_made, fitting
+from course_lib.layers import check_finite, check_made, check_module, fitting
 from course_lib.training import evaluating
 
 Ids = list[int]
@@ -358,8 +358,7 @@ def check_split(argument: str, model: nn.Module, split: tuple[Tensor, Tensor]) -
 
 def check_bare(model: nn.Module) -> None:
     """Raise unless ``model`` is the network itself, not wrapped, and has all its weights."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    check_module(model)
     if ensemble.template(model) is not model:
         raise ValueError("model must be one network, got a stack: ensemble.unstack it")
     for name, module in model.named_modules():
