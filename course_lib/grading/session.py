@@ -167,11 +167,11 @@ def _own_random_numbers() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[bool]:
+def time_limit(seconds: float, patience: float = 4) -> Iterator[bool]:
     """Raise ``OutOfTime`` in the block when it has taken ``seconds``.
 
-    On a machine that is busy with other work the block gets up to four times as long, until it has
-    had ``seconds`` of processor time.
+    On a machine that is busy with other work the block gets up to ``patience`` times as long, until
+    it has had ``seconds`` of processor time.
 
     Yields:
         Whether there is a limit. There is none on Windows and outside the main thread, because
@@ -186,7 +186,7 @@ def time_limit(seconds: float) -> Iterator[bool]:
 
     def ring(*_: object) -> None:
         starved = time.process_time() - computed < seconds
-        if starved and time.monotonic() - began < 4 * seconds:
+        if starved and time.monotonic() - began < patience * seconds:
             return  # it rings again
         raise OutOfTime(f"no answer after {seconds:g} seconds")
 

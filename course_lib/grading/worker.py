@@ -231,7 +231,9 @@ def obey(control: socket.socket, seconds: int, gigabytes: float) -> None:
             finally:
                 os._exit(1)
         os.close(channels[0])
-        control.send(b"forked")
+        handle = os.pidfd_open(child)  # outside, the process has another number than here
+        socket.send_fds(control, [b"forked"], [handle])
+        os.close(handle)
         order = control.recv(16)
         os.kill(child, 9)
         _, status, used = os.wait4(child, 0)

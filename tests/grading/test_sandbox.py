@@ -256,10 +256,44 @@ def test_a_loop_ends_with_its_time(bwrap, body):
 
 def test_sleep_and_loops_at_load_time_end_too(bwrap, monkeypatch):
     with bwrap.fork() as child:
-        child._until = time.monotonic() + 0.5
+        child._may_sleep = 0.5
         with pytest.raises(TimeUp):
             child.answer({"id": 0, "load": [[1, 1, "import time; time.sleep(1000)"]]})
     assert alive(bwrap)
+
+
+SLOW = [[1, 1, "import time; time.sleep(0.3)"]]
+
+
+def test_a_process_that_computes_or_waits_for_a_processor_does_not_sleep(bwrap, monkeypatch):
+    """The clock is another: by it, all of the waiting was for a processor, or none of it."""
+    with bwrap.fork() as child:
+        child._may_sleep = 0.05
+        monkeypatch.setattr(child, "_busy", time.monotonic)
+        assert wire.unpack(*child.answer({"id": 0, "load": SLOW}))["errors"] == []
+    with bwrap.fork() as child:
+        child._may_sleep = 0.05
+        monkeypatch.setattr(child, "_busy", lambda: 0.0)
+        with pytest.raises(TimeUp):
+            child.answer({"id": 0, "load": SLOW})
+
+
+def test_sleep_adds_up_over_the_questions(bwrap, monkeypatch):
+    with bwrap.fork() as child:
+        child._may_sleep = 0.5
+        monkeypatch.setattr(child, "_busy", lambda: 0.0)
+        child.answer({"id": 0, "load": SLOW})
+        with pytest.raises(TimeUp):
+            child.answer({"id": 0, "load": SLOW})
+
+
+def test_the_kernel_tells_how_long_a_process_was_busy(box):
+    source = "import time\nwhile time.process_time() < 0.3: pass"
+    with box.fork() as child:
+        child.answer({"id": 0, "load": [[1, 1, source]]})
+        assert child._busy() >= 0.3
+        child._number = -1
+        assert child._busy() == 0.0
 
 
 def test_definitions_that_fail_do_not_stop_the_others(box):

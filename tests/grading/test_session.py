@@ -146,6 +146,15 @@ def test_a_busy_machine_has_four_times_as_long(monkeypatch):
     assert time.monotonic() >= began + 0.2
 
 
+def test_without_end_to_the_patience_only_processor_time_counts(monkeypatch):
+    monkeypatch.setattr(time, "process_time", iter([0.0] * 8 + [1.0]).__next__)
+    began = time.monotonic()
+    with pytest.raises(OutOfTime), time_limit(0.05, patience=float("inf")):
+        while time.monotonic() < began + 60:  # only so that a failure is no endless loop
+            pass
+    assert time.monotonic() >= began + 8 * 0.05
+
+
 def test_time_limit_leaves_a_handler_and_a_timer_of_others():
     before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
     signal.setitimer(signal.ITIMER_REAL, 1000)
