@@ -114,6 +114,7 @@ def _rounds_cases() -> Iterator[tuple[Tensor, list[float], Train]]:
     for _ in range(3):
         yield precise((draw((3, 4), generator), [0.25, 0.5], _still), 0)
     yield torch.tensor([0.5]), [0.0, 0.3], _all_move
+    yield torch.tensor([1e-30, -2e-30]), [0.5], _still  # their squares are 0
     yield draw((13,), generator), [i / 13 for i in range(13)], _turning
     yield draw((2, 3, 2, 2), generator), [0.0, 0.2, 0.4, 0.6, 0.8], _turning
     yield repeated((draw((7, 3), generator), [0.305, 0.6], _still), 20)
@@ -215,7 +216,8 @@ def _next_cases() -> Iterator[tuple[Tensor, Tensor, float]]:
     yield torch.tensor([1.0, 2.0]), torch.tensor([False, False]), 0.5
     yield torch.tensor([5.0]), torch.tensor([True]), 1.0
     yield torch.tensor([3.0, -1.0]), torch.tensor([True, False]), 0.5  # round(0.5) is 0
-    yield torch.tensor([2e-30, 1e-30]), torch.tensor([True, True]), 0.5
+    for tiny in ([2e-30, 1e-30], [1e-30, -2e-30]):  # their squares are 0
+        yield torch.tensor(tiny), torch.tensor([True, True]), 0.5
     generator = torch.Generator().manual_seed(1)
     shares = (0.2, 0.5, 0.1, 0.0, 1.0, 0.25, 0.7)
     for shape, share in product(((3,), (5,), (2, 4), (3, 1, 3), (4, 6)), shares):
