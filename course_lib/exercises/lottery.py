@@ -89,9 +89,6 @@ def _ticket_cases() -> Iterator[tuple[Layers, Layers, Layers, float]]:
         yield precise((small, moved, held, share), 1)
     ones = {name: torch.ones(1) for name in ("a", "b")}  # layers of one weight
     yield ones, ones, {name: w.bool() for name, w in ones.items()}, 0.6
-    tiny = {name: torch.tensor([1e-30, 2e-30]) for name in ("a", "b")}  # their squares are 0
-    yield tiny, tiny, {name: w != 0 for name, w in tiny.items()}, 1.0
-    yield tiny, tiny, {name: w != 0 for name, w in tiny.items()}, 0.5
     many = [{f"fc{i}": draw((5,), generator) for i in range(1, 12)} for _ in range(2)]
     yield many[0], many[1], {name: draw((5,), generator) > -0.5 for name in many[0]}, 0.6
     yield start, trained, keep, 0.36
