@@ -27,6 +27,28 @@ def pick(options: int | tuple, generator: torch.Generator):
     return options[int(torch.randint(len(options), (), generator=generator))]
 
 
+# Draws on which every right answer agrees, whatever the order of its operations and its precision.
+
+
+def first_that(good: Callable[..., bool], make: Callable[[], tuple]) -> tuple:
+    """The first of the cases that ``make`` draws of which ``good(*case)`` holds."""
+    return next(case for case in iter(make, None) if good(*case))
+
+
+def apart(scores: Tensor) -> bool:
+    """Whether no two scores of a row are so close that rounding could exchange them.
+
+    Two float32 answers may differ by a few millionths of a score; here neighbours differ by more than
+    2^-14, which is 61 millionths.
+
+    Examples:
+        >>> apart(torch.tensor([1.0, 1.001])), apart(torch.tensor([1.0, 1.000001]))
+        (True, False)
+    """
+    ranked = scores.double().abs().sort(-1).values
+    return bool((ranked.diff() > 2.0**-14 * ranked[..., 1:]).all())
+
+
 # Awkward cases, made from ordinary ones. What is right for a case is right for these.
 
 

@@ -9,7 +9,9 @@ from torch import Tensor
 from course_lib.exercises.common import (
     SCALES,
     SPARSITIES,
+    apart,
     draw,
+    first_that,
     larger_gone,
     later_kept,
     not_a_mask,
@@ -60,10 +62,14 @@ def _exact(out: int, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor
     return draw((out, n), generator), token[orders] * size
 
 
-def _drawn(out: int, n: int, tokens: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Weights and inputs without ties; each input has a mean and a size of its own."""
-    x = torch.randn(tokens, n, generator=generator) + 2 * torch.randn(n, generator=generator)
-    return torch.randn(out, n, generator=generator), x * 2 * torch.rand(n, generator=generator)
+def _drawn(out: int, n: int, tokens: int, generator: torch.Generator) -> tuple:
+    """Weights and inputs without near ties; each input has a mean and a size of its own."""
+
+    def layer() -> tuple[Tensor, Tensor]:
+        x = torch.randn(tokens, n, generator=generator) + 2 * torch.randn(n, generator=generator)
+        return torch.randn(out, n, generator=generator), x * 2 * torch.rand(n, generator=generator)
+
+    return first_that(lambda *inputs: apart(_scores(*inputs)), layer)
 
 
 def _layers() -> Iterator[tuple[Tensor, Tensor, float]]:
@@ -224,8 +230,7 @@ def _patterns() -> Iterator[tuple[Tensor, Tensor, int, int]]:
         weight = draw((pick(3, generator), pick(2, generator) * of), generator)
         yield weight, _powers(weight.shape[1], generator), keep, of
     for keep, of in ((1, 4), (3, 4), (2, 4), (4, 8), (5, 8)):
-        weight = torch.randn(4, 2 * of, generator=generator)
-        yield weight, 4 * torch.rand(2 * of, generator=generator), keep, of
+        yield *_without_ties(2 * of, generator), keep, of
     weight = draw((6, 8), generator)
     yield from rescaled((weight, torch.ones(8), 3, 4), 0)
     for scale in SCALES:
@@ -234,6 +239,15 @@ def _patterns() -> Iterator[tuple[Tensor, Tensor, int, int]]:
     yield close, torch.ones(3).double(), 1, 3
     yield draw((24, 96), generator), _powers(96, generator), 3, 8
     yield draw((4, 128), generator), _powers(128, generator), 20, 64  # an unstable sort mixes ties
+
+
+def _without_ties(n: int, generator: torch.Generator) -> tuple:
+    """A weight (4, n) and sums of squares (n,) without near ties."""
+
+    def pattern() -> tuple[Tensor, Tensor]:
+        return torch.randn(4, n, generator=generator), 4 * torch.rand(n, generator=generator)
+
+    return first_that(lambda weight, squares: apart(weight * squares.sqrt()), pattern)
 
 
 def _powers(n: int, generator: torch.Generator) -> Tensor:

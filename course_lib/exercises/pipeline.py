@@ -118,7 +118,9 @@ def _rounds_cases() -> Iterator[tuple[Tensor, list[float], Train]]:
     yield draw((2, 3, 2, 2), generator), [0.0, 0.2, 0.4, 0.6, 0.8], _turning
     yield repeated((draw((7, 3), generator), [0.305, 0.6], _still), 20)
     for train in (_turning, _reading):
-        yield torch.randn(12, 10, generator=generator), [0.4, 0.6, 0.75, 0.9], train
+        size = (1 + torch.randperm(120, generator=generator)) * 129 / 4096  # no near ties
+        sign = 2 * torch.randint(2, (120,), generator=generator) - 1
+        yield (size * sign).view(12, 10), [0.4, 0.6, 0.75, 0.9], train
 
 
 def _not_a_pair(returned: object, weight: Tensor, *_: object) -> str | None:

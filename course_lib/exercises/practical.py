@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, not_floats, pick
+from course_lib.exercises.common import draw, first_that, kind, not_floats, pick
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Property, show
 
 _LESSON = "lesson The practical: build an Inception network and prune it, section “{}”"
@@ -607,7 +607,7 @@ def _refit_cases() -> Iterator[tuple]:
     yield torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[1.0], [1.0], [4.0]])
     g = torch.Generator().manual_seed(13)
     for n, c, out in ((6, 2, 1), (12, 3, 2), (20, 4, 3), (60, 8, 4), (200, 12, 10)):
-        all_of_it = torch.randn(n, 2 * c, generator=g).relu() + 0.2
+        all_of_it = torch.randn(n, 2 * c, generator=g).abs() + 0.2  # no column is constant
         y = all_of_it @ torch.randn(2 * c, out, generator=g) + torch.randn(out, generator=g)
         yield all_of_it[:, :c].contiguous(), y  # half of what was read is gone
     z = torch.randn(30, 3, generator=g) + 5  # far from 0, so that the bias matters
@@ -822,15 +822,28 @@ def _card_cases() -> Iterator[tuple]:
         state = block_state(2, _drawn_widths(g, 3), g)
         name = pick(tuple(state), g)
         state[name] = state[name].to(pick(types, g))
-        logits = torch.randn(n, classes, generator=g) - 3 * (n == 8)
+        logits = torch.rand(n, classes, generator=g).argsort(1) / 2 - 3 * (n == 8)  # no near ties
         labels = torch.where(
             torch.rand(n, generator=g) < 0.6,
             logits.argmax(1),
             torch.randint(classes, (n,), generator=g),
         )
-        times = (1 + torch.rand(2, turns, generator=g) ** 3).double()
-        times[1] *= pick((0.3, 0.5, 0.95, 1.05, 3.0), g)
-        yield state, logits, labels, times[0].tolist(), times[1].tolist()
+        yield state, logits, labels, *_turns(turns, pick((0.3, 0.5, 0.95, 1.05, 3.0), g), g)
+
+
+def _turns(n: int, ratio: float, generator: torch.Generator) -> list[list[float]]:
+    """Seconds of n turns before and after; it is clear whether their quartiles overlap."""
+    at = torch.tensor([0.25, 0.75], dtype=torch.float64)
+
+    def times() -> tuple[Tensor, Tensor]:
+        before, after = (1 + torch.rand(2, n, generator=generator) ** 3).double()
+        return before, ratio * after
+
+    def is_clear(before: Tensor, after: Tensor) -> bool:
+        (q1, q3), (new_q1, new_q3) = before.quantile(at), after.quantile(at)
+        return min(abs(float(new_q3 - q1)), abs(float(q3 - new_q1))) > 1e-3
+
+    return [part.tolist() for part in first_that(is_clear, times)]
 
 
 def _not_a_card(returned: object, *_: object) -> str | None:
@@ -902,13 +915,17 @@ CARD = Exercise(
 def verdict(ours: list[float], theirs: list[float], margin: float, t: float) -> str:
     """ "greater", "less", "equal" or "open", by the interval of the mean paired difference."""
     d = torch.tensor(ours, dtype=torch.float64) - torch.tensor(theirs, dtype=torch.float64)
-    half = t * float(d.std()) / math.sqrt(len(d))
-    low, high = float(d.mean()) - half, float(d.mean()) + half
+    low, high = _interval(d, t)
     if low > 0:
         return "greater"
     if high < 0:
         return "less"
     return "equal" if -margin < low and high < margin else "open"
+
+
+def _interval(d: Tensor, t: float) -> tuple[float, float]:
+    half = t * float(d.std()) / math.sqrt(len(d))
+    return float(d.mean()) - half, float(d.mean()) + half
 
 
 _T = {5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # seeds -> t of a two-sided 95 % interval
@@ -951,7 +968,15 @@ def _verdict_cases() -> Iterator[tuple]:
     ):
         n = pick(tuple(_T), g)
         seeds = 90 + 4 * torch.randn(n, generator=g, dtype=torch.float64)
-        d = shift + spread * torch.randn(n, generator=g, dtype=torch.float64)
+
+        def differences(n: int = n, shift: float = shift, spread: float = spread) -> tuple[Tensor]:
+            return (shift + spread * torch.randn(n, generator=g, dtype=torch.float64),)
+
+        def is_clear(d: Tensor, t: float = _T[n], margin: float = margin) -> bool:
+            ends, edges = _interval(d, t), (-margin, 0, margin)  # float32 is off by 3e-5 at most
+            return min(abs(end - edge) for end in ends for edge in edges) > 1e-3
+
+        (d,) = first_that(is_clear, differences)
         yield (seeds + d).tolist(), seeds.tolist(), margin, _T[n]
 
 

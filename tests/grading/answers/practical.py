@@ -1330,7 +1330,7 @@ WRONG = {
         (card_sorts_the_turns, "leaves its input"),
         (card_of_non_zeros, "bytes of every tensor"),
         (card_by_extremes, "ratio of the medians"),
-        (card_by_lower_turns, "ratio of the medians"),
+        (card_by_lower_turns, "quartiles overlap"),
         (card_by_nearest_turns, "no speed-up"),
         (card_by_exclusive_quartiles, "ratio of the medians"),
         (card_kept_by_shape, "accuracy in percent"),
