@@ -234,7 +234,9 @@ class Reproductions(SphinxDirective):
             section += nodes.paragraph("", f"Settings: {spelled(setting)}.")
         section += nodes.paragraph("", f"Settings of the run: {spelled(shared)}.")
         if result["differences"]:
-            section += nodes.paragraph("", "What differs from the paper:")
+            own = name.startswith("long_")
+            title = "About this run:" if own else "What differs from the paper:"
+            section += nodes.paragraph("", title)
             section += listed(result["differences"])
         torch = result["versions"]["torch"]
         took = f" ({max(1, round(result['seconds'] / 60))} min, torch {torch})"
@@ -243,15 +245,21 @@ class Reproductions(SphinxDirective):
 
 
 def run_rows(rows: Iterable[dict], prefix: str, published: str) -> list[tuple]:
-    """Return the table of a run, header first; the prefix of its quantities stands above it."""
-    found = [("Measured", published, "Ours", "Seeds")]
+    """Return the table of a run, header first; the prefix of its quantities stands above it.
+
+    There is no column for a paper where none of the rows has its number.
+    """
+    rows = list(rows)
+    compared = any(row["paper"] is not None for row in rows)
+    found = [("Measured", *([published] if compared else []), "Ours", "Seeds")]
     for row in rows:
         short = len(row["unit"]) <= 2  # % or ×: beside the number; else beside its name
         quantity = row["quantity"].removeprefix(prefix)
         unit = f" {row['unit']}" if short else ""
         paper = "–" if row["paper"] is None else f"{row['paper']:,g}{unit}"
         name = quantity if short else f"{quantity}, {row['unit']}"
-        found.append((name, paper, f"{mean_sd(row['ours'])}{unit}", len(row["ours"])))
+        ours = f"{mean_sd(row['ours'])}{unit}", len(row["ours"])
+        found.append((name, *([paper] if compared else []), *ours))
     return found
 
 

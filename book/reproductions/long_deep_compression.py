@@ -111,7 +111,7 @@ def main(folder: Path) -> None:
         verdict=VERDICT,
         setting={"learning rate": RATE, "decay": DECAY, "bits": BITS},
         differences=[
-            "No paper makes this comparison with these networks: its column is empty.",
+            "No paper makes this comparison with these networks.",
             "Epochs are those of the training, of all rounds of pruning and of tuning together.",
             "Networks that are not pruned train through the same rounds, without a mask.",
             "On MNIST the rates, epochs and the decay are those of deepcompression2016.",

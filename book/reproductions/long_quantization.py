@@ -96,7 +96,7 @@ def main(folder: Path) -> None:
         command="python book/reproductions/long_quantization.py",
         verdict=VERDICT,
         setting={"images": len(train.y), "rate of the last two": 0.3},
-        differences=["The papers use other images and far larger networks: their column is empty."],
+        differences=["The papers use other images and far larger networks."],
         table=table,
         seconds=seconds,
     )

@@ -304,5 +304,7 @@ def test_every_recorded_run_is_tabulated_beside_its_paper():
         groups = {start for start, colon, _ in own if colon} & result["setting"].keys()
         rest = any(start not in groups for start, _, _ in own)
         assert len(section.select("table")) == len(groups) + rest
+        for table in section.select("table"):  # no empty column for a paper without numbers
+            assert {row.select("td")[1].text for row in table.select("tbody tr")} != {"–"}
         for start, _, end in own:
             assert (end if start in groups else start) in text
