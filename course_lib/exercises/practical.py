@@ -816,6 +816,14 @@ def _card_cases() -> Iterator[tuple]:
         yield each, logits, labels, turns, [0.5, 1.0, 1.5, q3, 3.0]
         yield each, logits, labels, [0.5, 1.0, 1.5, q3, 3.0], turns
     yield each, logits, labels, turns, [0.25, 0.5, 0.75]
+    for few, other in (  # a quartile between two turns: 7 by interpolation, 6 halfway, 8 above
+        ([4.0, 8.0, 9.0, 10.0], [1.0, 2.0, 3.0, 6.5, 6.6]),
+        ([4.0, 8.0, 9.0, 10.0], [1.0, 2.0, 3.0, 7.5, 7.6]),
+        ([1.0, 2.0, 5.0, 6.0], [5.3, 5.4, 7.0, 8.0, 9.0]),  # and 5.25, 5.5, 6
+        ([1.0, 2.0, 5.0, 6.0], [5.0, 5.1, 7.0, 8.0, 9.0]),
+    ):
+        yield each, logits, labels, few, other
+        yield each, logits, labels, other, few
     g = torch.Generator().manual_seed(19)
     types = (torch.float16, torch.float32, torch.float64, torch.int8, torch.bfloat16)
     for n, classes, turns in ((5, 2, 3), (8, 3, 4), (30, 10, 7), (200, 10, 21)):
@@ -951,6 +959,7 @@ def _verdict_cases() -> Iterator[tuple]:
         ((-0.08, 0.46, 1.0, 1.54, 2.08), 0.5),  # with n in place of n − 1: greater
         ((-0.2, 2.2) * 5, 0.5),  # with the t of five seeds: open
         ((0.0, 0.0, 1.0, 1.0, 1.0), 0.5),  # with the median: greater
+        ((1.0, 1.0, 1.0, 1.0, -0.6), 0.5),  # without the extremes: greater
         ((-0.108, 0.096, 0.3, 0.504, 0.708), 0.5),  # only one end within the margin
         ((0.108, -0.096, -0.3, -0.504, -0.708), 0.5),
     ):

@@ -1008,6 +1008,14 @@ def card_by_nearest_turns(*inputs):
     return _card_by(lambda turns: np.percentile(turns, [25, 75], method="nearest"))(*inputs)
 
 
+def card_by_higher_turns(*inputs):
+    return _card_by(lambda turns: np.percentile(turns, [25, 75], method="higher"))(*inputs)
+
+
+def card_halfway_between_turns(*inputs):
+    return _card_by(lambda turns: np.percentile(turns, [25, 75], method="midpoint"))(*inputs)
+
+
 def card_by_exclusive_quartiles(*inputs):
     return _card_by(lambda turns: np.percentile(turns, [25, 75], method="weibull"))(*inputs)
 
@@ -1032,6 +1040,10 @@ def verdict_population(ours, theirs, margin, t):
 
 def verdict_of_the_median(ours, theirs, margin, t):
     return _verdict_of(ours, theirs, margin, t, middle=np.median)
+
+
+def verdict_without_extremes(ours, theirs, margin, t):
+    return _verdict_of(ours, theirs, margin, t, middle=lambda d: np.sort(d)[1:-1].mean())
 
 
 def verdict_of_five_seeds(ours, theirs, margin, t):
@@ -1333,6 +1345,8 @@ WRONG = {
         (card_by_lower_turns, "quartiles overlap"),
         (card_by_nearest_turns, "no speed-up"),
         (card_by_exclusive_quartiles, "ratio of the medians"),
+        (card_by_higher_turns, "no speed-up"),
+        (card_halfway_between_turns, "ratio of the medians"),
         (card_kept_by_shape, "accuracy in percent"),
         (card_touching_is_apart, "no speed-up"),
         (card_by_wider_parts, "ratio of the medians"),
@@ -1356,6 +1370,7 @@ WRONG = {
         (verdict_sorts, "leaves its input"),
         (verdict_population, "names a direction"),
         (verdict_of_the_median, "names a direction"),
+        (verdict_without_extremes, "names a direction"),
         (verdict_of_five_seeds, "names a direction"),
         (verdict_narrow_is_equal, "says equal"),
         (verdict_of_the_upper_end, "says equal"),
