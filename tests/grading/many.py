@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
+from operator import itemgetter
 from pathlib import Path
 
 import psutil
@@ -101,7 +102,7 @@ def _spoiled(place: Path, number: int, good: list[str], functions: list[str]) ->
 
 @dataclass
 class Run:
-    """A run of the command: its seconds, and the memory of all its processes in MB as it went on.
+    """A run of the command: its seconds, and what ``_used`` says of it as it went on.
 
     Of the processes that were there when it was killed, ``ended`` counts all, and ``survivors`` those
     that went on without it.
@@ -109,7 +110,7 @@ class Run:
 
     results: Path
     seconds: float = 0.0
-    memory: list[float] = field(default_factory=list)
+    samples: list[dict[str, float]] = field(default_factory=list)
     ended: int = 0
     survivors: int = 0
 
@@ -130,7 +131,8 @@ class Run:
                 break
             except subprocess.TimeoutExpired:
                 if turn % 50 == 0:
-                    self.memory.append(_memory(done.pid))
+                    at = {"seconds": time.perf_counter() - started, "records": self.lines()}
+                    self.samples.append(at | _used(done.pid))
                 if until is not None and self.lines() >= until:
                     below = psutil.Process(done.pid).children(recursive=True)
                     done.kill()
@@ -148,13 +150,14 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _memory(pid: int) -> float:
-    """The memory of a process and all below it that no other process has, in MB."""
-    own = 0
+def _used(pid: int) -> dict[str, float]:
+    """What a process and all below it have computed, and the memory that no other process has."""
+    used = {"cpu": 0.0, "MB": 0.0}
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
-            own += process.memory_full_info().uss
-    return own / 1e6
+            used["cpu"] += sum(process.cpu_times()[:4])  # with those of children that have ended
+            used["MB"] += process.memory_full_info().uss / 1e6
+    return used
 
 
 def command(folder: Path, assignment: str) -> list[str]:
@@ -196,6 +199,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--assignment", default="criteria")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--record", type=Path, help="a file for the samples of both runs")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         submitted, jobs = Path(folder) / "submitted", given.jobs
@@ -206,8 +210,12 @@ def main() -> None:
         wrong = differences(whole, stopped, given.number)
         records = batch.records(whole.results)
     print(f"{given.number} submissions of {given.assignment}, {given.jobs} processes")
-    rate = given.number / whole.seconds
-    print(f"  in one go: {whole.seconds:.0f} s, {rate:.1f} per second, start included (goal 20)")
+    print(f"  in one go: {whole.seconds:.0f} s, {given.number / whole.seconds:.1f} per second")
+    first, last = whole.samples[0], max(whole.samples, key=itemgetter("cpu"))
+    cpu = (last["cpu"] - first["cpu"]) / max(last["records"] - first["records"], 1)
+    print(
+        f"  computing: {1000 * cpu:.0f} ms per submission, so two cores do {2 / cpu:.1f} per second"
+    )
     warm = sorted(record["seconds_in_all"] for record in records if record["exercises"])
     inside = sum(part["seconds"] for r in records for part in r["exercises"].values())
     print(
@@ -216,8 +224,11 @@ def main() -> None:
     print(f"  the students' processes computed for {inside:.0f} s of that")
     print(f"  killed {given.kills} times: {stopped.seconds:.0f} s")
     print(f"  {dict(Counter(record['status'] for record in records))}")
-    thirds = [whole.memory[k * len(whole.memory) // 3 :][:3] for k in range(3)]
-    print(f"  memory of all processes, MB: {thirds} and {whole.memory[-1:]} at the end")
+    memory = [round(sample["MB"]) for sample in whole.samples]
+    print(f"  memory of all processes, MB: {memory[:: max(len(memory) // 10, 1)]}")
+    if given.record:
+        runs = {"whole": whole.samples, "killed": stopped.samples}
+        given.record.write_text(json.dumps(runs))
     print(
         *wrong or ["  nothing lost, nothing twice, the tables are the same byte for byte"],
         sep="\n  ",
