@@ -192,6 +192,7 @@ def _clusters() -> Iterator[tuple[Tensor, Tensor, int]]:
         ([1.0, -3.0], [1, 1], 2),
         ([1.0, 4.0], [0, -1], 1),
         ([1.0, 4.0], [-1, -1], 2),
+        ([0.0, 0.0], [0, 1], 2),
         ([[1.0, 2.0], [4.0, 0.5]], [[0, 1], [1, 0]], 3),
     ):
         yield torch.tensor(gradient), torch.tensor(index), k

@@ -84,6 +84,7 @@ def _layers() -> Iterator[tuple[Tensor, Tensor, float]]:
     yield case([[1.0, 1.0]], [[0.5, -0.5], [-1.0, 1.0]], 1.0)
     yield case([[-1.0], [0.5]], [[2.0]], 0.0)
     yield case([[0.5, -1.0, 0.25]], [[0.0, 0.0, 0.0]], 0.7)  # all dead
+    yield case([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[1.0, 2.0, 0.5]], 0.3)  # a row of zeros
     yield case([[1.0, 1.0]], [[2.0, 3.0], [2.0, 0.0]], 0.5)  # the sums of |x| say otherwise
     yield case([[1.0, 1.0]], [[2.0, 2.5], [2.0, 0.0]], 0.5)  # the largest |x| says otherwise
     yield case([[1.0, 1.0]], [[3.0, 1.0], [3.0, -1.0]], 0.5)  # the first never changes
@@ -223,6 +224,8 @@ def _patterns() -> Iterator[tuple[Tensor, Tensor, int, int]]:
     yield case([[1.0, 0.25], [0.25, 1.0]], [1.0, 4.0], 1, 2)  # by columns, other weights would stay
     yield case([[1.0, 0.5]], [1.0, 2.25], 1, 2)  # without the root the second would stay
     yield case([[0.25, -1.0, 0.5]], [1.0, 0.0, 0.25], 2, 3)  # a dead input
+    yield case([[0.5, 0.25, 1.0, -1.0]], [0.0, 0.0, 0.0, 0.0], 1, 2)  # all dead
+    yield case([[0.0, 0.0, 0.0]], [1.0, 4.0, 1.0], 2, 3)
     yield case([[1.0, 0.5, 0.25]], [1.0, 1.0, 1.0], 1, 2)  # a group is not whole
     yield case([[1.0, 0.5, 0.25]] * 4, [1.0, 1.0, 1.0], 2, 4)  # whole along the wrong axis
     generator = torch.Generator().manual_seed(9)

@@ -114,6 +114,7 @@ def _rounds_cases() -> Iterator[tuple[Tensor, list[float], Train]]:
     for _ in range(3):
         yield precise((draw((3, 4), generator), [0.25, 0.5], _still), 0)
     yield torch.tensor([0.5]), [0.0, 0.3], _all_move
+    yield torch.zeros(4), [0.3, 0.5], _still
     yield draw((13,), generator), [i / 13 for i in range(13)], _turning
     yield draw((2, 3, 2, 2), generator), [0.0, 0.2, 0.4, 0.6, 0.8], _turning
     yield repeated((draw((7, 3), generator), [0.305, 0.6], _still), 20)

@@ -146,6 +146,7 @@ def _children() -> Iterator[tuple[Tensor, Tensor, int]]:
     yield children([-1.0, -2.0], [-0.5, -3.0], 2)
     yield children([0.0, -1e-30], [1e-30, 0.0], 3)
     yield children([], [1.0, 2.0], 1)
+    yield children([0.0], [0.0, 0.0], 2)
     yield children([2.0, 3.0, 3.0], [], 2)
     generator = torch.Generator().manual_seed(4)
     for n, m, count in ((3, 3, 2), (2, 4, 3), (4, 2, 5), (5, 5, 5), (1, 6, 4), (20, 30, 25)) * 2:
