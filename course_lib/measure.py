@@ -383,14 +383,18 @@ def energy(
         >>> round(20 * reading, 1)
         12.8
     """
+    _check_energy(weights, macs, bits, memory)
+    per_mac = PICOJOULES["float multiply"] + PICOJOULES["float add"]
+    return 1e-12 * weights * bits / 32 * PICOJOULES[memory], 1e-12 * macs * per_mac
+
+
+def _check_energy(weights: float, macs: float, bits: float, memory: str) -> None:
     for argument, n in (("weights", weights), ("macs", macs), ("bits", bits)):
         check_nonnegative(argument, n)
     if bits == 0:
         raise ValueError("bits must be positive, got 0")
     if memory not in ("DRAM", "SRAM", "register"):
         raise ValueError(f"memory must be DRAM, SRAM or register, got {memory!r}")
-    per_mac = PICOJOULES["float multiply"] + PICOJOULES["float add"]
-    return 1e-12 * weights * bits / 32 * PICOJOULES[memory], 1e-12 * macs * per_mac
 
 
 def bandwidth(model: nn.Module, *, per_second: float) -> float:

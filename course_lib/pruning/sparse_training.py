@@ -216,6 +216,15 @@ def rigl_step(state: State, fraction: float) -> Masks:
     Raises:
         ValueError: a masked weight without a gradient, or with one of NaN.
     """
+    _check_gradients(state)
+    return {
+        n: drop_and_grow(state.weights[n], m, _part(fraction, m), state.gradients[n].abs())
+        for n, m in state.masks.items()
+    }
+
+
+def _check_gradients(state: State) -> None:
+    """Raise ValueError unless every masked weight has a gradient without NaN."""
     for name in state.masks:
         if name not in state.gradients:
             raise ValueError(
@@ -223,10 +232,6 @@ def rigl_step(state: State, fraction: float) -> Masks:
             )
         if state.gradients[name].isnan().any():
             raise ValueError(f"the gradient of {name!r} must hold no NaN")
-    return {
-        n: drop_and_grow(state.weights[n], m, _part(fraction, m), state.gradients[n].abs())
-        for n, m in state.masks.items()
-    }
 
 
 def snfs_step(state: State, fraction: float) -> Masks:
