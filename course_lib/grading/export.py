@@ -84,7 +84,8 @@ def into_nbgrader(found: list[dict[str, Any]], database: Path) -> list[str]:
 
     The gradebook knows the submissions after ``nbgrader generate_assignment`` and ``nbgrader autograde
     --no-execute``, which runs nothing of a student's. Each grade is that of the exercise's check, and
-    no grade waits for a person.
+    no grade waits for a person. Under each answer stands a comment. The practical's leaderboard has no
+    cell, so its point is not among them.
 
     Returns:
         What an instructor should know, as sentences.
@@ -101,19 +102,34 @@ def into_nbgrader(found: list[dict[str, Any]], database: Path) -> list[str]:
     left = []
     with Gradebook(f"sqlite:///{database.resolve()}") as book:
         for record in found:
-            student, parts = record["student"], record["exercises"]
+            student, unknown = record["student"], list[str]()
             if score(record) is None:
                 left.append(f"{student!a} has no score: {record['status']}. {record['why']!a}")
                 continue
-            try:
-                for name, part in parts.items():
-                    at = f"{name}_check", record["assignment"], record["assignment"], student
-                    grade = book.find_grade(*at)
+            for name, part in record["exercises"].items():
+                at = record["assignment"], record["assignment"], student
+                try:
+                    grade = book.find_grade(f"{name}_check", *at)
+                    book.find_comment(name, *at).auto_comment = _comment(part)
+                except MissingEntry:
+                    unknown.append(name)
+                else:
                     grade.auto_score, grade.needs_manual_grade = float(solved(part)), False
-            except MissingEntry:
-                left.append(f"{student!a} is not in the gradebook with this assignment's checks")
+            if unknown:
+                left.append(
+                    f"{student!a}: nbgrader's gradebook has no check of {', '.join(unknown)}"
+                )
         book.db.commit()
     return left
+
+
+def _comment(part: dict[str, Any]) -> str:
+    """What nbgrader shows under an answer: the course's own words, and no text of a student's."""
+    if solved(part):
+        return "Solved: every property holds, also on inputs that nobody had seen."
+    if part["public"]:
+        return "Right on the inputs of check, and wrong on others of the same kind."
+    return f"Fails first: {part['property']}." if part["property"] else "No answer was found."
 
 
 PLATFORMS = ("csv", "canvas", "moodle", "gradescope", "nbgrader")

@@ -109,7 +109,7 @@ def test_our_scores_are_in_the_gradebook_its_table_and_its_feedback(programs, co
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [
-        "'eve' is not in the gradebook with this assignment's checks",
+        "'eve': nbgrader's gradebook has no check of joules, smallest_file, mended_file_bytes",
         "'kim' has no score: missing. 'None.'",
     ]
     nbgrader(programs, course, "export")
@@ -119,6 +119,33 @@ def test_our_scores_are_in_the_gradebook_its_table_and_its_feedback(programs, co
     nbgrader(programs, course, "generate_feedback", "motivation")
     page = (course / "feedback/bob/motivation/motivation.html").read_text("utf-8")
     assert "Score: 1.0 / 3.0" in page
+    assert page.count("Right on the inputs of check, and wrong on others") == 2
+    assert page.count("Solved: every property holds") == 1
+    assert formgrader(programs, course) == {"ada": [3.0, False, False], "bob": [1.0, False, True]}
+
+
+FORMGRADER = """
+import json
+from nbgrader.apps.api import NbGraderAPI
+from nbgrader.coursedir import CourseDirectory
+book = NbGraderAPI(CourseDirectory(root=".")).get_notebook_submissions("motivation", "motivation")
+about = ("score", "needs_manual_grade", "failed_tests")
+print(json.dumps({row["student"]: [row[key] for key in about] for row in book}))
+"""
+
+
+def formgrader(programs, course):
+    """What the table of submissions shows in formgrader, which asks its own API for it."""
+    done = subprocess.run(
+        [programs / "python", "-c", FORMGRADER],
+        cwd=course,
+        env=os.environ | {"JUPYTER_PLATFORM_DIRS": "1", "PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_without_nbgrader_or_a_gradebook_the_export_says_what_to_do(monkeypatch, tmp_path):
