@@ -356,6 +356,24 @@ SMALLEST_L1_BALL = smallest_input(
     "with kappa.",
 )
 
+# ---- B · the other two finds, which are puzzles alone: no reader writes these functions
+
+
+def buggy_next_round(s: Tensor, beta: float, start: float) -> tuple[Tensor, float]:
+    """The numbers of the gates and β for the next round, as in the authors' code."""
+    fresh = 1.0
+    s = (fresh * s).clamp(max=start)
+    return s, fresh
+
+
+def buggy_decayed(parameters: dict[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    """Where selective weight decay acts now, as in the authors' code; 0 < ``sparsity`` < 1."""
+    ranked = {n: p for n, p in parameters.items() if "bn" not in n}
+    sizes = torch.cat([p.abs().flatten() for p in ranked.values()]).sort().values
+    threshold = sizes[round(sparsity * len(sizes))]
+    return {n: p.abs() < threshold for n, p in parameters.items()}
+
+
 PUZZLES = (
     Lines(
         name="learn_and_compress",
@@ -385,6 +403,35 @@ PUZZLES = (
             "each of them has to shrink by this much to bring the norm to κ.",
             "return v.sign() * (v.abs() - threshold).clamp(min=0)": "this is the soft threshold. With "
             "the right threshold, it is the nearest point.",
+        },
+    ),
+    WrongLine(
+        name="next_round",
+        function=buggy_next_round,
+        wrong="s = (fresh * s).clamp(max=start)",
+        why="β is already 1 here. A closed gate with β = 200 and s = −0.02 has σ(−4), which is almost "
+        "0, and now it gets σ(−0.02), which is almost one half. Right is `(beta * s).clamp(max=start)`: "
+        "the gate is σ(−4) again. A test with β = 1 finds nothing.",
+        others={
+            "fresh = 1.0": "the gates have to be soft again, or they would not train.",
+            "return s, fresh": "the numbers of the gates, and the β with which the round begins.",
+        },
+    ),
+    WrongLine(
+        name="decayed",
+        function=buggy_decayed,
+        wrong="return {n: p.abs() < threshold for n, p in parameters.items()}",
+        why="the threshold was found among the ranked weights, and here it meets all parameters. The "
+        "shifts of batch norms begin at 0, below every threshold, so all of them are held there, and "
+        "more is pulled than the sparsity says. Right is `ranked.items()`. A test with linear layers "
+        "alone finds nothing.",
+        others={
+            'ranked = {n: p for n, p in parameters.items() if "bn" not in n}': "batch norms have no "
+            "weights that a cut would remove.",
+            "sizes = torch.cat([p.abs().flatten() for p in ranked.values()]).sort().values": "all "
+            "layers are ranked together, from small to large.",
+            "threshold = sizes[round(sparsity * len(sizes))]": "as many sizes lie below it as are to "
+            "go, if no two are equal.",
         },
     ),
 )
