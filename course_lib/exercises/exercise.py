@@ -83,6 +83,8 @@ class Exercise:
 class WrongLine:
     """A puzzle: a function that gets the exercise ``name`` wrong, by one line that is to be found.
 
+    Where no reader writes that function, there is no exercise of that name.
+
     ``wrong`` is that line without the space around it, and ``why`` tells the reader who found it what
     is wrong. ``others`` maps lines that a reader may suspect to what is right about them.
     """
