@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, not_floats, pick, smallest_input
+from course_lib.exercises.common import (
+    apart,
+    draw,
+    first_that,
+    lowest_removed,
+    not_floats,
+    pick,
+    smallest_input,
+)
 from course_lib.exercises.exercise import (
     UNCHANGED,
     Exercise,
@@ -147,12 +155,10 @@ def _problems() -> Iterator[tuple[Tensor, int, list[float], LStep]]:
         weight, best = draw(shape, generator), 2 * draw(shape, generator)
         yield weight, pick(weight.numel(), generator), list(mus), trained(best)
     for scale in (2.0**-40, 2.0**20):
-        weight, best = scale * torch.randn(2, 9, generator=generator)
-        yield weight, 4, [0.5, 1.0, 1.0, 2.0], _Warm(best)
-        yield weight, 4, [2.0**-8, 2.0**10, 2.0**12], _Halfway(best)
+        yield _without_ties(9, scale, 4, [0.5, 1.0, 1.0, 2.0], _Warm, generator)
+        yield _without_ties(9, scale, 4, [2.0**-8, 2.0**10, 2.0**12], _Halfway, generator)
     yield torch.tensor([1.001, 1.002, -1.003]), 1, [], _Halfway(torch.zeros(3))
-    weight, best = torch.randn(2, 100, generator=generator)
-    yield weight, 30, [1.0, 2.0], _Warm(best)
+    yield _without_ties(100, 1.0, 30, [1.0, 2.0], _Warm, generator)
     for n, seed in ((3, 1), (6, 2), (40, 3)):
         quadratic = random_quadratic(n, seed)
         for mus in ([0.3], [3.0, 0.7], [0.1 * 1.3**number for number in range(10)]):
@@ -160,6 +166,35 @@ def _problems() -> Iterator[tuple[Tensor, int, list[float], LStep]]:
     for seed in SEEDS_FOUND:
         quadratic = random_quadratic(6, seed)
         yield quadratic.best.clone(), 2, list(GROWING), quadratic
+
+
+def _without_ties(
+    n: int, scale: float, keep: int, mus: list, trained: type, generator: torch.Generator
+) -> tuple:
+    """A problem of n normal weights, in which rounding never decides which weights stay."""
+
+    def problem() -> tuple:
+        weight, best = scale * torch.randn(2, n, generator=generator)
+        return weight, keep, mus, trained(best)
+
+    return first_that(_is_clear, problem)
+
+
+def _is_clear(weight: Tensor, keep: int, mus: list[float], l_step: LStep) -> bool:
+    """Whether the magnitudes on both sides of each cut are apart."""
+
+    def c_step(v: Tensor) -> Tensor:
+        return v * lowest_removed(v.abs(), len(v) - keep)
+
+    theta, multipliers, l_step = c_step(weight), torch.zeros_like(weight), copy.deepcopy(l_step)
+    seen = [weight]
+    for mu in mus:
+        w = l_step(theta + multipliers / mu, mu)
+        seen.append(w - multipliers / mu)
+        theta = c_step(seen[-1])
+        multipliers = multipliers - mu * (w - theta)
+    ranked = torch.stack(seen).abs().sort(1, descending=True).values
+    return apart(ranked[:, keep - 1 : keep + 1])
 
 
 def _not_theta(theta: object, weight: Tensor, *_: object) -> str | None:
