@@ -201,7 +201,7 @@ def stored(c, column):
 
 rows("layers", "weighted weights", on_model, views=True)
 rows("layers", "uncompiled", on_model, views=True, same=True)
-rows("layers", "check_called check_made", on_model)
+rows("layers", "check_called check_made check_module", on_model)
 rows("layers", "check_untied", lambda f, c: f(c.model, c.model.parameters()))
 rows("layers", "chained", lambda f, c: [n.removeprefix("body") for n, _ in f(c.model)])
 rows("layers", "copied", on_model, same=True)
