@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.exercises.common import not_floats, pick, smallest_input
+from course_lib.exercises.common import dyadic, not_floats, pick, smallest_input
 from course_lib.exercises.exercise import (
     UNCHANGED,
     Exercise,
@@ -38,8 +38,8 @@ Moments = Callable[..., tuple[Tensor, Tensor]]  # of each output: mean and stand
 
 
 def _randn(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Normal numbers with one digit after the point, so that an input is short to read."""
-    return torch.randn(shape, generator=generator).mul(10).round() / 10
+    """Normal numbers in eighths, so that an input is short to read."""
+    return dyadic(shape, generator, 8)
 
 
 def _layers() -> Iterator[Layer]:
@@ -66,7 +66,7 @@ def _layers() -> Iterator[Layer]:
         yield x, theta, log_var, 1.5 * _randn((examples, outputs), generator)
     x, theta = _randn((3, 4), generator).double(), _randn((2, 4), generator).double()
     yield x, theta, theta - 1, _randn((3, 2), generator).double()
-    x, theta = torch.randn(20, 30, generator=generator), torch.randn(10, 30, generator=generator)
+    x, theta = dyadic((20, 30), generator), dyadic((10, 30), generator)
     log_var = torch.randn(10, 30, generator=generator)
     yield x, theta, log_var, torch.randn(20, 10, generator=generator)
 
@@ -206,9 +206,9 @@ def _convs() -> Iterator[Conv]:
         x, theta = _randn(images, generator), _randn(kernel, generator)
         log_var, bias = 2 * _randn(kernel, generator) - 2, _randn(kernel[:1], generator)
         out = [size - k + 1 for size, k in zip(images[2:], kernel[2:], strict=True)]
-        yield x, theta, log_var, bias, _randn((images[0], kernel[0], *out), generator)
+        yield x, theta, log_var, bias, dyadic((images[0], kernel[0], *out), generator)
     x, theta, bias = _randn((1, 2, 3, 3), generator), _randn((2, 2, 2, 2), generator), torch.ones(2)
-    noise = _randn((1, 2, 2, 2), generator)
+    noise = dyadic((1, 2, 2, 2), generator)
     yield x.double(), theta.double(), theta.double() - 3, bias.double(), noise.double()
     yield 1000 * x, theta, theta - 12, bias, noise
     yield 0.01 * x, theta, theta + 9, -bias, noise

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, rescaled, smallest_input
+from course_lib.exercises.common import draw, dyadic, kind, rescaled, smallest_input
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
 
 _SECTION = "lesson All criteria in one bake-off, section “Definition → code”"
@@ -154,7 +154,7 @@ def _maps() -> Iterator[tuple[Tensor, Tensor]]:
         pair = draw((3, 2, 2, 2), generator), draw((3, 2, 2, 2), generator)
         yield pair[0] * 2.0**exponent, pair[1] * 2.0**-exponent
     yield from rescaled((draw((3, 2, 2, 2), generator), pair[1]), 0, scales=(2.0**20,))
-    yield torch.randn(6, 5, 4, 3, generator=generator), torch.randn(6, 5, 4, 3, generator=generator)
+    yield dyadic((6, 5, 4, 3), generator), dyadic((6, 5, 4, 3), generator)
 
 
 def _cancels(returned: Tensor, activation: Tensor, gradient: Tensor) -> str | None:

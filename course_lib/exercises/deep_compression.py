@@ -7,6 +7,7 @@ from torch import Tensor
 
 from course_lib.exercises.common import (
     draw,
+    dyadic,
     kind,
     pick,
     precise,
@@ -207,7 +208,7 @@ def _clusters() -> Iterator[tuple[Tensor, Tensor, int]]:
     yield precise(case)
     yield repeated(case, 900)
     yield (
-        torch.randn(40, 30, generator=generator),
+        dyadic((40, 30), generator),
         torch.randint(-1, 15, (40, 30), generator=generator),
         15,
     )

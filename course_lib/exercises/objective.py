@@ -11,6 +11,7 @@ from torch import Tensor
 from course_lib.exercises.common import (
     apart,
     draw,
+    dyadic,
     first_that,
     lowest_removed,
     not_floats,
@@ -317,10 +318,10 @@ def _points() -> Iterator[tuple[Tensor, float]]:
         v = 2 * draw((1 + trial // 5,), generator)
         yield v, pick((0.25, 0.5, 1.0, 2.0, 5.0), generator)
     for scale in (2.0**-20, 2.0**20):
-        yield scale * torch.randn(9, generator=generator), 2.5 * scale
+        yield scale * dyadic((9,), generator), 2.5 * scale
     yield torch.randn(7, generator=generator, dtype=torch.float64), 0.75
-    yield torch.randn(200, generator=generator), 20.0
-    yield torch.randn(200, generator=generator), 120.0
+    yield dyadic((200,), generator), 20.0
+    yield dyadic((200,), generator), 120.0
 
 
 def _illegal_point(v: Tensor, kappa: float) -> str | None:

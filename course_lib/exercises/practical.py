@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.exercises.common import draw, first_that, kind, not_floats, pick
+from course_lib.exercises.common import draw, dyadic, first_that, kind, not_floats, pick
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Property, show
 
 _LESSON = "lesson The practical: build an Inception network and prune it, section “{}”"
@@ -54,9 +54,9 @@ def _norm(channels: int, generator: torch.Generator, var: float = 1.0) -> dict[s
 
 
 def _layer(c_in: int, c_out: int, kernel: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(c_out, c_in, kernel, kernel, generator=generator) / math.sqrt(
-        c_in * kernel**2
-    )
+    """Weights in steps of 1/256, so that float32 adds the products with short inputs exactly."""
+    weight = torch.randn(c_out, c_in, kernel, kernel, generator=generator)
+    return (weight * (256 / math.sqrt(c_in * kernel**2))).round() / 256
 
 
 def _conv_cases() -> Iterator[tuple]:
@@ -70,7 +70,7 @@ def _conv_cases() -> Iterator[tuple]:
             yield x, _layer(c_in, c_out, kernel, g), _norm(c_out, g)
     for var in (1e-5, 1e4):  # without the ε of batch norm the first of them is larger
         yield draw((2, 2, 4, 4), g), _layer(2, 3, 3, g) * var**0.5, _norm(3, g, var)
-    yield torch.randn(3, 8, 14, 14, generator=g), _layer(8, 6, 5, g), _norm(6, g)
+    yield dyadic((3, 8, 14, 14), g), _layer(8, 6, 5, g), _norm(6, g)
 
 
 def _conv_shape(returned: object, x: Tensor, weight: Tensor, _: dict) -> str | None:
@@ -602,12 +602,22 @@ def _error(layer: tuple[Tensor, Tensor], z: Tensor, y: Tensor) -> float:
     return float(left.square().mean())
 
 
+def _read(n: int, c: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(n, c, generator=generator).relu() + 0.2
+
+
+def _has_one_answer(z: Tensor) -> bool:
+    """Whether half of the columns, and the ones for the bias, are far from depending on each other."""
+    both = torch.cat([z[:, : z.shape[1] // 2], torch.ones(len(z), 1)], 1)
+    return float(torch.linalg.cond(both.double())) < 300
+
+
 def _refit_cases() -> Iterator[tuple]:
     yield torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0], [3.0], [5.0]])
     yield torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[1.0], [1.0], [4.0]])
     g = torch.Generator().manual_seed(13)
     for n, c, out in ((6, 2, 1), (12, 3, 2), (20, 4, 3), (60, 8, 4), (200, 12, 10)):
-        all_of_it = torch.randn(n, 2 * c, generator=g).abs() + 0.2  # no column is constant
+        (all_of_it,) = first_that(_has_one_answer, lambda n=n, c=c: (_read(n, 2 * c, g),))
         y = all_of_it @ torch.randn(2 * c, out, generator=g) + torch.randn(out, generator=g)
         yield all_of_it[:, :c].contiguous(), y  # half of what was read is gone
     z = torch.randn(30, 3, generator=g) + 5  # far from 0, so that the bias matters
@@ -714,13 +724,24 @@ def _tune_cases() -> Iterator[tuple]:
     g = torch.Generator().manual_seed(17)
     sizes = (40, 2, 2), (60, 3, 3), (100, 5, 3), (150, 8, 5), (200, 6, 10), (40, 2, 2)
     for n, c, classes in sizes:
-        centres = torch.randn(classes, c, generator=g)
-        odds = torch.arange(1, classes + 1).float()  # later classes are more frequent
-        true = torch.multinomial(odds, n, replacement=True, generator=g)
-        z = (centres[true] + torch.randn(n, c, generator=g)).relu()
+        z, true = first_that(_is_learnt_soon, lambda n=n, c=c, k=classes: _classes(n, c, k, g))
         wrong = torch.arange(n) % 4 == 0  # so that no layer is right on nearly all rows
         labels = torch.where(wrong, (true + 1) % classes, true)
         yield torch.randn(classes, c, generator=g) / 2, torch.zeros(classes), z, labels
+
+
+def _classes(n: int, c: int, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What the last layer reads (n, c), and the class of each row; later ones are more frequent."""
+    centres, odds = torch.randn(classes, c, generator=generator), torch.arange(1, classes + 1.0)
+    true = torch.multinomial(odds, n, replacement=True, generator=generator)
+    return (centres[true] + torch.randn(n, c, generator=generator)).relu(), true
+
+
+def _is_learnt_soon(z: Tensor, _: Tensor) -> bool:
+    """Whether the loss is neither steep nor flat in any direction, for every training alike."""
+    both = torch.cat([z, torch.ones(len(z), 1)], 1).double()
+    curvatures = torch.linalg.eigvalsh(both.T @ both / len(z))
+    return bool(curvatures[0] > 0.08 and curvatures[-1] < 5)
 
 
 def _not_tuned(returned: object, weight: Tensor, bias: Tensor, *_: object) -> str | None:
