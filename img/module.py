@@ -145,19 +145,28 @@ def swd() -> plt.Figure:
     return figure
 
 
-def workbook() -> plt.Figure:
-    """From the page to the workbook: a page with an arrow to a sheet of cells that run."""
-    figure, axis = plt.subplots(figsize=(3.6, 1.7))
-    axis.add_patch(plt.Rectangle((0, 0), 1.4, 1.8, facecolor="white", edgecolor="black"))
-    for y in (1.5, 1.2, 0.9, 0.6, 0.3):
-        axis.plot([0.2, 1.2], [y, y], color="0.5", marker="", linestyle="-")
-    arrow = {"arrowstyle": "->", "lw": 2, "color": BLUE}
-    axis.annotate("", (2.5, 0.9), (1.55, 0.9), arrowprops=arrow)
-    for y in (1.3, 0.7, 0.1):
-        axis.add_patch(plt.Rectangle((3.0, y), 1.5, 0.42, facecolor="0.93", edgecolor="black"))
-        axis.add_patch(
-            plt.Polygon([(2.72, y + 0.1), (2.72, y + 0.32), (2.9, y + 0.21)], color=GREEN)
-        )
-    axis.set(xlim=(-0.1, 4.6), ylim=(-0.1, 1.9), aspect="equal")
+def one_lesson() -> plt.Figure:
+    """The steps of a lesson in two rows: what the reader does, and what the notebook does."""
+    figure, axis = plt.subplots(figsize=(5.6, 2.5))
+    steps = (
+        ("predict", "before anything\nis shown", True),
+        ("measure", "several networks\nand a control", False),
+        ("compare", "with your\nprediction", True),
+        ("write", "a function\nof your own", True),
+        ("check", "the first input\nthat goes wrong", False),
+        ("use", "your curve beside\nthe library's", True),
+    )
+    for number, (title, text, yours) in enumerate(steps):
+        x, y = 2.1 * (number % 3), -1.35 * (number // 3)
+        face, edge = ("white", BLUE) if yours else ("0.9", "black")
+        axis.add_patch(plt.Rectangle((x, y), 1.7, 1, facecolor=face, edgecolor=edge, lw=1.5))
+        axis.text(x + 0.85, y + 0.78, title, ha="center", va="center", weight="bold", fontsize=11)
+        axis.text(x + 0.85, y + 0.33, text, ha="center", va="center", fontsize=9.5)
+        if number % 3:
+            arrow = {"arrowstyle": "->", "lw": 1.5, "color": "black"}
+            axis.annotate("", (x - 0.03, y + 0.5), (x - 0.37, y + 0.5), arrowprops=arrow)
+    axis.text(0, -1.7, "white: you", color=BLUE, fontsize=9.5)
+    axis.text(1.4, -1.7, "grey: the notebook", fontsize=9.5)
+    axis.set(xlim=(-0.05, 5.95), ylim=(-1.8, 1.05))
     axis.axis("off")
     return figure
