@@ -14,7 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 from course_lib.teaching import plots
 from course_lib.teaching.recorded import FOLDER, recorded_values
 
-MARKERS = "osD^vPX*<>"
+MARKERS = "osD^vPX*<>p"
 SMALLEST = "Fewer weights, longer"  # the setting of the smallest file
 
 
@@ -56,6 +56,7 @@ EVERY = {
         Point("sparse_training", f"RigL, {s}% of the weights removed", 100 - s)
         for s in (90, 95, 98)
     ],
+    "L1, then without": [Point("lc2018", "test error, L1, cut, last quarter without", 5)],
     "LC with multipliers": [Point("lc2018", "test error, LC with multipliers", 5)],
     "variational dropout": [Point("variational2017", "error after the cut", "times fewer weights")],
     "gates": [Point("savarese2020", "accuracy, gates", "sparsity of every arm but the dense")],
