@@ -61,6 +61,17 @@ def test_a_band_is_ten_times_as_wide_as_the_rounding(name):
         assert first_unmet(exercise, made) is None, inputs
 
 
+EXACT = [name for name, why in WHY.items() if why.startswith("exact") and EXERCISES[name].expected]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_an_exact_answer_is_the_same_in_double_precision(name):
+    exercise = EXERCISES[name]
+    for inputs in fresh(exercise, SEEDS[0]):
+        made = call(lambda *copies: exercise.expected(*map(in_double, copies)), inputs)
+        assert first_unmet(exercise, made) is None, inputs
+
+
 def test_scores_that_are_ranked_are_further_apart_than_their_rounding():
     """A norm of n numbers is off by n/2 + 1 units at most, and its product with a weight by one more."""
     tokens = 90
