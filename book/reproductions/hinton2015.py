@@ -60,7 +60,7 @@ DIFFERENCES = [
 ]
 VERDICT = (
     "Reproduced in direction, with fewer units: soft targets remove about a fifth of the "
-    "student's errors, and a student that never saw a 3 recognizes most of them. In the "
+    "student's errors, and a student that never saw a 3 recognises most of them. In the "
     "paper soft targets remove half of the errors."
 )
 

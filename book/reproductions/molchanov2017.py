@@ -29,7 +29,7 @@ WAYS = ("per layer", "all layers", "all layers, ℓ2")
 TRAINED, EPOCHS, LOOKED_AT = 10_000, 3, 1000
 VERDICT = (
     "Reproduced for the Taylor score: within each layer it agrees best with the oracle, and "
-    "over all layers only after it is normalized. Not reproduced for the mean activation, "
+    "over all layers only after it is normalised. Not reproduced for the mean activation, "
     "which agrees much less with the oracle here."
 )
 
