@@ -89,13 +89,17 @@ def test_scores_that_are_ranked_are_further_apart_than_their_rounding():
 
 
 def test_verdicts_and_speedups_are_the_same_in_single_precision():
-    for seed in range(20):
+    for seed in range(40):
         for ours, theirs, margin, t in fresh(EXERCISES["verdict"], seed):
             d = torch.tensor(ours) - torch.tensor(theirs)
             low, high = (float(d.mean() + s * t * d.std() / len(d) ** 0.5) for s in (-1, 1))
             said = "greater" if low > 0 else "less" if high < 0 else None
             said = said or ("equal" if -margin < low and high < margin else "open")
             assert said == practical.verdict(ours, theirs, margin, t)
+        for ours, theirs, margin, t in fresh(EXERCISES["verdict"], seed)[-10:]:  # those drawn
+            d = torch.tensor(ours, dtype=torch.float64) - torch.tensor(theirs)
+            ends = practical._interval(d, t)
+            assert min(abs(end - edge) for end in ends for edge in (-margin, 0, margin)) > 9e-4
         for *_, before, after in fresh(EXERCISES["report_card"], seed):
             at = torch.tensor([0.25, 0.75])
             (q1, q3), (new_q1, new_q3) = (torch.tensor(x).quantile(at) for x in (before, after))
