@@ -211,6 +211,7 @@ def _saliency_cases() -> Iterator[tuple[Tensor, Tensor]]:
         ([[2e-3, 1e-3], [1e-3, 2e-3]], [5.0, -3.0]),
         ([[1e3, 9e2], [9e2, 1e3]], [0.01, 0.02]),
         ([[1.0, 0.9999], [0.9999, 1.0]], [1.0, 1.0]),  # nearly singular
+        ([[1.0, 1 - 2.0**-20], [1 - 2.0**-20, 1.0]], [1.0, 1.0]),  # more so
         ([[2e-6, 1e-6], [1e-6, 2e-6]], [1.0, 2.0]),
     ):
         yield torch.tensor(hessian).double(), torch.tensor(weights).double()

@@ -405,6 +405,10 @@ def obs_by_entries(hessian, weights):
     return weights**2 / (2 * inverse.diagonal())
 
 
+def obs_pseudo_with_small_cut(hessian, weights):
+    return weights**2 / (2 * torch.linalg.pinv(hessian, rtol=1e-6).diagonal())
+
+
 def obs_pseudo_with_cut(hessian, weights):
     """A pseudo-inverse that throws small directions away."""
     return weights**2 / (2 * torch.linalg.pinv(hessian, rtol=0.2).diagonal().clamp(min=1e-12))
@@ -545,6 +549,7 @@ WRONG = {
         (obs_normalised, "when the Hessian is diagonal"),
         (obs_ranks, "when the Hessian is diagonal"),
         (obs_pseudo_with_cut, "when the Hessian is diagonal"),
+        (obs_pseudo_with_small_cut, "the other weights move"),
         (obs_row_sums, "the other weights move"),
         (obs_inverse_of_diagonal, "the other weights move"),
         (obs_of_diagonal_matrix, "the other weights move"),
