@@ -244,6 +244,12 @@ def _removal_as_double(weight, bias, next_weight, dead):
     return tuple(part.double() for part in _removal_by_index(weight, bias, next_weight, dead))
 
 
+def _removal_of_two_dtypes(weight, bias, next_weight, dead):
+    """a function that returns the weight as it was, and the other two as 64-bit floats"""
+    weight, bias, next_weight = _removal_by_index(weight, bias, next_weight, dead)
+    return weight, bias.double(), next_weight.double()
+
+
 def _removal_of_another_order(weight, bias, next_weight, dead):
     """a function that returns the filters in another order than the biases"""
     weight, bias, next_weight = _removal_by_index(weight, bias, next_weight, dead)
@@ -321,6 +327,7 @@ KILLS_WRONG_REMOVALS = hunt(
         _removal_by_the_way: "Compare the outputs more closely, to five digits or so.",
         _removal_in_half: "Compare the dtypes, and use numbers that 16 bits cannot hold.",
         _removal_as_double: "Compare the dtypes: 32 bits went in.",
+        _removal_of_two_dtypes: "Compare the dtype of every tensor that comes back.",
         _removal_of_another_order: "Compare every tensor that comes back, the weight too.",
         _removal_of_two: "Try three dead channels.",
         _removal_from_a_square: "Try layers with another number of inputs than of channels.",

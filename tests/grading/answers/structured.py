@@ -364,6 +364,16 @@ def judge_removal_of_positive_numbers(remove):
     return _judge_on(remove, ((5, 4), (5,), (2, 5)), torch.rand, *deads)
 
 
+def judge_removal_by_one_dtype(remove):
+    """Looks at the dtype of the weight alone."""
+
+    def as_floats(*given):
+        answer = remove(*given)
+        return answer[0], answer[1].float(), answer[2].float()
+
+    return judge_removal_by_cutting(as_floats)
+
+
 def judge_removal_loosely(remove):
     """Allows outputs that are off by two per cent."""
     generator = torch.Generator().manual_seed(0)
@@ -443,6 +453,7 @@ WRONG = {
         (judge_removal_outputs_only, "makes nothing smaller"),
         (judge_removal_without_zero_filters, "although their bias speaks"),
         (judge_removal_loosely, "one per cent"),
+        (judge_removal_by_one_dtype, "the other two as 64-bit floats"),
         (judge_removal_of_pairs, "two channels, and ignores"),
         (judge_removal_from_squares, "number of inputs for the number of channels"),
         (judge_removal_of_positive_numbers, "ReLU on the weights"),
