@@ -182,6 +182,7 @@ def _sets() -> Iterator[tuple[Tensor, Tensor, float, float]]:
     yield case([0.5], [[0, 0]], 0.75, 8.0)  # nothing is kept
     yield case([0.5, 0.75], [[0, 1, 0, 1], [1, 1, 1, 0]], 0.75, 5.0)
     yield case([0.875, 0.5], [[1, 0, 0], [0, 0, 0]], 0.75, 1.5)  # one keeps nothing
+    yield case([0.875, 0.5, 0.75], [[1, 0], [0, 0], [1, 1]], 0.75, 1.5)  # nor is it the last
     yield case([0.0, 0.0], [[1, 0], [0, 1]], 0.5, 2.0)
     yield case([1.0, 1.0], [[1, 0], [0, 1]], 0.5, 2.0)
     generator = torch.Generator().manual_seed(6)

@@ -181,6 +181,13 @@ def rewards_in_place(accuracy, kept, before, bound):
     return found
 
 
+def rewards_refused_by_the_last(accuracy, kept, before, bound):
+    if not kept[-1].any():
+        raise ValueError("the last set keeps nothing")
+    psi = (bound - 100 * (before - accuracy)) / bound
+    return psi * (kept.shape[1] / kept.sum(1)).log()
+
+
 def rewards_of_percent_by_size(accuracy, kept, before, bound):
     """Takes accuracies up to a tenth for fractions of fractions."""
     if accuracy.max() <= 0.1:
@@ -223,6 +230,7 @@ WRONG = {
     ],
     "mended_rewards": [
         (rewards_without_refusal, "raises a ValueError"),
+        (rewards_refused_by_the_last, "raises a ValueError"),
         (rewards_as_one, "one reward per set"),
         (buggy_rewards, "in one unit"),
         (rewards_floored, "ψ times φ"),
