@@ -8,6 +8,7 @@ of grades must be the same byte for byte, and memory must not grow.
 
 import argparse
 import contextlib
+import csv
 import json
 import os
 import statistics
@@ -192,6 +193,37 @@ def differences(whole: Run, stopped: Run, number: int) -> list[str]:
     return found
 
 
+def figures(number: int, run: Run) -> dict[str, str]:
+    """What a run of ``number`` submissions has needed, once the sandboxes had started."""
+    warm = [sample for sample in run.samples if sample["records"]]
+    first, last = warm[0], max(warm, key=itemgetter("cpu"))
+    cpu = (last["cpu"] - first["cpu"]) / max(last["records"] - first["records"], 1)
+    third = len(warm) // 3 or 1
+    memory = [
+        statistics.median(sample["MB"] for sample in part) for part in (warm[:third], warm[-third:])
+    ]
+    return {
+        "Submissions": f"{number:,}",
+        "Computing, ms each": f"{1000 * cpu:.0f}",
+        "Two cores, per second": f"{2 / cpu:.1f}",
+        "Memory in the first third, MB": f"{memory[0]:.0f}",
+        "in the last third, MB": f"{memory[1]:.0f}",
+    }
+
+
+def tabulate(path: Path, assignment: str, row: dict[str, str]) -> None:
+    """Put a row for an assignment into the table in ``path``, which the book shows."""
+    rows = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = {found["Assignment"]: found for found in csv.DictReader(file)}
+    rows[assignment] = {"Assignment": assignment} | row
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[assignment]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))
+
+
 def main() -> None:
     """Say how it went."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -199,7 +231,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--assignment", default="criteria")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--record", type=Path, help="a file for the samples of both runs")
+    parser.add_argument("--table", type=Path, help="where to note it, such as book/grading.csv")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         submitted, jobs = Path(folder) / "submitted", given.jobs
@@ -209,26 +241,20 @@ def main() -> None:
         stopped = killed(Path(folder), given.number, given.assignment, [jobs] * (given.kills + 1))
         wrong = differences(whole, stopped, given.number)
         records = batch.records(whole.results)
-    print(f"{given.number} submissions of {given.assignment}, {given.jobs} processes")
-    print(f"  in one go: {whole.seconds:.0f} s, {given.number / whole.seconds:.1f} per second")
-    first, last = whole.samples[0], max(whole.samples, key=itemgetter("cpu"))
-    cpu = (last["cpu"] - first["cpu"]) / max(last["records"] - first["records"], 1)
+    row = figures(given.number, whole)
+    print(f"{given.assignment}, {given.jobs} processes: {row}")
     print(
-        f"  computing: {1000 * cpu:.0f} ms per submission, so two cores do {2 / cpu:.1f} per second"
+        f"  in one go: {whole.seconds:.0f} s; killed {given.kills} times: {stopped.seconds:.0f} s"
     )
     warm = sorted(record["seconds_in_all"] for record in records if record["exercises"])
-    inside = sum(part["seconds"] for r in records for part in r["exercises"].values())
     print(
-        f"  one submission: {statistics.median(warm):.3f} s in the middle, {warm[-1]:.1f} s at most"
+        f"  a submission: {statistics.median(warm):.3f} s in the middle, {warm[-1]:.1f} s at most"
     )
-    print(f"  the students' processes computed for {inside:.0f} s of that")
-    print(f"  killed {given.kills} times: {stopped.seconds:.0f} s")
+    inside = sum(part["seconds"] for r in records for part in r["exercises"].values())
+    print(f"  the students' processes computed for {inside:.0f} s in all")
     print(f"  {dict(Counter(record['status'] for record in records))}")
-    memory = [round(sample["MB"]) for sample in whole.samples]
-    print(f"  memory of all processes, MB: {memory[:: max(len(memory) // 10, 1)]}")
-    if given.record:
-        runs = {"whole": whole.samples, "killed": stopped.samples}
-        given.record.write_text(json.dumps(runs))
+    if given.table and not wrong:
+        tabulate(given.table, given.assignment, row)
     print(
         *wrong or ["  nothing lost, nothing twice, the tables are the same byte for byte"],
         sep="\n  ",

@@ -2,7 +2,7 @@
 
 from course_lib.grading import batch
 
-from .many import HOSTILE, Run, differences, hand_in, killed
+from .many import HOSTILE, Run, differences, figures, hand_in, killed, tabulate
 
 
 def test_killed_runs_lose_nothing_and_count_nothing_twice(bwrap, monkeypatch, tmp_path):
@@ -49,3 +49,18 @@ def test_every_kind_of_damage_is_handed_in(tmp_path):
     for body in HOSTILE:
         escaped = body.encode("unicode_escape").replace(b"\\\\", b"\\")[:20]
         assert any(escaped in text for text in texts), body
+
+
+def test_the_figures_begin_with_the_first_record_and_end_before_the_processes_do(tmp_path):
+    """The sandboxes take 30 s of computing to start; at the end, their processes are gone."""
+    told = [(0, 20.0, 500), (10, 30.0, 100), (20, 32.0, 104), (30, 34.0, 108), (30, 1.0, 40)]
+    samples = [dict(zip(("records", "cpu", "MB"), at, strict=True)) for at in told]
+    row = figures(30, Run(tmp_path, samples=samples))
+    assert list(row.values()) == ["30", "200", "10.0", "100", "40"]
+
+
+def test_a_table_keeps_the_rows_of_other_assignments(tmp_path):
+    path = tmp_path / "table.csv"
+    for name, number in (("b", "1"), ("a", "2"), ("b", "3,000")):
+        tabulate(path, name, {"Submissions": number})
+    assert path.read_text() == 'Assignment,Submissions\na,2\nb,"3,000"\n'
