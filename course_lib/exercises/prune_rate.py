@@ -79,6 +79,7 @@ def _global_cases() -> Iterator[tuple[dict[str, Tensor], float]]:
     close = torch.tensor([1.0, 1.0 + 1e-12, 1.0, 1.0 + 2e-12], dtype=torch.float64)
     yield {"b": close, "a": torch.zeros(1).double()}, 0.4
     yield {"b": torch.tensor([3e35, 2e35, 1e35]), "a": torch.tensor([-1e35])}, 0.5
+    yield {"b": torch.full((3,), 3e35), "a": torch.zeros(1)}, 0.5  # 3e35 + 1 is 3e35
     yield {f"fc{i}": draw((2, 2), generator) for i in range(12)}, 0.6  # "fc10" is no third layer
     yield _starved((30, 20, 10), generator), 0.995
     layers = {

@@ -248,6 +248,20 @@ global_one_too_many = _counted(lambda n, s: n - round(s * n) + (0 < s < 1))
 global_keeps_the_share = _counted(lambda n, s: round(s * n))
 
 
+def global_one_above_all(scores, sparsity):
+    """Lifts the best of a layer to one above all scores, which are large."""
+    top = max(float(score.max()) for score in scores.values()) + 1
+    lifted = {name: score.flatten().double() for name, score in scores.items()}
+    for score in lifted.values():
+        score[score.argmax()] = top
+    row = torch.cat([*lifted.values()])
+    mask = torch.zeros(len(row), dtype=torch.bool)
+    stay = len(row) - round(sparsity * len(row))
+    mask[row.argsort(descending=True, stable=True)[:stay]] = True
+    parts = mask.split([score.numel() for score in scores.values()])
+    return {n: part.view_as(scores[n]) for n, part in zip(scores, parts, strict=True)}
+
+
 def global_two_per_layer(scores, sparsity):
     """Reserves two places where there are two."""
     reserved = []
@@ -567,6 +581,7 @@ WRONG = {
         (global_normalised, "one ranking"),
         (global_by_layer_rank, "one ranking"),
         (global_two_per_layer, "highest score of each layer"),
+        (global_one_above_all, "highest score of each layer"),
         (global_by_name, "earlier of equal"),
         (global_later_stays, "earlier of equal"),
         (global_last_best, "earlier of equal"),
