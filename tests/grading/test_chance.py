@@ -61,6 +61,13 @@ def test_a_band_is_ten_times_as_wide_as_the_rounding(name):
         assert first_unmet(exercise, made) is None, inputs
 
 
+def test_logits_are_hardly_ever_too_large():
+    """Up to 8 × 6.5 they lose less than the tolerance; 140 normal numbers are drawn in two exercises."""
+    largest, temperature = 8 * 6.5, 4
+    assert temperature**2 * 3 * UNIT * 2 * largest / temperature < 1e-4
+    assert 140 * math.erfc(6.5 / math.sqrt(2)) < 2e-8
+
+
 EXACT = [name for name, why in WHY.items() if why.startswith("exact") and EXERCISES[name].expected]
 
 
