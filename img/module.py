@@ -165,8 +165,8 @@ def one_lesson() -> plt.Figure:
         if number % 3:
             arrow = {"arrowstyle": "->", "lw": 1.5, "color": "black"}
             axis.annotate("", (x - 0.03, y + 0.5), (x - 0.37, y + 0.5), arrowprops=arrow)
-    axis.text(0, -1.7, "white: you", color=BLUE, fontsize=9.5)
-    axis.text(1.4, -1.7, "grey: the notebook", fontsize=9.5)
+    axis.text(0, -1.7, "blue frame: you", color=BLUE, fontsize=9.5)
+    axis.text(2.1, -1.7, "filled: the notebook", fontsize=9.5)
     axis.set(xlim=(-0.05, 5.95), ylim=(-1.8, 1.05))
     axis.axis("off")
     return figure
