@@ -847,7 +847,7 @@ def _card_cases() -> Iterator[tuple]:
         yield each, logits, labels, other, few
     g = torch.Generator().manual_seed(19)
     types = (torch.float16, torch.float32, torch.float64, torch.int8, torch.bfloat16)
-    for n, classes, turns in ((5, 2, 3), (8, 3, 4), (30, 10, 7), (200, 10, 21)):
+    for n, classes, turns in ((5, 2, 3), (8, 3, 4), (30, 10, 7), (200, 10, 21)) * 3:
         state = block_state(2, _drawn_widths(g, 3), g)
         name = pick(tuple(state), g)
         state[name] = state[name].to(pick(types, g))
@@ -995,6 +995,8 @@ def _verdict_cases() -> Iterator[tuple]:
     for shift, spread, margin in (
         *((1.0, 0.5, 0.5), (0.2, 0.1, 0.5), (-0.3, 0.2, 0.5), (0.0, 0.2, 0.5), (0.0, 0.02, 0.1)),
         *((0.1, 1.0, 0.5), (0.3, 0.3, 0.5), (0.3, 0.3, 2.0), (-0.2, 0.25, 1.0), (0.0, 2.0, 0.5)),
+        *((0.5, 0.3, 0.5), (-0.1, 0.1, 0.4), (0.6, 1.5, 1.0), (-1.0, 0.4, 0.5), (0.05, 0.03, 0.2)),
+        *((0.0, 0.1, 0.2), (0.2, 0.2, 0.5), (-0.5, 0.5, 0.5), (0.1, 0.05, 0.3), (0.4, 0.6, 2.0)),
     ):
         n = pick(tuple(_T), g)
         seeds = 90 + 4 * torch.randn(n, generator=g, dtype=torch.float64)
