@@ -421,6 +421,19 @@ def _ticket_in_place(start, trained, keep, share):
     return start.mul_(mask), mask
 
 
+def _ticket_trained_in_place(start, trained, keep, share):
+    """a function that also sets what goes to zero in the trained weights it was given"""
+    weights, mask = _ticket_by_sort(start, trained, keep, share)
+    trained *= mask
+    return weights, mask
+
+
+def _ticket_flat_weights(start, trained, keep, share):
+    """a function that returns the weights as a row of numbers, and the mask in its shape"""
+    weights, mask = _ticket_by_sort(start, trained, keep, share)
+    return weights.flatten(), mask
+
+
 def _ticket_keep_in_place(start, trained, keep, share):
     """a function that also changes the mask it was given"""
     mask = keep.copy_(_mask(trained, keep, share))
@@ -463,6 +476,8 @@ KILLS_WRONG_TICKETS = hunt(
         _ticket_float_mask: "1.0 equals True in Python. Look at the dtype of the mask.",
         _ticket_as_double: "Compare the dtype of the weights with that of start.",
         _ticket_in_place: "Compare start with a copy from before the call.",
+        _ticket_trained_in_place: "Compare trained with a copy from before the call.",
+        _ticket_flat_weights: "Try a matrix, and compare the shape of the weights, too.",
         _ticket_keep_in_place: "Compare keep with a copy from before the call.",
     },
 )

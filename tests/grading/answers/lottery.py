@@ -380,8 +380,8 @@ def judge_ticket_by_hand(layer_ticket):
     keep = torch.tensor([[False, True, True], [True, True, True]])
     shares = {0: [1, 2, 3, 4, 5], 0.3: [1, 4, 5], 0.5: [1, 4, 5], 0.55: [1, 4], 0.7: [1], 1: []}
     for share, places in shares.items():
-        given, mask_given = start.clone(), keep.clone()
-        weights, mask = layer_ticket(given, trained, mask_given, share)
+        given, trained_given, mask_given = start.clone(), trained.clone(), keep.clone()
+        weights, mask = layer_ticket(given, trained_given, mask_given, share)
         wanted = torch.zeros(6, dtype=torch.bool)
         wanted[places] = True
         wanted = wanted.view(2, 3)
@@ -389,9 +389,28 @@ def judge_ticket_by_hand(layer_ticket):
             return False
         if weights.dtype != start.dtype or not weights.equal(start * wanted):
             return False
-        if not (given.equal(start) and mask_given.equal(keep)):
+        if not (given.equal(start) and trained_given.equal(trained) and mask_given.equal(keep)):
             return False
     return True
+
+
+def judge_ticket_by_two_inputs(layer_ticket):
+    """Does not look at the trained weights after the call."""
+
+    def on_copy(start, trained, keep, share):
+        return layer_ticket(start, trained.clone(), keep, share)
+
+    return judge_ticket_by_oracle(on_copy)
+
+
+def judge_ticket_by_shape_of_mask(layer_ticket):
+    """Right, but only the mask has to have a shape."""
+
+    def shaped(start, trained, keep, share):
+        weights, mask = layer_ticket(start, trained, keep, share)
+        return weights.view(start.shape), mask
+
+    return judge_ticket_by_oracle(shaped)
 
 
 def judge_ticket_counts(layer_ticket):
@@ -575,6 +594,8 @@ WRONG = {
         (judge_ticket_values, "smallest before training"),
         (judge_ticket_first_round, "forgets the absolute value"),
         (judge_ticket_without_dtype, "the numbers 0 and 1"),
+        (judge_ticket_by_two_inputs, "in the trained weights it was given"),
+        (judge_ticket_by_shape_of_mask, "the weights as a row of numbers"),
         (judge_ticket_of_small_shares, "more than half"),
         (judge_ticket_without_none, "was not given"),
         (judge_ticket_without_all, "one per cent"),
