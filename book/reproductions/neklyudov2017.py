@@ -26,8 +26,9 @@ SIZES, RATE, NOISE_RATE = (784, 500, 300, 10), 1e-3, 2e-2
 ADAM = partial(noise.adam, rate=RATE, noise_rate=NOISE_RATE)
 PAPER = {"error": 1.55, "dense": 1.54, "units": (245, 160, 55), "multiplications": 11.2}
 VERDICT = (
-    "Not reproduced in a small part of the authors' epochs, with one seed: the error is that of the dense "
-    "network or less, but far more inputs stay than in their network."
+    "Reproduced in part, in a small part of the authors' epochs: without training after the cut, the "
+    "network errs no more often than the dense one, which a cut to the largest columns destroys. But "
+    "more inputs stay than in the authors' network."
 )
 
 
@@ -115,4 +116,4 @@ def main(seeds: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*record.numbers(3, 6))
+    main(*record.numbers(3, 40))
