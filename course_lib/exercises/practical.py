@@ -70,6 +70,9 @@ def _conv_cases() -> Iterator[tuple]:
             yield x, _layer(c_in, c_out, kernel, g), _norm(c_out, g)
     for var in (1e-5, 1e4):  # without the ε of batch norm the first of them is larger
         yield draw((2, 2, 4, 4), g), _layer(2, 3, 3, g) * var**0.5, _norm(3, g, var)
+    norm = _norm(3, g)
+    norm["weight"] *= torch.tensor([-1.0, 0.0, 1.0])  # γ is learnt, and may have any sign
+    yield dyadic((2, 2, 4, 4), g), _layer(2, 3, 3, g), norm
     yield dyadic((3, 8, 14, 14), g), _layer(8, 6, 5, g), _norm(6, g)
 
 
@@ -377,6 +380,8 @@ def _reader_cases() -> Iterator[tuple]:
     yield {"a": [1, 2], "b": [3]}, {"a": [0], "b": [1, 2]}, "a", 1
     yield {"a": [1, 2], "b": [3]}, {"a": [0], "b": [2, 1, 2, 1]}, "a", 0  # joined twice
     yield {"a": [2, 1], "b": [3]}, {"a": [0], "b": [1, 2]}, "a", 1
+    same = {"a": [1, 2], "b": [1, 2], "c": [3]}  # what b makes is added to what it reads
+    yield same, {"a": [0], "b": [1, 2], "c": [1, 2]}, "b", 1
     yield {"a": [7, 2, 5], "b": [9]}, {"a": [0], "b": [2, 5, 7], "c": [9, 5]}, "a", 2
     g = torch.Generator().manual_seed(5)
 

@@ -120,6 +120,10 @@ def conv_beta_as_bias(x, weight, norm):
     return F.conv2d(x, weight, norm["bias"], padding=weight.shape[-1] // 2).relu()
 
 
+def conv_gamma_without_sign(x, weight, norm):
+    return conv_bn_relu(x, weight, norm | {"weight": norm["weight"].abs()})
+
+
 def conv_trains_the_norm(x, weight, norm):
     conv_bn_relu(x, weight, norm)
     z = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
@@ -972,6 +976,11 @@ def cost_in_32_bits(c_in, widths, height, width):
     return tuple(int(np.float32(n)) for n in cost_layer_by_layer(c_in, widths, height, width))
 
 
+def readers_but_the_maker(makes, reads, layer, filter):
+    found = readers_by_loop(makes, reads, layer, filter)
+    return {name: places for name, places in found.items() if name != layer}
+
+
 def readers_in_a_row(makes, reads, layer, filter):
     """As if a layer read a filter at neighbouring positions only."""
     found = readers_by_loop(makes, reads, layer, filter)
@@ -1230,6 +1239,7 @@ WRONG = {
         (conv_divides_by_the_variance, "ReLU of the normalised convolution"),
         (conv_without_norm, "ReLU of the normalised convolution"),
         (conv_beta_as_bias, "ReLU of the normalised convolution"),
+        (conv_gamma_without_sign, "ReLU of the normalised convolution"),
         (conv_trains_the_norm, "leaves its input"),
     ],
     "inception_block": [
@@ -1278,6 +1288,7 @@ WRONG = {
         (readers_as_ids, "every position"),
         (readers_backwards, "every position"),
         (readers_pop, "leaves its input"),
+        (readers_but_the_maker, "names the layers"),
         (readers_in_a_row, "every position"),
         (readers_from_the_first_id, "names the layers"),
     ],
