@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.grading.batch import Unusable, cell, grades, score, solved, table
+from course_lib.grading.overview import SOLVED
 
 _CANVAS_IDS = ("SIS Login ID", "SIS User ID", "ID")
 
@@ -126,7 +127,7 @@ def into_nbgrader(found: list[dict[str, Any]], database: Path) -> list[str]:
 def _comment(part: dict[str, Any]) -> str:
     """What nbgrader shows under an answer: the course's own words, and no text of a student's."""
     if solved(part):
-        return "Solved: every property holds, also on inputs that nobody had seen."
+        return SOLVED
     if part["public"]:
         return "Right on the inputs of check, and wrong on others of the same kind."
     return f"Fails first: {part['property']}." if part["property"] else "No answer was found."

@@ -11,7 +11,7 @@ from typing import Any
 
 from course_lib.exercises import EXERCISES
 from course_lib.grading.batch import exercise_names, score, solved
-from course_lib.grading.overview import frame, overview, pages, safe
+from course_lib.grading.overview import SOLVED, frame, overview, pages, safe
 
 
 def page(record: dict[str, Any], *, reveal: bool = False) -> str:
@@ -36,7 +36,7 @@ def _section(name: str, part: dict[str, Any], *, reveal: bool) -> str:
     if "card" in part:
         words = f"<p>{safe(part['report'])}</p>"
     elif done:
-        words = "<p>Solved: every property holds, also on inputs that nobody had seen.</p>"
+        words = f"<p>{SOLVED}</p>"
     elif part["public"] and not reveal:
         words = (
             "<p>Not solved yet. Your function passes on the inputs of <code>check</code>, and it fails "

@@ -24,6 +24,8 @@ STATES = {
     "failed": "wrong, or no answer that can be judged",
     "empty": "empty or missing",
 }
+#: What is said to a student about an exercise that is solved.
+SOLVED = "Solved: every property holds, also on inputs that nobody had seen."
 _ALONE = 80  # students who get a field each; of more, equal neighbours share one
 _NAMED = 40  # students in a list of names
 _STYLE = Path(__file__).with_name("pages.css").read_text("utf-8")

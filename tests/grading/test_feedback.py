@@ -1,10 +1,14 @@
 """The pages: what a student may see, and nothing of a student's that is more than text."""
 
 import re
+from functools import partial
+
+import pytest
 
 from course_lib.grading import __main__ as module
 from course_lib.grading.__main__ import main
 from course_lib.grading.feedback import page, write
+from course_lib.grading.overview import overview
 
 from .test_export import FOUND, record
 
@@ -41,8 +45,9 @@ def test_hidden_inputs_are_not_shown_until_revealed():
     assert "SECRET" in page(known, reveal=True)
 
 
-def test_text_of_a_student_is_only_text():
-    text = page(full(EVIL, why=EVIL, joules=FAILED), reveal=True)
+@pytest.mark.parametrize("made", [partial(page, reveal=True), lambda record: overview([record])])
+def test_text_of_a_student_is_only_text(made):
+    text = made(full(EVIL, why=EVIL, joules=FAILED))
     assert "<script" not in text
     assert "<img" not in text
     assert "&lt;script&gt;" in text
