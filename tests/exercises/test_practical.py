@@ -106,13 +106,14 @@ def test_the_fit_is_numpys():
 
 def test_no_other_layer_has_a_lower_loss():
     """Of 200 layers near the best one none is better, and the gradient there is zero."""
-    *_, z, y = list(practical._tune_cases())[1]
-    key = z.numpy().tobytes(), y.numpy().tobytes()
-    least = practical._lowest(*key, tuple(z.shape), 3)
-    weight, bias = torch.zeros(3, 3), torch.zeros(3)
+    weight, bias, z, y = list(practical._tune_cases())[1]
+    least, distance = practical._lowest(weight, bias, z, y)
+    first = torch.cat([weight, bias[:, None]], 1)
     for _ in range(40):
         weight, bias = practical.fine_tune(weight, bias, z, y)
     assert practical._loss((weight, bias), z, y) == pytest.approx(least, abs=2e-4)
+    last = torch.cat([weight, bias[:, None]], 1)
+    assert float((last - first).norm()) == pytest.approx(distance, rel=0.05)
     for _ in range(200):
         step = torch.randn(3, 4, generator=G) / 20
         other = weight + step[:, :3], bias + step[:, 3]
