@@ -21,14 +21,16 @@ check: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs -m "not browser" \
 		--ignore tests/book --ignore tests/notebooks --ignore tests/grading --doctest-modules tests course_lib
 
-# The build has executed every notebook; nbval runs two of them once more, as a class might.
+# The build has executed every notebook. Two run once more as in a class, in JupyterLab (tests/book/test_lab.py);
+# nbval runs the shorter of them. Files start in the order of their names, pages and grader first: left to
+# itself, xdist starts those of few tests last, which take minutes, and all cores but one wait for them.
 test: book
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/python -m nbstripout --keep-id --verify notebooks/*.ipynb
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -rs --doctest-modules --nbval-lax \
-		tests course_lib notebooks/motivation.ipynb notebooks/criteria.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -rs \
+		--doctest-modules --nbval-lax notebooks/motivation.ipynb tests course_lib
 
 lab: .venv/ready
 	$(BIN)/python book/lab.py
