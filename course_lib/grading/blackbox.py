@@ -10,6 +10,7 @@ import copy
 import hashlib
 import keyword
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,7 @@ _LARGEST_QUESTION = 4_000_000  # bytes that an answer may hand to one of our fun
 _MOST_QUESTIONS = 20_000  # of one exercise
 _REMEMBERED = 64  # replies per case
 _AT_ONCE = 32_000  # bytes, which a socket takes without waiting for the other side
+_SLOWER = 10  # times our own answer may a student's be
 _AHEAD = 4, 1_024  # answers that go unasked with a case, and the most with any message
 
 
@@ -51,11 +53,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Plan:
-    """An exercise and its inputs for one run: the public ones, and those nobody has seen."""
+    """An exercise and its inputs for one run: the public ones, and those nobody has seen.
+
+    An answer may compute for ``seconds`` if those are more than the sandbox's own.
+    """
 
     exercise: Exercise
     public: tuple[Case, ...]
     hidden: tuple[Case, ...]
+    seconds: int = 0
 
 
 def plan(exercise: Exercise, seed: int) -> Plan:
@@ -65,7 +71,17 @@ def plan(exercise: Exercise, seed: int) -> Plan:
     public = [_packed(exercise, inputs, number) for number, inputs in enumerate(known, 1)]
     start = len(public) + 1
     hidden = [_packed(exercise, inputs, number) for number, inputs in enumerate(drawn, start)]
-    return Plan(exercise, _together(public), _together(hidden))
+    return Plan(exercise, _together(public), _together(hidden), _seconds(exercise, known + drawn))
+
+
+def _seconds(exercise: Exercise, cases: list[tuple]) -> int:
+    """Ten times what our own answer computes here and now, so that a slow machine harms nobody."""
+    if exercise.expected is None:
+        return 0
+    began = time.process_time()
+    for inputs in cases:
+        call(exercise.expected, inputs)
+    return math.ceil(_SLOWER * (time.process_time() - began))
 
 
 def _together(cases: list[Case]) -> tuple[Case, ...]:
@@ -100,7 +116,7 @@ def grade(box: Sandbox, plan: Plan, answers: Answers) -> dict[str, Any]:
     name = plan.exercise.function
     if name in answers.absent:
         return _record(False, None, f"{name} was not found: {answers.absent[name]}.")
-    with box.fork() as child:
+    with box.fork(plan.seconds) as child:
         attempt = _Attempt(child, plan.exercise)
         notes = attempt.load(answers)
         public = attempt.judge(plan.public, notes)

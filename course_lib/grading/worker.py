@@ -213,8 +213,11 @@ def answer(channel: int) -> None:
             student.call(message["call"], message["args"])
 
 
-def obey(control: socket.socket, seconds: int, gigabytes: float) -> None:
-    """Fork for each order, and end the fork when told to, until ``control`` is closed."""
+def obey(control: socket.socket, gigabytes: float) -> None:
+    """Fork for each order, and end the fork when told to, until ``control`` is closed.
+
+    An order says how many seconds the fork may compute.
+    """
     while True:
         order, channels, *_ = socket.recv_fds(control, 16, 1)
         if not order:
@@ -224,7 +227,7 @@ def obey(control: socket.socket, seconds: int, gigabytes: float) -> None:
             try:
                 control.close()
                 jail.unreadable()
-                jail.limits(seconds, gigabytes)
+                jail.limits(int(order.split()[1]), gigabytes)
                 jail.only_compute()
                 random.seed(0)  # Python seeds it anew in a fork
                 answer(channels[0])
@@ -263,8 +266,8 @@ def main(control: int, orders: dict[str, Any]) -> None:
 
     Args:
         control: the number of the socket on which orders come.
-        orders: ``seconds`` and ``gigabytes`` for each fork, ``user`` to become, and the folders
-            that Landlock leaves open (``readable``), or None.
+        orders: ``gigabytes`` for each fork, ``user`` to become, and the folders that Landlock leaves
+            open (``readable``), or None.
     """
     if os.getuid() == 0 and not orders["user"]:
         raise jail.Unconfined("the sandbox refuses to run as root")
@@ -292,7 +295,7 @@ def main(control: int, orders: dict[str, Any]) -> None:
     gc.freeze()  # so that a fork copies less
     with socket.socket(fileno=control) as orders_come:
         orders_come.send(b"ready")
-        obey(orders_come, orders["seconds"], orders["gigabytes"])
+        obey(orders_come, orders["gigabytes"])
 
 
 if __name__ == "__main__":

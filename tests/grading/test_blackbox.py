@@ -6,6 +6,7 @@ All answers of `answers/` are tried with COURSE_ALL=1, which takes minutes; a sa
 import io
 import os
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -372,8 +373,33 @@ def test_a_forged_number_of_answers_that_were_of_use_is_a_violation(bwrap, numbe
     assert "a call of a function that cannot be read" in found["report"]
 
 
+SLOW = """
+import time
+def block_cost(c_in, widths, height, width):
+    while time.process_time() < 1.5: pass
+    one, three, three_out, five, five_out, pool = widths
+    weights = c_in * (one + three + five + pool) + 9 * three * three_out + 25 * five * five_out
+    return weights + 2 * sum(widths), weights * height * width
+"""
+
+
+def test_an_answer_may_take_ten_times_as_long_as_ours(bwrap, monkeypatch):
+    now = iter((5.0, 5.28))
+    with monkeypatch.context() as patch:
+        patch.setattr(blackbox.time, "process_time", lambda: next(now))
+        plan = blackbox.plan(EXERCISES["block_cost"], 20)
+    assert plan.seconds == 3
+    answers = extract(notebook(SLOW), ["block_cost"])
+    assert blackbox.grade(bwrap, plan, answers)["hidden"]
+    found = blackbox.grade(bwrap, replace(plan, seconds=0), answers)
+    assert "all answers within 1 seconds" in found["report"]
+    assert blackbox.plan(EXERCISES["kills_wrong_masks"], 20).seconds == 0
+
+
 def test_an_answer_that_never_ends_is_out_of_time(bwrap):
-    found = graded(bwrap, "magnitude_mask", "def magnitude_mask(w, s):\n    while True: pass")
+    plan = replace(blackbox.plan(EXERCISES["magnitude_mask"], 20), seconds=0)
+    endless = notebook("def magnitude_mask(w, s):\n    while True: pass")
+    found = blackbox.grade(bwrap, plan, extract(endless, ["magnitude_mask"]))
     assert found["property"] == "comes to an end"
     assert "all answers within 1 seconds; this is input 1" in found["report"]
 
