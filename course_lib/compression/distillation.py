@@ -99,8 +99,7 @@ def loss(
     log_p = _softened("teacher_logits", teacher_logits.detach(), temperature).log_softmax(-1)
     z = at_least_float32(student_logits)
     log_q = (z / temperature).log_softmax(-1)
-    kl = (log_p.exp() * (log_p - log_q)).sum(-1).mean(-1)  # (…, B, C) -> (…)
-    soft = temperature**2 * kl
+    soft = temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1).mean(-1)  # (…, B, C) -> (…)
     if labels is not None and alpha > 0:
         soft = alpha * cross_entropy(z, labels) + (1 - alpha) * soft
     return soft.to(student_logits.dtype)

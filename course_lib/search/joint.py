@@ -124,8 +124,7 @@ def built(
     narrow = channels.remove(model, graph, tail(graph, kept))
     maps = {}
     for name, gene in bits.items():
-        rounding = _rounding(chosen[gene])
-        maps[name] = parametrized.Map(rounding, narrow.get_submodule(name))
+        maps[name] = parametrized.Map(_rounding(chosen[gene]), narrow.get_submodule(name))
     return parametrized.folded(parametrized.attach(narrow, maps))
 
 
