@@ -7,6 +7,7 @@ rounding count. `book/chance.csv` says for each exercise why it does not.
 import csv
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,8 @@ def test_gradient_descent_closes_enough_of_the_gap():
         least, _ = practical._lowest(weight, bias, z, labels)
         assert before - after > 0.78 * (before - least)  # three quarters are asked
         for rate, steps in ((largest, 200), (0.1, 1000)):
-            made = call(lambda *x, r=rate, t=steps: descended(*x, r, t), (weight, bias, z, labels))
+            tuned = partial(descended, rate=rate, steps=steps)
+            made = call(tuned, (weight, bias, z, labels))
             assert first_unmet(exercise, made) is None
 
 
