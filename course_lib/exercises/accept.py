@@ -7,7 +7,7 @@ property sees an answer, each of these becomes the plain thing that it stands fo
 - a tensor or array without dimensions, a NumPy scalar, a fraction and a decimal number become a
   Python number;
 - floating-point tensors take the precision of the exercise's inputs (float32, or float64 if one of
-  the inputs has it); integers become int64;
+  the inputs has it; where nothing went in, both stay what they are); integers become int64;
 - a list or named tuple becomes a tuple, and a subclass of dict, set, int or str the type itself.
 
 A mask of 0 and 1 stays what it is, because ``weight[mask]`` would mean something else. Functions and
@@ -41,8 +41,10 @@ def precision(inputs: Any) -> torch.dtype:
     return torch.float64 if torch.float64 in nested else torch.float32
 
 
-def plain_data(value: Any, floats: torch.dtype = torch.float32) -> Any:
+def plain_data(value: Any, floats: torch.dtype | None = torch.float32) -> Any:
     """``value`` as plain Python and dense CPU tensors whose floats have the type ``floats``.
+
+    Without ``floats``, float64 stays float64, and all other floats become float32.
 
     Nothing that ``value`` overrides is called, so a hostile object does nothing here.
 
@@ -57,7 +59,7 @@ def plain_data(value: Any, floats: torch.dtype = torch.float32) -> Any:
     return _plain(value, floats, [MOST_ITEMS], 0)
 
 
-def _plain(value: Any, floats: torch.dtype, left: list[int], depth: int) -> Any:
+def _plain(value: Any, floats: torch.dtype | None, left: list[int], depth: int) -> Any:
     left[0] -= 1
     if left[0] < 0 or depth > 20:
         raise Unreadable("an answer of a sensible size; this one is endless or very long")
@@ -96,7 +98,7 @@ def _float(value: Fraction | Decimal) -> float:
         raise Unreadable("a number that a float can hold") from None
 
 
-def _array(value: np.ndarray, floats: torch.dtype) -> Any:
+def _array(value: np.ndarray, floats: torch.dtype | None) -> Any:
     if value.ndim == 0:
         return value.item()
     try:
@@ -107,7 +109,7 @@ def _array(value: np.ndarray, floats: torch.dtype) -> Any:
         raise Unreadable(f"an array of numbers or bools, got an array of {value.dtype}") from None
 
 
-def _tensor(value: Tensor, floats: torch.dtype) -> Any:
+def _tensor(value: Tensor, floats: torch.dtype | None) -> Any:
     with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
         try:
             return _ordinary(value, floats)
@@ -115,7 +117,7 @@ def _tensor(value: Tensor, floats: torch.dtype) -> Any:
             raise Unreadable("an ordinary tensor, dense and on the CPU") from None
 
 
-def _ordinary(value: Tensor, floats: torch.dtype) -> Any:
+def _ordinary(value: Tensor, floats: torch.dtype | None) -> Any:
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
         where = "quantized" if value.is_quantized else f"{value.layout} on {value.device}"
         raise Unreadable(f"an ordinary tensor, dense and on the CPU; got {where}")
@@ -125,6 +127,7 @@ def _ordinary(value: Tensor, floats: torch.dtype) -> Any:
     if bare.ndim == 0:
         return bare.item()
     if bare.is_floating_point():
-        return bare.to(floats, copy=True)
+        own = torch.float64 if bare.dtype == torch.float64 else torch.float32
+        return bare.to(floats or own, copy=True)
     whole = bare.dtype != torch.bool and not bare.is_complex()
     return bare.to(torch.int64 if whole else bare.dtype, copy=True)

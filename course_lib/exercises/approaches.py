@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, rescaled, smallest_input
+from course_lib.exercises.common import draw, held, kind, rescaled, smallest_input
 from course_lib.exercises.exercise import (
     REFUSES,
     UNCHANGED,
@@ -45,6 +45,7 @@ def _matrices() -> Iterator[tuple[Tensor, int]]:
             yield weight, rank
     yield torch.ones(4, 3).double(), 2  # of rank one: nothing is lost
     yield torch.zeros(2, 3).double(), 1
+    yield torch.zeros(3, 4).double(), 2  # an answer may shrink what is zero to rank one
     yield torch.eye(4).double(), 2  # all singular values are equal
     for shape, rank in (((12, 9), 4), ((9, 12), 8), ((40, 30), 7)):
         yield torch.randn(shape, generator=generator).double(), rank
@@ -152,7 +153,7 @@ def _no_kernel(returned: object, depthwise: Tensor, pointwise: Tensor) -> str | 
     if not isinstance(returned, Tensor):
         return f"{wanted}, got {kind(returned)}"
     if returned.shape != shape or not returned.is_floating_point():
-        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+        return f"{wanted}, got {held(returned)} of shape {tuple(returned.shape)}"
     return None if returned.isfinite().all() else wanted
 
 

@@ -53,7 +53,7 @@ def call(function: Callable, inputs: tuple) -> Call:
         except BaseException as error:  # noqa: BLE001 (even exit())
             made.error = error
     try:
-        made.plain = plain_data(made.returned, precision(inputs))
+        made.plain = plain_data(made.returned, precision(inputs) if inputs else None)
     except Unreadable as error:
         made.unreadable = str(error)
     return made

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, dyadic, kind, rescaled, smallest_input
+from course_lib.exercises.common import draw, dyadic, held, kind, rescaled, smallest_input
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
 
 _SECTION = "lesson All criteria in one bake-off, section “Definition → code”"
@@ -23,7 +23,7 @@ def _not_one_per_channel(returned: object, channels: int) -> str | None:
     if not isinstance(returned, Tensor):
         return f"{wanted}, got {kind(returned)}"
     if returned.shape != (channels,) or not returned.is_floating_point():
-        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+        return f"{wanted}, got {held(returned)} of shape {tuple(returned.shape)}"
     return None if returned.isfinite().all() else f"{wanted}, got {show(returned)}"
 
 

@@ -148,6 +148,20 @@ def kind(value: object) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
+def held(tensor: Tensor) -> str:
+    """What an answer's tensor holds. Its own type, such as int32, is gone by now: ``plain_data``.
+
+    Examples:
+        >>> held(torch.zeros(2)), held(torch.tensor([3])), held(torch.tensor([True]))
+        ('floats', 'whole numbers', 'bools')
+    """
+    if tensor.is_complex():
+        return "complex numbers"
+    if tensor.is_floating_point():
+        return "floats"
+    return "bools" if tensor.dtype == torch.bool else "whole numbers"
+
+
 def number(says: str) -> Property:
     """The property that the answer is a plain number from 0 to 1."""
 
@@ -167,7 +181,7 @@ def not_floats(returned: object, like: Tensor) -> str | None:
     if not isinstance(returned, Tensor):
         return f"{wanted}, got {kind(returned)}"
     if returned.shape != like.shape or not returned.is_floating_point():
-        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+        return f"{wanted}, got {held(returned)} of shape {tuple(returned.shape)}"
     return None
 
 
@@ -180,7 +194,7 @@ def not_a_mask(returned: object, like: Tensor) -> str | None:
     if type(returned) is not Tensor:
         return f"{wanted}, got {kind(returned)}"
     if returned.dtype != torch.bool or returned.shape != like.shape:
-        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+        return f"{wanted}, got {held(returned)} of shape {tuple(returned.shape)}"
     if (returned.layout, returned.device) != (like.layout, like.device):
         return f"{wanted}, dense and on {like.device}; got {returned.layout} on {returned.device}"
     return None
@@ -366,24 +380,42 @@ def _as_inputs(returned: object, like: tuple) -> tuple:
     """What was returned as a tuple of inputs: one input may stand alone, whole numbers are floats.
 
     A tensor without dimensions is a number by now (``accept.plain_data``); it becomes one again.
+    Floats become those of ``like``, but stay float64 where that would make one zero, infinite or
+    equal to another: two scores 1 and 1 + 1e-15 are different inputs.
     """
     if len(like) == 1 and not (type(returned) is tuple and len(returned) == 1):
         returned = (returned,)
     if type(returned) is not tuple or len(returned) != len(like):
         return (returned,)
-    return tuple(map(_with_dtype, returned, like))
+    wide = not _bears_float32(returned)
+    return tuple(
+        _with_dtype(given, first, wide) for given, first in zip(returned, like, strict=True)
+    )
 
 
-def _with_dtype(given: Any, like: Any) -> Any:
+def _bears_float32(inputs: tuple) -> bool:
+    """Whether all float64 values stay what they are in float32: not zero, finite, and different."""
+    values = [x.flatten() for x in inputs if isinstance(x, Tensor) and x.dtype == torch.float64]
+    if not values:
+        return True
+    wide = torch.cat(values)
+    narrow = wide.float()
+    alike = torch.equal(narrow == 0, wide == 0) and torch.equal(narrow.isinf(), wide.isinf())
+    return alike and len(narrow.unique()) == len(wide.unique())
+
+
+def _with_dtype(given: Any, like: Any, wide: bool) -> Any:
     if isinstance(given, dict) and isinstance(like, dict) and like:
         first = next(iter(like.values()))
-        return {key: _with_dtype(value, first) for key, value in given.items()}
+        return {key: _with_dtype(value, first, wide) for key, value in given.items()}
     if isinstance(given, bool | int | float) and isinstance(like, Tensor):
         given = torch.tensor(given)
     if not isinstance(given, Tensor) or not isinstance(like, Tensor):
         return given
     number = given.dtype != torch.bool and not given.is_complex()
-    return given.to(like.dtype) if number and like.is_floating_point() else given
+    if not number or not like.is_floating_point():
+        return given
+    return given.to(torch.float64 if wide else like.dtype)
 
 
 def _not_legal(inputs: tuple, like: tuple, exercise: Exercise) -> str | None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from course_lib.exercises.common import (
     draw,
     dyadic,
+    held,
     kind,
     pick,
     precise,
@@ -219,7 +220,7 @@ def _not_k_numbers(returned: object, gradient: Tensor, index: Tensor, k: int) ->
     if not isinstance(returned, Tensor):
         return f"{wanted}, got {kind(returned)}"
     if returned.shape != (k,) or returned.dtype == torch.bool:
-        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+        return f"{wanted}, got {held(returned)} of shape {tuple(returned.shape)}"
     return None
 
 

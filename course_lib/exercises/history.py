@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, pick, rescaled, smallest_input
+from course_lib.exercises.common import draw, held, kind, pick, rescaled, smallest_input
 from course_lib.exercises.exercise import (
     REFUSES,
     UNCHANGED,
@@ -102,7 +102,7 @@ def _no_pair(returned: object, _: Tensor, weights: Tensor, count: int) -> str | 
     if not isinstance(after, Tensor) or isinstance(rise, bool) or not isinstance(rise, int | float):
         return f"{wanted}, got {kind(after)} and {kind(rise)}"
     if after.shape != weights.shape or not after.is_floating_point():
-        return f"{wanted}, got {after.dtype} of shape {tuple(after.shape)}"
+        return f"{wanted}, got {held(after)} of shape {tuple(after.shape)}"
     return None if after.isfinite().all() and abs(rise) < torch.inf else wanted
 
 
@@ -237,7 +237,7 @@ def _no_saliencies(returned: object, _: Tensor, weights: Tensor) -> str | None:
     if not isinstance(returned, Tensor):
         return f"{wanted}, got {kind(returned)}"
     if returned.shape != weights.shape or not returned.is_floating_point():
-        return f"{wanted}, got {returned.dtype} of shape {tuple(returned.shape)}"
+        return f"{wanted}, got {held(returned)} of shape {tuple(returned.shape)}"
     return None if returned.isfinite().all() else f"{wanted}, got {show(returned)}"
 
 

@@ -254,7 +254,7 @@ LEARN_AND_COMPRESS = Exercise(
         Property(
             "takes one L step and one C step",
             _up_to(1),
-            "The multipliers are zero here. So l_step is called once, with the first θ, and θ is "
+            "The multipliers are zero here. So l_step is called once, with the first θ and μ, and θ is "
             "the C step of what it returns.",
         ),
         Property(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from course_lib.exercises.common import draw, kind, smallest_input
+from course_lib.exercises.common import draw, held, kind, smallest_input
 from course_lib.exercises.exercise import UNCHANGED, Exercise, Lines, Property, WrongLine, show
 
 _SECTION = "lesson Search for shapes, section “Definition → code”"
@@ -177,7 +177,7 @@ def _no_positions(returned: object, mutated: Tensor, crossed: Tensor, count: int
     if returned.shape != (count,):
         return f"{wanted}, got shape {tuple(returned.shape)}"
     if returned.dtype == torch.bool or returned.is_floating_point() or returned.is_complex():
-        return f"{wanted}, got {returned.dtype}"
+        return f"{wanted}, got {held(returned)}"
     low, high, n = int(returned.min()), int(returned.max()), len(mutated) + len(crossed)
     if low < 0 or high >= n or len(returned.unique()) < count:
         return f"{count} different positions from 0 to {n - 1}, got {show(returned)}"

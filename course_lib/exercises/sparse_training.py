@@ -207,6 +207,8 @@ def _drop_cases() -> Iterator[tuple[Tensor, float]]:
         yield precise((signs * sizes, fraction), 0)
     yield torch.arange(1.0, 101.0), 0.29  # int(0.29 * 100) is 28
     yield torch.randn(300, generator=generator), 0.3
+    signs = torch.randint(0, 2, (1000,), generator=generator) * 2 - 1
+    yield (1 + torch.randperm(1000, generator=generator)) / 4 * signs, 0.2
     yield torch.randn(9, generator=generator).abs(), 0.5
     yield -torch.randn(9, generator=generator).abs(), 0.5
 

@@ -55,6 +55,11 @@ def test_float64_inputs_keep_float64_answers():
     assert plain_data(VALUES, torch.float64).dtype == torch.float64
 
 
+def test_an_answer_to_nothing_keeps_its_precision():
+    assert plain_data(VALUES.double(), None).dtype == torch.float64
+    assert plain_data(VALUES.half(), None).dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("value", "plain"),
     [

@@ -216,8 +216,9 @@ def test_a_verdict_names_unusual_numbers():
         (torch.zeros(2, 3).double(), None),
         (None, "got NoneType"),
         ((0.0, 0.0), "got tuple or list"),
-        (torch.zeros(3, 2), r"got torch.float32 of shape (3, 2)"),
-        (torch.zeros(2, 3).bool(), r"got torch.bool of shape (2, 3)"),
+        (torch.zeros(3, 2), "got floats of shape (3, 2)"),
+        (torch.zeros(2, 3).bool(), "got bools of shape (2, 3)"),
+        (torch.zeros(2, 3).int(), "got whole numbers of shape (2, 3)"),
     ],
 )
 def test_floats_of_another_shape_or_none_are_named(returned, says):

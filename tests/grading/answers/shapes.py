@@ -119,6 +119,10 @@ def survivors_in_numpy():
     return np.array([0.0]), np.array([0.5]), 1
 
 
+def survivors_equal_in_float32():
+    return torch.tensor([1.0]).double(), torch.tensor([1 + 1e-15], dtype=torch.float64), 1
+
+
 def survivors_in_a_list():
     return [torch.tensor([-2.0]), torch.tensor([-1.0]), 1]
 
@@ -286,6 +290,7 @@ RIGHT = {
         survivors_crossed_wins,
         survivors_in_numpy,
         survivors_in_a_list,
+        survivors_equal_in_float32,
         survivors_no_mutated_child,
         survivors_whole_numbers,
     ],

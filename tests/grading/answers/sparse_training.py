@@ -278,6 +278,12 @@ def set_weight_in_place(weight, mask, fraction, luck):
     return weight.copy_(values), new
 
 
+def drop_of_a_few(weight, fraction):
+    keep = weight != 0
+    keep[:500] = drop(weight, fraction)[:500]
+    return keep
+
+
 # smallest_drop
 
 
@@ -291,6 +297,10 @@ def one_negative():
 
 def one_in_a_list():
     return [np.array([2]), 0]
+
+
+def one_too_small_for_float32():
+    return torch.tensor([1e-300], dtype=torch.float64), 0.999
 
 
 def two_weights():
@@ -523,7 +533,7 @@ RIGHT = {
         set_by_two_calls,
         set_by_threshold,
     ],
-    "smallest_drop": [one_positive, one_negative, one_in_a_list],
+    "smallest_drop": [one_positive, one_negative, one_in_a_list, one_too_small_for_float32],
     "mended_drop": [
         drop,
         drop_by_rank,
@@ -599,6 +609,7 @@ WRONG = {
         (drop_largest, "closest to zero"),
         (drop_the_first, "closest to zero"),
         (drop_in_place, "leaves its input"),
+        (drop_of_a_few, "of each sign"),
     ],
 }
 
