@@ -19,6 +19,13 @@ def soup(path: str) -> BeautifulSoup:
     return BeautifulSoup((HTML / path).read_text(encoding="utf-8"), "html.parser")
 
 
+@cache
+def anchors(path: str) -> set[str]:
+    """Return what a link to a built page may name after its #."""
+    ids = {element["id"] for element in soup(path).find_all(id=True)}
+    return ids | {element["name"] for element in soup(path).find_all(attrs={"name": True})}
+
+
 def having(selector: str) -> list[str]:
     """Return the pages with an element that matches; a book without any is a failure."""
     found = [path for path in PAGES if soup(path).select_one(selector)]

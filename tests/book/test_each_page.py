@@ -61,5 +61,7 @@ def test_page_fits_a_phone(page):
 @pytest.mark.parametrize("path", PAGES)
 def test_page_works_as_a_file(visit, path):
     with visit(path, scheme="file") as page:
+        instruments = page.locator("[data-course]")
+        assert instruments.count() == page.locator("[data-course][data-alive]").count()
         assert page.outside == []
         assert page.complaints == []

@@ -5,17 +5,13 @@ from pathlib import Path
 
 import glossary
 import pytest
-from bs4 import BeautifulSoup
+
+from .built import HTML, anchors, soup
 
 ROOT = Path(__file__).resolve().parents[2]
-HTML = ROOT / "book/_build/html"
 SOURCE = (ROOT / "book/glossary.md").read_text(encoding="utf-8")
 LESSONS = len(list((ROOT / "notebooks").glob("*.ipynb")))
 ENTRIES = list(glossary.entries(SOURCE))
-
-
-def built(path: str) -> BeautifulSoup:
-    return BeautifulSoup((HTML / path).read_text(encoding="utf-8"), "html.parser")
 
 
 def test_entries_are_the_lines_at_the_margin():
@@ -46,9 +42,9 @@ def test_no_term_stands_there_twice():
 def test_each_lesson_links_the_first_use_of_a_term_and_no_other():
     lessons = sorted((HTML / "notebooks").glob("*.html"))
     assert len(lessons) == LESSONS
-    known = {dt["id"] for dt in built("book/glossary.html").select("dl.glossary dt[id]")}
+    known = {dt["id"] for dt in soup("book/glossary.html").select("dl.glossary dt[id]")}
     for path in lessons:
-        links = built(f"notebooks/{path.name}").select("a:has(> .std-term)")
+        links = soup(f"notebooks/{path.name}").select("a:has(> .std-term)")
         targets = [link["href"].partition("#")[2] for link in links]
         assert len(targets) >= 5, path.name
         assert len(targets) == len(set(targets)) and set(targets) <= known
@@ -56,11 +52,11 @@ def test_each_lesson_links_the_first_use_of_a_term_and_no_other():
 
 
 def test_the_index_leads_from_a_term_to_the_lessons():
-    index = built("genindex.html")
+    index = soup("genindex.html")
     lessons = [a["href"] for a in index.select(".indextable a[href^='notebooks/']")]
     assert len(lessons) > 100 and len({href.partition("#")[0] for href in lessons}) == LESSONS
     for href in lessons[:20]:
         page, _, anchor = href.partition("#")
-        assert built(page).find(id=anchor), href
+        assert anchor in anchors(page), href
     named = index.get_text(" ")
     assert all(terms[0] in named for terms in ENTRIES)

@@ -8,9 +8,14 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from .built import HTML, OPEN_ALL, PAGES, ROOT, having, soup
+from .built import HTML, OPEN_ALL, PAGES, ROOT, anchors, having, soup
 
 GATE = ".tag_gated details.hide:not(.above-input)"
+# Pages with something to answer or to unfold, each with JavaScript and without.
+MARKS = ("course-quiz", "course-predict", "tag_hide-input")
+ASKING = [p for p in PAGES if any(mark in (HTML / p).read_text("utf-8") for mark in MARKS)]
+SCRIPTED = [(path, True) for path in ASKING]
+BOTH = SCRIPTED + [(path, False) for path in ASKING]
 
 
 def test_the_book_is_built():
@@ -26,13 +31,11 @@ def test_links_inside_the_book_lead_somewhere(path):
             continue
         folder = PurePosixPath(path).parent
         target = (HTML / folder / unquote(address.path)).resolve() if address.path else HTML / path
-        if not target.is_file():
+        found = target.is_file()
+        if found and address.fragment and target.suffix == ".html":
+            found = unquote(address.fragment) in anchors(target.relative_to(HTML).as_posix())
+        if not found:
             broken.append(link)
-        elif address.fragment and target.suffix == ".html":
-            anchor = unquote(address.fragment)
-            linked = soup(target.relative_to(HTML).as_posix())
-            if not linked.find(id=anchor) and not linked.find(attrs={"name": anchor}):
-                broken.append(link)
     assert not broken, broken
 
 
@@ -53,60 +56,101 @@ def test_dark_mode_can_be_switched_and_stays(visit, width):
         assert html.get_attribute("data-theme") == "dark"
 
 
-@pytest.mark.parametrize("javascript", [True, False])
-def test_quiz_answers_by_keyboard_one_option_at_a_time(visit, javascript):
-    for path in having(".course-quiz"):
-        with visit(path, java_script_enabled=javascript) as page:
-            for group in page.locator(".course-quiz [role=group]").all():
-                opened = group.locator("details[open]")
-                assert opened.count() == 0
-                for option in group.locator("details").all():
-                    option.locator("summary").press("Enter")
-                    assert opened.count() == 1
-                    assert option.locator("p").is_visible()
+def name(param) -> str:
+    """Return how a page is called in the list of tests."""
+    path, javascript = param
+    return path if javascript else f"{path}-without-javascript"
 
 
-def test_a_prediction_opens_its_figure_and_is_remembered(visit):
-    for path in having(".course-predict"):
-        with visit(path) as page:
-            gates = page.locator(GATE)
-            form = page.locator(".course-predict").first
-            assert gates.count() > 0
-            assert page.locator(f"{GATE}[open]").count() == 0
-            form.locator("input").first.focus()
-            top = page.evaluate("scrollY")
-            page.keyboard.press("Space")
-            assert gates.first.get_attribute("open") is not None
-            choice = form.locator("label").first.inner_text().strip()
-            assert choice in form.get_by_role("status").inner_text()
-            assert choice in page.locator(".course-predicted").first.inner_text()
-            assert page.evaluate("document.activeElement.type") == "radio"
-            assert page.evaluate("scrollY") == top
-            page.reload()
-            assert form.locator("input").first.is_checked()
-            assert gates.first.get_attribute("open") is not None
+@pytest.fixture(scope="module", params=BOTH, ids=name)
+def page(request, visit):
+    """Yield each page that asks something, opened once for the tests that take it.
+
+    These run in their order. Each leaves the gates as it found them, or none after it minds.
+    """
+    path, javascript = request.param
+    size = {"width": 1280, "height": 800}
+    with visit(path, java_script_enabled=javascript, viewport=size) as page:
+        page.path = path
+        yield page
 
 
-@pytest.mark.parametrize("javascript", [True, False])
-def test_the_figure_opens_without_a_prediction_too(visit, javascript):
-    for path in having(".course-predict"):
-        with visit(path, java_script_enabled=javascript) as page:
-            gate = page.locator(GATE).first
-            gate.locator("> summary").press("Enter")
-            assert gate.get_attribute("open") is not None
-            assert gate.locator(".cell_output").is_visible()
+scripted = pytest.mark.parametrize("page", SCRIPTED, ids=name, indirect=True, scope="module")
 
 
-def test_folded_code_stays_folded_whatever_its_output_does(visit):
-    for path in having(".tag_hide-input"):
-        with visit(path) as page:
-            for form in page.locator(".course-predict").all():
-                form.locator("input").first.check()  # opens gated outputs
-            for cell in page.locator(".tag_hide-input:has(.cell_input)").all():
-                fold = cell.locator("details.hide.above-input")
-                assert fold.count() == 1 and fold.get_attribute("open") is None
-                assert not cell.locator(".cell_input").is_visible()
-                assert "source" in fold.locator("summary").inner_text()
+def test_what_the_tests_of_a_page_look_for_is_in_the_book():
+    for selector in (".course-quiz", ".course-predict", ".tag_hide-input", "article table"):
+        assert set(having(selector)) & set(ASKING)
+    for selector in (".course-quiz", ".course-predict", ".tag_hide-input"):
+        assert set(having(selector)) <= set(ASKING)
+
+
+def test_the_figure_opens_without_a_prediction_too(page):
+    if soup(page.path).select_one(".course-predict"):
+        gate = page.locator(GATE).first
+        gate.locator("> summary").press("Enter")
+        assert gate.get_attribute("open") is not None
+        assert gate.locator(".cell_output").is_visible()
+        gate.locator("> summary").press("Enter")
+        assert gate.get_attribute("open") is None
+
+
+def test_quiz_answers_by_keyboard_one_option_at_a_time(page):
+    groups = page.locator(".course-quiz [role=group]").all()
+    assert len(groups) == len(soup(page.path).select(".course-quiz [role=group]"))
+    for group in groups:
+        opened = group.locator("details[open]")
+        assert opened.count() == 0
+        for option in group.locator("details").all():
+            option.locator("summary").press("Enter")
+            assert opened.count() == 1
+            assert option.locator("p").is_visible()
+
+
+@scripted
+def test_a_prediction_opens_its_figure_and_is_remembered(page):
+    if not soup(page.path).select_one(".course-predict"):
+        return
+    gates = page.locator(GATE)
+    form = page.locator(".course-predict").first
+    assert gates.count() > 0
+    assert page.locator(f"{GATE}[open]").count() == 0
+    form.locator("input").first.focus()
+    top = page.evaluate("scrollY")
+    page.keyboard.press("Space")
+    assert gates.first.get_attribute("open") is not None
+    choice = form.locator("label").first.inner_text().strip()
+    assert choice in form.get_by_role("status").inner_text()
+    assert choice in page.locator(".course-predicted").first.inner_text()
+    assert page.evaluate("document.activeElement.type") == "radio"
+    assert page.evaluate("scrollY") == top
+    page.reload()
+    assert form.locator("input").first.is_checked()
+    assert gates.first.get_attribute("open") is not None
+
+
+@scripted
+def test_folded_code_stays_folded_whatever_its_output_does(page):
+    for form in page.locator(".course-predict").all():
+        form.locator("input").first.check()  # opens gated outputs
+    folded = ".tag_hide-input:has(.cell_input)"
+    cells = page.locator(folded).all()
+    assert len(cells) == len(soup(page.path).select(folded))
+    for cell in cells:
+        fold = cell.locator("details.hide.above-input")
+        assert fold.count() == 1 and fold.get_attribute("open") is None
+        assert not cell.locator(".cell_input").is_visible()
+        assert "source" in fold.locator("summary").inner_text()
+
+
+@scripted
+def test_no_table_is_cut_off_beside_the_contents(page):
+    """At 1280 pixels both lists stand beside the text, which is the narrowest that they leave."""
+    page.evaluate(OPEN_ALL)
+    cut = page.evaluate("""[...document.querySelectorAll(
+        '.cell_output > .text_html, .pst-scrollable-table-container')]
+        .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 80))""")
+    assert not page.path.startswith("notebooks/") or cut == []
 
 
 def test_the_bar_of_a_solution_says_what_is_behind_it():
@@ -191,18 +235,6 @@ def test_a_wide_box_is_reachable_and_shows_that_it_goes_on(visit):
     assert wide, "no gated table is wider than a phone, so this tests nothing"
 
 
-def test_no_table_is_cut_off_beside_the_contents(visit):
-    """At 1280 pixels both lists stand beside the text, which is the narrowest that they leave."""
-    for path in having("article table"):
-        if path.startswith("notebooks/"):
-            with visit(path, viewport={"width": 1280, "height": 800}) as page:
-                page.evaluate(OPEN_ALL)
-                cut = page.evaluate("""[...document.querySelectorAll(
-                    '.cell_output > .text_html, .pst-scrollable-table-container')]
-                    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 80))""")
-                assert cut == [], path
-
-
 def test_markdown_that_cells_make_is_rendered():
     for path in PAGES:
         for paragraph in soup(path).select("main p"):
@@ -249,10 +281,10 @@ def test_each_lesson_says_what_it_takes():
 
 def test_every_scrubber_shows_its_frames_on_the_page(visit):
     for path in having(".scrub"):
-        for number, widget in enumerate(soup(path).select(".scrub")):
-            frames = json.loads(widget.find("script", type="application/json").string)["frames"]
-            with visit(path, scheme="file", reduced_motion="reduce") as page:
-                page.evaluate(OPEN_ALL)
+        with visit(path, scheme="file", reduced_motion="reduce") as page:
+            page.evaluate(OPEN_ALL)
+            for number, widget in enumerate(soup(path).select(".scrub")):
+                frames = json.loads(widget.find("script", type="application/json").string)["frames"]
                 shown = page.locator(".scrub").nth(number)
                 last = shown.locator("[data-axis]").last.locator("input")
                 for which, key in ((-1, "End"), (0, "Home")):
@@ -269,11 +301,11 @@ def test_every_scrubber_shows_its_frames_on_the_page(visit):
                 )
                 assert shown.locator(".frame").inner_html() == like
                 assert shown.get_by_role("status").inner_text()
-                assert page.complaints == page.outside == []
+            assert page.complaints == page.outside == []
 
 
-def test_the_front_end_is_shipped_once(visit):
-    """As two files that all pages share, and that look and work as they do in each output."""
+def test_the_front_end_is_shipped_once():
+    """As two files that all pages share. (That they work: test_page_works_as_a_file.)"""
     for path in having("[data-course]"):
         page = soup(path)
         assert not page.select("[data-course-page]") and "coursePage" not in str(page.body)
@@ -282,9 +314,6 @@ def test_the_front_end_is_shipped_once(visit):
             assert sum(f"/{name}" in (file or "") for file in files) == 1
             source = ROOT / "course_lib/teaching/page" / name
             assert (HTML / "_static" / name).read_bytes() == source.read_bytes()
-        with visit(path, scheme="file") as page:
-            instruments = page.locator("[data-course]")
-            assert instruments.count() == page.locator("[data-course][data-alive]").count()
 
 
 def test_every_recorded_run_is_tabulated_beside_its_paper():

@@ -1,13 +1,10 @@
 """The search page: what it looks through, and what it answers, from a file and without a network."""
 
 import json
-from pathlib import Path
 
 import pytest
-from bs4 import BeautifulSoup
 
-ROOT = Path(__file__).resolve().parents[2]
-HTML = ROOT / "book/_build/html"
+from .built import HTML, anchors, soup
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +14,8 @@ def rows():
 
 
 def test_each_section_is_there_and_leads_somewhere(rows):
-    pages = {}
     for page, _, anchor, title, _ in rows:
-        if page not in pages:
-            text = (HTML / f"{page}.html").read_text(encoding="utf-8")
-            pages[page] = BeautifulSoup(text, "html.parser")
-        assert pages[page].find(id=anchor), (page, anchor)
+        assert anchor in anchors(f"{page}.html"), (page, anchor)
         assert title, (page, anchor)
     for page in (HTML / "notebooks").glob("*.html"):
         assert len([row for row in rows if row[0] == f"notebooks/{page.stem}"]) >= 10
@@ -33,8 +26,7 @@ def test_nothing_that_is_folded_can_be_found(rows):
     text = " ".join(" ".join(row) for row in rows if row[0].startswith("notebooks/"))
     folded = ".course-claim, .tag_gated figure, .tag_hide-cell pre, .sd-dropdown p, .course-quiz p"
     for page in sorted((HTML / "notebooks").glob("*.html")):
-        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-        found = soup.select(folded)
+        found = soup(f"notebooks/{page.name}").select(folded)
         assert found, page.name
         for part in found:
             words = " ".join(part.get_text().split())[:60]
