@@ -85,7 +85,8 @@ def _add_run_and_merge(command: Command) -> None:
     grade.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     grade.add_argument("--sandbox", choices=WALLS, help="the first that works, if not given")
     grade.add_argument("--seed", type=int, help="of the hidden inputs; drawn, if not given")
-    grade.add_argument("--seconds", type=int, default=SECONDS, help=f"at least, per exercise ({SECONDS})")
+    least = f"at least, per exercise ({SECONDS})"
+    grade.add_argument("--seconds", type=int, default=SECONDS, help=least)
     _add_user(grade)
     joined = command("merge", _merge, "Put the results of several shards together.")
     joined.add_argument("parts", type=Path, nargs="+")

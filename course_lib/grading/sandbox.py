@@ -30,7 +30,9 @@ WALLS = ("bwrap", "landlock")
 SECONDS = 10  # of computing, for all inputs of an exercise; more where our own answer is slow
 GIGABYTES = 3.0
 _HERE = Path(__file__).parent
-_START = 120  # seconds until the worker has imported torch, on a busy machine
+# Seconds until the worker has imported torch or carried out an order. One that has ended is noticed
+# at once, so this is only for one that hangs, and longer than the busiest machine needs.
+_PATIENCE = 900
 _ENVIRONMENT = {"PATH": "/usr/bin", "HOME": "/", "LANG": "C.UTF-8", "CUDA_VISIBLE_DEVICES": ""}
 _ENVIRONMENT |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 _HUGE_PAGES = [f"/sys/kernel/mm/transparent_hugepage/{n}" for n in ("enabled", "hpage_pmd_size")]
@@ -117,17 +119,19 @@ class Sandbox:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
             )
-        ours.settimeout(_START)
+        ours.settimeout(_PATIENCE)
+        ready, reason = b"", "no reason given"
         try:
             ready = ours.recv(16)
+        except TimeoutError:
+            reason = f"it is not ready after {_PATIENCE:g} seconds"
         except OSError:
-            ready = b""
+            pass
         if ready != b"ready":
             ours.close()
             process.kill()
             said = process.communicate()[1].decode(errors="replace").strip().splitlines()
-            raise NoSandbox(f"it does not start ({said[-1] if said else 'no reason given'}).")
-        ours.settimeout(30)
+            raise NoSandbox(f"it does not start ({said[-1] if said else reason}).")
         return ours, process
 
     def _worker(self, wall: str, control: socket.socket) -> list[str]:

@@ -390,6 +390,12 @@ def test_a_wall_that_does_not_stand_says_why(bwrap, monkeypatch, user):
         Sandbox("bwrap", user=user)
 
 
+def test_a_wall_that_is_not_ready_in_time_says_so(bwrap, monkeypatch, user):
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)  # nobody imports torch so fast
+    with pytest.raises(NoSandbox, match=r"start \(it is not ready after 0\.01 seconds\)"):
+        Sandbox("bwrap", user=user)
+
+
 def test_a_sandbox_that_has_ended_is_our_fault(bwrap, user):
     with Sandbox("bwrap", user=user) as box:
         box._process.kill()
