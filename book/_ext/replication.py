@@ -2,7 +2,8 @@
 
 A claim depends on the cell that states it and on all the code before it. Its hash is made of both,
 without imports, comments and layout, and without the earlier cells that only show something: a new
-wording of a question, or of another claim, does not send hours of computing to the bin.
+wording of a question, or of another claim, does not send hours of computing to the bin. Nor do the
+words that stand for a picture, or a paragraph that holds numbers.
 """
 
 import ast
@@ -16,6 +17,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 CLAIM = "application/vnd.course-lib.claim+json"
 CLAIMS = {"greater", "equal", "every", "faster"}
 SHOWS = CLAIMS | set("predict quiz scrub explorer show table print Markdown recorded".split())
+WORDS = {"show": 1, "Markdown": 0}  # a call -> its arguments before the words for the page
 
 
 def load(root: Path) -> dict:
@@ -50,8 +52,8 @@ def last_claim(cells: Iterable) -> str:
 
 
 def statements(source: str) -> ast.Module:
-    """Return a cell's code without what computes nothing by itself: its imports, and the marks of
-    its claims, such as "usually".
+    """Return a cell's code without what computes nothing by itself: its imports, the marks of its
+    claims, such as "usually", and words for the page.
     """
     plain = TransformerManager().transform_cell(source)  # it may hold a magic command
     module = ast.parse(plain)
@@ -60,6 +62,8 @@ def statements(source: str) -> ast.Module:
     ]
     for call in (node for node in ast.walk(module) if isinstance(node, ast.Call)):
         call.keywords = [keyword for keyword in call.keywords if keyword.arg != "mark"]
+        if called(call) in WORDS:
+            call.args = call.args[: WORDS[called(call)]]
     return module
 
 
