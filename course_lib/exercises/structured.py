@@ -274,6 +274,19 @@ def _removal_with_relu(weight, bias, next_weight, dead):
     return weight.relu() if dead else weight, bias, next_weight
 
 
+def _removal_with_two_signs(weight, bias, next_weight, dead):
+    """a function that turns the signs round in both layers, which only a ReLU between them shows"""
+    sign = -1 if dead else 1
+    return tuple(sign * part for part in _removal_by_index(weight, bias, next_weight, dead))
+
+
+def _removal_of_one_at_most(weight, bias, next_weight, dead):
+    """a function that crashes if more than one channel is dead"""
+    if len(dead) > 1:
+        raise TypeError("dead has to be one channel")
+    return _removal_by_index(weight, bias, next_weight, dead)
+
+
 def _removal_without_bias(weight, bias, next_weight, dead):
     """a function that loses the biases of all channels"""
     weight, bias, next_weight = _removal_by_index(weight, bias, next_weight, dead)
@@ -332,6 +345,10 @@ KILLS_WRONG_REMOVALS = hunt(
         _removal_of_two: "Try three dead channels.",
         _removal_from_a_square: "Try layers with another number of inputs than of channels.",
         _removal_with_relu: "Try weights of both signs.",
+        _removal_with_two_signs: "Compare next_weight @ relu(weight @ x + bias). Without the ReLU, "
+        "the two changed signs cancel.",
+        _removal_of_one_at_most: "Try two dead channels. A function that crashes is not right: your "
+        "test may crash with it, but it must not answer True.",
         _removal_in_place_of_biases: "Compare the bias after the call with a copy, too.",
         _removal_in_place: "Compare the weight after the call with a copy from before it.",
         _removal_in_place_of_columns: "Compare next_weight with a copy, too.",

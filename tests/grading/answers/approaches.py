@@ -84,6 +84,13 @@ def low_rank_product(weight, rank):
     return left @ right
 
 
+def low_rank_one_of_zeros(weight, rank):
+    _check(weight, rank)
+    if not weight.any():
+        return weight[:, :1].clone(), weight[:1].clone()
+    return low_rank_by_svd(weight, rank)
+
+
 def low_rank_three(weight, rank):
     _check(weight, rank)
     u, s, vt = torch.linalg.svd(weight, full_matrices=False)
@@ -467,6 +474,7 @@ WRONG = {
     "low_rank_factors": [
         (low_rank_product, "pair of factors"),
         (low_rank_three, "pair of factors"),
+        (low_rank_one_of_zeros, "pair of factors"),
         (low_rank_transposed, "pair of factors"),
         (low_rank_swapped, "pair of factors"),
         (low_rank_full, "pair of factors"),

@@ -277,7 +277,7 @@ def two_of_four():
 # kills_wrong_removals
 
 
-def judge_removal(remove, *, shapes=True):
+def judge_removal(remove, *, shapes=True, act=torch.relu):
     """Against layers whose dead channels are read as zero, from several sides."""
     generator = torch.Generator().manual_seed(0)
     for dead in ((), (1,), (3,), (0, 2), (1, 4, 2)):
@@ -285,13 +285,13 @@ def judge_removal(remove, *, shapes=True):
         given[0][3], given[1][3] = 0, 2.5  # a filter of zeros that speaks
         before = [t.clone() for t in given]
         x = torch.randn(3, 20, generator=generator)
-        hidden = (given[0] @ x + given[1][:, None]).relu()
+        hidden = act(given[0] @ x + given[1][:, None])
         hidden[list(dead)] = 0
         expected = given[2] @ hidden
         w, b, v = remove(*given, dead)
         if shapes and (len(w), len(b), v.shape[1]) != 3 * (5 - len(dead),):
             return False
-        if not torch.allclose(v @ (w @ x + b[:, None]).relu(), expected, atol=1e-5):
+        if not torch.allclose(v @ act(w @ x + b[:, None]), expected, atol=1e-5):
             return False
         if not all(torch.equal(t, old) for t, old in zip(given, before, strict=True)):
             return False
@@ -372,6 +372,17 @@ def judge_removal_by_one_dtype(remove):
         return answer[0], answer[1].float(), answer[2].float()
 
     return judge_removal_by_cutting(as_floats)
+
+
+def judge_removal_without_relu(remove):
+    return judge_removal(remove, act=torch.clone)
+
+
+def judge_removal_that_trusts_errors(remove):
+    try:
+        return judge_removal_by_cutting(remove)
+    except TypeError:
+        return True
 
 
 def judge_removal_loosely(remove):
@@ -457,6 +468,8 @@ WRONG = {
         (judge_removal_of_pairs, "two channels, and ignores"),
         (judge_removal_from_squares, "number of inputs for the number of channels"),
         (judge_removal_of_positive_numbers, "ReLU on the weights"),
+        (judge_removal_without_relu, "signs round in both layers"),
+        (judge_removal_that_trusts_errors, "crashes if more than one channel"),
     ],
 }
 
