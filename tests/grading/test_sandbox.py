@@ -246,11 +246,11 @@ def test_every_fork_has_the_same_random_numbers(box):
     ids=["a loop", "a loop that ignores signals"],
 )
 def test_a_loop_ends_with_its_time(bwrap, body):
-    started = time.monotonic()
-    kind, found = ask(bwrap, f"def f():\n    {body}")
-    assert kind == "gone"
-    assert isinstance(found, TimeUp)
-    assert time.monotonic() - started < 2.5 + 5 + 2
+    with bwrap.fork() as child:
+        child.answer({"id": 0, "load": [[1, 1, f"def f():\n    {body}"]]})
+        with pytest.raises(TimeUp):
+            child.answer({"id": 1, "call": "f", "args": []})
+    assert child.used.seconds < 1.5  # of computing, of which the kernel gives it one
     assert alive(bwrap)
 
 
@@ -347,7 +347,7 @@ with box.fork() as child:
     assert before
     grader.kill()
     grader.communicate()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 120  # only so that a failure is no endless loop
     while any(map(lives, before)) and time.monotonic() < until:
         os.sched_yield()
     assert not any(map(lives, before))
