@@ -109,9 +109,11 @@ def peculiar(inputs: Any) -> str | None:
         return None
     least, most = float(sizes.min()), float(sizes.max())
     if most < 1e-5:
-        return "tiny. An added constant, a tolerance or a rounding hides them."
+        squares = " Their squares are 0 in 32 bits." if most < 1e-23 else ""
+        return "tiny. An added constant, a tolerance or a rounding hides them." + squares
     if least > 1e5:
-        return "huge. 16 bits cannot hold them, and beside them a constant is nothing."
+        squares = " Their squares are infinite in 32 bits." if least > 1e20 else ""
+        return "huge. 16 bits cannot hold them, and beside them a constant is nothing." + squares
     if least < most < least * (1 + 1e-5):
         return "close together. 16 bits, a tolerance or a rounding makes them equal."
     return None
@@ -206,7 +208,9 @@ def wrong_count(keep: Tensor, sparsity: float) -> str | None:
     count = round(sparsity * n)
     if removed == count:
         return None
-    upside_down = " (True means keep: is the mask upside down?)" if n - removed == count else ""
+    # One more or less is rather a mistake of rounding.
+    inverted = n - removed == count and abs(removed - count) > 1
+    upside_down = " (True means keep: is the mask upside down?)" if inverted else ""
     return f"round({sparsity:g} * {n}) = {count} of {n} weights removed, not {removed}{upside_down}"
 
 

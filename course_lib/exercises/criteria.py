@@ -80,7 +80,9 @@ def _wrong_count(keep: Tensor, weight: Tensor, sparsity: float) -> str | None:
     words = f"round({sparsity:g} * {n}) = {count} of {n} weights removed"
     if wanted < count:
         words = f"one weight kept, because {sparsity:g} is below 1, so {wanted} of {n} removed"
-    upside_down = " (True means keep: is the mask upside down?)" if n - removed == wanted else ""
+    # Who rounds another way may remove as many as should stay, but not the largest.
+    inverted = torch.equal(~keep, lowest_removed(weight.abs(), wanted))
+    upside_down = " (True means keep: is the mask upside down?)" if inverted else ""
     return f"{words}, not {removed}{upside_down}"
 
 

@@ -229,7 +229,7 @@ def _illegal_quadratic(hessian: Tensor, weights: Tensor) -> str | None:
         least = torch.linalg.eigvalsh(hessian.double())[0]
         if torch.equal(hessian, hessian.T) and least > 1e-9:
             return None
-    return "a symmetric, positive definite Hessian (n, n) and n weights"
+    return "a symmetric, positive definite Hessian (n, n) and n weights, all of finite floats"
 
 
 def _no_saliencies(returned: object, _: Tensor, weights: Tensor) -> str | None:

@@ -1,6 +1,7 @@
 """The runner: what it says, what it survives, and what it leaves alone."""
 
 import dataclasses
+import math
 import os
 import random
 import statistics
@@ -13,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from course_lib.exercises import EXERCISES
 from course_lib.exercises.calls import LONGEST_TEXT, plain
-from course_lib.exercises.common import hunt
+from course_lib.exercises.common import hunt, lowest_removed, peculiar, wrong_count
 from course_lib.exercises.exercise import REFUSES, Exercise, Property, show
 from course_lib.grading import check
 from course_lib.grading.checks import CLOSING, CheckFailed, run
@@ -84,6 +85,27 @@ def test_upside_down_mask_is_told_so():
     assert "is the mask upside down?" in str(
         check("magnitude_mask", lambda w, s: ~mask_by_python(w, s))
     )
+
+
+def test_a_count_that_is_rounded_another_way_is_not_called_upside_down():
+    """Of five weights, three go where two should, and two stay: it is no mask turned round."""
+    keep = torch.tensor([False, False, False, True, True])
+    assert wrong_count(keep, 0.5) == "round(0.5 * 5) = 2 of 5 weights removed, not 3"
+    assert "upside down" in wrong_count(torch.arange(8) < 2, 0.25)
+
+    def rounded_up(weight, sparsity):
+        n = weight.numel()
+        gone = n if sparsity == 1 else min(n - 1, math.floor(sparsity * n + 0.5))
+        return lowest_removed(weight.abs(), gone)
+
+    text = str(check("magnitude_mask", rounded_up))
+    assert "2 of 5 weights removed, not 3" in text and "upside down" not in text
+
+
+def test_a_tiny_input_says_that_its_squares_are_zero():
+    assert peculiar((torch.tensor([1e-30]),)).endswith("Their squares are 0 in 32 bits.")
+    assert "squares" not in peculiar((torch.tensor([1e-10]),))
+    assert peculiar((torch.tensor([1e30]),)).endswith("Their squares are infinite in 32 bits.")
 
 
 def test_an_earlier_property_wins_over_an_earlier_case():
