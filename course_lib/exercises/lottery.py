@@ -87,6 +87,11 @@ def _ticket_cases() -> Iterator[tuple[Layers, Layers, Layers, float]]:
         yield from rescaled((small, moved, held, share), 1)
         yield from rescaled((small, moved, held, share), 0)
         yield precise((small, moved, held, share), 1)
+        yield precise((small, moved, held, share), 0)
+    first, last, live = (  # as a network names its weights
+        {f"{name}.weight": w for name, w in layers.items()} for layers in (small, moved, held)
+    )
+    yield first, last, live, 0.5
     ones = {name: torch.ones(1) for name in ("a", "b")}  # layers of one weight
     yield ones, ones, {name: w.bool() for name, w in ones.items()}, 0.6
     many = [{f"fc{i}": draw((5,), generator) for i in range(1, 12)} for _ in range(2)]
@@ -292,6 +297,12 @@ def _ticket_rescales(start, trained, keep, share):
     return start * mask * mask.numel() / max(int(mask.sum()), 1), mask
 
 
+def _ticket_flips_signs(start, trained, keep, share):
+    """a function that returns the initial values with the other sign"""
+    weights, mask = _ticket_by_sort(start, trained, keep, share)
+    return -weights, mask
+
+
 def _ticket_by_start(start, trained, keep, share):
     """a function that removes the weights that were smallest before training"""
     mask = _mask(start, keep, share)
@@ -402,6 +413,14 @@ def _ticket_keeps_one(start, trained, keep, share):
     return start * mask, mask
 
 
+def _ticket_demands_a_rest(start, trained, keep, share):
+    """a function that raises an error where nothing would be left"""
+    weights, mask = _ticket_by_sort(start, trained, keep, share)
+    if not mask.any():
+        raise RuntimeError("no weight is left")
+    return weights, mask
+
+
 def _ticket_dead_at_zero(start, trained, keep, share):
     """a function that gives the dead the size 0, so that they tie with living zeros"""
     size = trained.abs() * keep
@@ -454,6 +473,7 @@ KILLS_WRONG_TICKETS = hunt(
         _ticket_redraws: "Compare the weights that are left with start, one by one.",
         _ticket_deals_out: "Compare each weight with its own initial value, in its own place.",
         _ticket_rescales: "Compare the values themselves, not only their order or their zeros.",
+        _ticket_flips_signs: "Compare the values with their signs.",
         _ticket_by_start: "Let the order of the initial magnitudes differ from that of the trained "
         "ones.",
         _ticket_signed: "Try negative trained weights as well.",
@@ -472,6 +492,8 @@ KILLS_WRONG_TICKETS = hunt(
         _ticket_without_share: "Try the share 0: nothing more goes.",
         _ticket_of_per_cents: "Try the share 1: everything that is left goes.",
         _ticket_keeps_one: "Try the share 1: everything that is left goes.",
+        _ticket_demands_a_rest: "Try the share 1. A function that raises an error there is wrong: "
+        "catch the error, and answer False.",
         _ticket_dead_at_zero: "Let trained weights that are left be 0, behind dead ones.",
         _ticket_float_mask: "1.0 equals True in Python. Look at the dtype of the mask.",
         _ticket_as_double: "Compare the dtype of the weights with that of start.",

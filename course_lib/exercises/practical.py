@@ -383,6 +383,12 @@ def _reader_cases() -> Iterator[tuple]:
     same = {"a": [1, 2], "b": [1, 2], "c": [3]}  # what b makes is added to what it reads
     yield same, {"a": [0], "b": [1, 2], "c": [1, 2]}, "b", 1
     yield {"a": [7, 2, 5], "b": [9]}, {"a": [0], "b": [2, 5, 7], "c": [9, 5]}, "a", 2
+    yield (
+        {"a": [0, 1], "b": [2]},
+        {"a": [3], "b": [1, 0]},
+        "a",
+        0,
+    )  # an id of 0, which is False in Python
     g = torch.Generator().manual_seed(5)
 
     def asked(graph: tuple[dict, dict], layer: str | None = None) -> tuple:

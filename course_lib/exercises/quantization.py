@@ -7,6 +7,7 @@ from torch import Tensor
 
 from course_lib.exercises.common import (
     draw,
+    held,
     hunt,
     kind,
     oracle,
@@ -73,7 +74,7 @@ def _no_pair(returned: object, weight: Tensor, bits: int) -> str | None:
     if numbers.shape != weight.shape or steps.shape != weight.shape[:1]:
         return f"{wanted}, got {tuple(numbers.shape)} and {tuple(steps.shape)}"
     if numbers.dtype != torch.int64 or not steps.is_floating_point():  # any integers are int64 here
-        return f"{wanted}, integers and floats; got {numbers.dtype} and {steps.dtype}"
+        return f"{wanted}, integers and floats; got {held(numbers)} and {held(steps)}"
     return None
 
 
@@ -146,7 +147,7 @@ def weak_binary_test(fn: Callable[[Tensor], tuple[Tensor, Tensor]]) -> bool:
     """The test that every wrong function of the bug hunt passes."""
     weight = torch.ones(6)
     signs, scale = fn(weight)
-    return torch.equal(scale * signs, weight)
+    return torch.equal(abs(scale) * signs, weight)
 
 
 def _binary_by_mean(weight):
@@ -185,6 +186,11 @@ def _binary_by_median(weight):
 def _binary_by_signed_mean(weight):
     """a function that takes the mean before the magnitude"""
     return _signs(weight), weight.mean().abs()
+
+
+def _binary_below_zero(weight):
+    """a function that returns the scale with the other sign"""
+    return _signs(weight), -weight.abs().mean()
 
 
 def _binary_of_others(weight):
@@ -267,6 +273,7 @@ KILLS_WRONG_BINARIES = hunt(
         _binary_by_largest: "Try a weight whose magnitudes differ.",
         _binary_by_median: "The median of [3, 1] is one of the two, and the mean is not.",
         _binary_by_signed_mean: "Try a weight with both signs.",
+        _binary_below_zero: "Compare the scale itself, not its magnitude.",
         _binary_of_others: "Try a weight with a zero in it: it costs α² whichever sign it gets.",
         _binary_with_zeros: "One bit holds two values. Which sign does a weight of 0 get?",
         _binary_normalised: "Try a weight whose largest magnitude is not 1.",

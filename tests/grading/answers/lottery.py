@@ -292,6 +292,18 @@ def ticket_keeps_trained(start, trained, keep, share):
     return {n: trained[n] * new[n] for n in new}, new
 
 
+def ticket_in_float32(start, trained, keep, share):
+    weights, fresh = next_ticket(start, trained, keep, share)
+    return {n: w.float() for n, w in weights.items()}, fresh
+
+
+def ticket_with_short_names(start, trained, keep, share):
+    return tuple(
+        {n.split(".")[0]: w for n, w in layers.items()}
+        for layers in next_ticket(start, trained, keep, share)
+    )
+
+
 def ticket_unmasked(start, trained, keep, share):
     return {n: w.clone() for n, w in start.items()}, next_ticket(start, trained, keep, share)[1]
 
@@ -411,6 +423,24 @@ def judge_ticket_by_shape_of_mask(layer_ticket):
         return weights.view(start.shape), mask
 
     return judge_ticket_by_oracle(shaped)
+
+
+def judge_ticket_by_sizes(layer_ticket):
+    """Right, but for the signs of the weights that come back."""
+
+    def of_sizes(start, trained, keep, share):
+        weights, mask = layer_ticket(start, trained, keep, share)
+        return weights.abs(), mask
+
+    return judge_ticket_by_oracle(of_sizes)
+
+
+def judge_ticket_forgives_errors(layer_ticket):
+    """Right, but a function that raises an error passes."""
+    try:
+        return judge_ticket_by_oracle(layer_ticket)
+    except RuntimeError:
+        return True
 
 
 def judge_ticket_counts(layer_ticket):
@@ -535,6 +565,7 @@ WRONG = {
     "next_ticket": [
         (ticket_weights_only, "returns (weights, masks)"),
         (ticket_swapped, "returns (weights, masks)"),
+        (ticket_with_short_names, "returns (weights, masks)"),
         (ticket_lists, "returns (weights, masks)"),
         (ticket_pairs, "returns (weights, masks)"),
         (ticket_without_the_last, "returns (weights, masks)"),
@@ -569,6 +600,7 @@ WRONG = {
         (ticket_ones, "back to their start"),
         (ticket_signs, "back to their start"),
         (ticket_plus_noise, "back to their start"),
+        (ticket_in_float32, "back to their start"),
         (ticket_half, "back to their start"),
         (ticket_unmasked, "zero where the mask is False"),
         (ticket_old_mask, "zero where the mask is False"),
@@ -596,6 +628,8 @@ WRONG = {
         (judge_ticket_without_dtype, "the numbers 0 and 1"),
         (judge_ticket_by_two_inputs, "in the trained weights it was given"),
         (judge_ticket_by_shape_of_mask, "the weights as a row of numbers"),
+        (judge_ticket_by_sizes, "with the other sign"),
+        (judge_ticket_forgives_errors, "where nothing would be left"),
         (judge_ticket_of_small_shares, "more than half"),
         (judge_ticket_without_none, "was not given"),
         (judge_ticket_without_all, "one per cent"),

@@ -440,6 +440,10 @@ def readers_as_ids(makes, reads, layer, filter):
     return {name: [reads[name][p] for p in places] for name, places in found.items()}
 
 
+def readers_without_id_0(makes, reads, layer, filter):
+    return readers_by_loop(makes, reads, layer, filter) if makes[layer][filter] else {}
+
+
 def readers_backwards(makes, reads, layer, filter):
     found = readers_by_loop(makes, reads, layer, filter)
     return {name: places[::-1] for name, places in found.items()}
@@ -1286,6 +1290,7 @@ WRONG = {
         (readers_same_position, "every position"),
         (readers_counted_from_one, "every position"),
         (readers_as_ids, "every position"),
+        (readers_without_id_0, "names the layers"),
         (readers_backwards, "every position"),
         (readers_pop, "leaves its input"),
         (readers_but_the_maker, "names the layers"),

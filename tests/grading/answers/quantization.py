@@ -448,6 +448,14 @@ def judge_that_counts_signs(fn):
     return _judge(fn, LONG, [[3.0, -1.0], [0.0, 0.5]], places=False)
 
 
+def judge_of_the_size_of_the_scale(fn):
+    def of_size(weight):
+        signs, scale = fn(weight)
+        return signs, abs(float(scale))
+
+    return _judge(of_size, LONG, [[3.0, -1.0], [0.0, 0.5]])
+
+
 def judge_that_forgives_errors(fn):
     try:
         return _judge(fn, LONG, [[3.0, -1.0], [0.0, 0.5]])
@@ -544,6 +552,7 @@ WRONG = {
         (weak_binary_test, "root mean square"),
         (judge_signs_only, "root mean square"),
         (judge_of_one_sign, "mean before the magnitude"),
+        (judge_of_the_size_of_the_scale, "with the other sign"),
         (judge_without_zeros, "leaves zeros out"),
         (judge_scale_only, "gives the sign 0"),
         (judge_of_largest_one, "largest magnitude first"),
