@@ -1,9 +1,9 @@
 """The file book/replication.json: how it is read, and when what it says still counts.
 
 A claim depends on the cell that states it and on all the code before it. Its hash is made of both,
-without imports, comments and layout, and without the earlier cells that only show something: a new
-wording of a question, or of another claim, does not send hours of computing to the bin. Nor do the
-words that stand for a picture, or a paragraph that holds numbers.
+without imports, comments, docstrings and layout, and without the earlier cells that only show
+something: a new wording of a question, or of another claim, does not send hours of computing to the
+bin. Nor do the words that stand for a picture, or a paragraph that holds numbers.
 """
 
 import ast
@@ -64,6 +64,9 @@ def statements(source: str) -> ast.Module:
         call.keywords = [keyword for keyword in call.keywords if keyword.arg != "mark"]
         if called(call) in WORDS:
             call.args = call.args[: WORDS[called(call)]]
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            del node.body[0]
     return module
 
 
