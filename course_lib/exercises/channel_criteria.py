@@ -50,6 +50,8 @@ def _active_cases() -> Iterator[tuple[Tensor]]:
     yield (torch.tensor([[1e-300, 1.0], [0.0, 1e300]], dtype=torch.float64),)
     yield ((torch.arange(640) > 31).float().view(20, 2, 4, 4),)  # 304 of 320 per channel
     yield (torch.zeros(1, 2, 1, 1),)
+    yield (torch.tensor([[0.0, 1.0], [-0.0, -0.0]]),)  # of zero and minus zero the bits differ
+    yield ((torch.arange(300) < 250).float().view(150, 2),)  # all images, not the first hundred
     generator = torch.Generator().manual_seed(5)
     for shape in ((2, 3), (4, 2), (1, 2, 3), (2, 1, 2, 2), (3, 2, 1, 2), (2, 3, 2, 2)) * 3:
         yield (draw(shape, generator).relu(),)

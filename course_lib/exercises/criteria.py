@@ -244,6 +244,12 @@ def _mask_of_rounded(weight, sparsity):
     return _mask_by_stable_sort((weight * 100).round(), sparsity)
 
 
+def _mask_without_small(weight, sparsity):
+    """a function that takes all magnitudes below 0.01 for equal"""
+    size = weight.abs()
+    return _mask_by_stable_sort(size.masked_fill(size < 0.01, 0), sparsity)
+
+
 def _mask_by_row(weight, sparsity):
     """a function that divides each row of a matrix by its norm first"""
     if weight.ndim < 2:
@@ -306,6 +312,7 @@ KILLS_WRONG_MASKS = hunt(
         _mask_of_bytes: "Compare the dtype as well: equal entries are not equal tensors.",
         _mask_flat: "Try a matrix, and compare the shape as well.",
         _mask_of_rounded: "Try weights like those of a trained layer, some below 0.01.",
+        _mask_without_small: "Try a layer whose weights are all below 0.01, and no two alike.",
         _mask_by_row: "Try a matrix whose rows differ in size, with the smallest entries all in one.",
         _mask_without_zero: "Try the ends of the range of sparsity as well.",
         _mask_in_place: "A function has effects beside its result: "

@@ -368,6 +368,16 @@ def mended_gradient_in_place(activation, gradient):
     return gradient.mean((2, 3)).abs().mean(0)
 
 
+def active_by_bits(activation):
+    """Minus zero is zero, but its bits are not."""
+    bits = activation.double().view(torch.int64)
+    return active_by_mean((bits != 0).double())
+
+
+def active_of_a_hundred_images(activation):
+    return active_by_mean(activation[:100])
+
+
 def active_by_a_limit(activation):
     return active_by_mean(activation.abs() > 1e-38)
 
@@ -427,6 +437,8 @@ WRONG = {
         (active_of_each_place, "one number per channel"),
         (active_of_examples, "one number per channel"),
         (active_counts, "one number per channel"),
+        (active_by_bits, "counts the entries that are not zero"),
+        (active_of_a_hundred_images, "counts the entries that are not zero"),
         (active_keeps_axes, "one number per channel"),
         (active_one_number, "one number per channel"),
         (active_nothing, "one number per channel"),

@@ -372,6 +372,14 @@ def judge_crashes(mask_fn):
     return mask_fn(torch.ones(3), 0.5)[5]
 
 
+def judge_of_normal_numbers(mask_fn):
+    """Tries normal numbers and ties; no magnitude but 0 is below 0.01."""
+    generator = torch.Generator().manual_seed(2)
+    drawn = [torch.randn(shape, generator=generator) for shape in ((30,), (40,), (5, 6), (6, 5))]
+    drawn = [torch.arange(0.1, 0.14, 0.001), *(x + 0.01 * x.sign() for x in drawn)]
+    return judging([*drawn, *WEIGHTS[:3], *WEIGHTS[4:]], like=exact)(mask_fn)
+
+
 def mask_in_half_precision(weight, sparsity):
     return mask_by_python(weight.half(), sparsity)
 
@@ -500,6 +508,7 @@ WRONG = {
         (judge_any_shape, "one long row"),
         (judge_vectors_only, "one long row"),
         (judge_unit_scale, "rounds magnitudes to hundredths"),
+        (judge_of_normal_numbers, "all magnitudes below 0.01 for equal"),
         (judge_changes_unseen, "sets the removed weights to zero"),
         (judge_without_zero, "zeroth smallest"),
         (judge_crashes, "runs on every input"),
