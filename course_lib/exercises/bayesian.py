@@ -158,7 +158,8 @@ NOISY_OUTPUTS = Exercise(
     expected=noisy_outputs,
     properties=_properties(
         _moments,
-        "The mean of an output is that of the plain layer, Σ x θ over the inputs.",
+        "The mean of an output is that of the plain layer, Σ x θ over the inputs. Nothing is added "
+        "where the output's own number in noise is 0.",
         "spreads each output by its standard deviation",
         "The variances of independent weights add up: x² σ² over the inputs, then one root. "
         "log_var is log σ².",
@@ -238,7 +239,8 @@ MENDED_NOISY_CONV = Exercise(
     expected=noisy_conv,
     properties=_properties(
         _conv_moments,
-        "The mean of an output is that of the plain convolution, with the bias.",
+        "The mean of an output is that of the plain convolution, with the bias. Nothing is added "
+        "where the output's own number in noise is 0.",
         "spreads each output by its standard deviation, whatever the bias is",
         "A number that is always the same has the variance 0. The variance is the convolution of "
         "x² with σ², then comes the root. log_var is log σ².",

@@ -320,6 +320,14 @@ def oracle(
     )
 
 
+def _form(like: tuple, signature: str) -> str:
+    """In which form a smallest input is returned: ``like`` is one for the function."""
+    if len(like) == 1:
+        return f"Return the input of one call of {signature}, such as {show(like[0])}."
+    shown = ", ".join(map(show, like))
+    return f"Return a tuple with the inputs of one call, in the order of {signature}, such as ({shown})."
+
+
 def _alike(mine: Any, theirs: tuple) -> bool:
     """Whether two tuples hold the same tensors and numbers."""
     pairs = [
@@ -367,8 +375,7 @@ def smallest_input(
             Property(
                 "returns inputs that the exercise allows",
                 demand_legal,
-                f"Return a tuple with the inputs of one call, in the order of {judged_by.signature}, "
-                f"such as ({', '.join(map(show, like))}).",
+                _form(like, judged_by.signature),
             ),
             Property(
                 f"has at most {at_most} entries",

@@ -15,6 +15,7 @@ from course_lib.exercises.common import (
 )
 from course_lib.exercises.criteria import MAGNITUDE_MASK, buggy_magnitude_mask
 from course_lib.exercises.exercise import REFUSES, Exercise, Property, Slope
+from course_lib.exercises.prune_rate import SMALLEST_MASKS
 from course_lib.exercises.sparse_training import buggy_drop
 from course_lib.grading.checks import run
 
@@ -224,3 +225,11 @@ def test_a_verdict_names_unusual_numbers():
 def test_floats_of_another_shape_or_none_are_named(returned, says):
     expected = says and f"a float tensor of shape (2, 3), {says}"
     assert not_floats(returned, torch.zeros(2, 3)) == expected
+
+
+def test_one_input_is_not_called_a_tuple():
+    """`return {...}` is what the page shows, and ({...}) would be no tuple either."""
+    text = str(run(SMALLEST_MASKS, lambda: {1, 2}))
+    assert "Return the input of one call of mended_total_sparsity(masks), such as {'fc1': " in text
+    assert "a tuple with the inputs" not in text
+    assert "Return a tuple with the inputs of one call" in str(run(SMALLEST, lambda: 1))

@@ -13,6 +13,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 
 from course_lib.exercises import EXERCISES
+from course_lib.exercises.bayesian import noisy_outputs
 from course_lib.exercises.calls import LONGEST_TEXT, plain
 from course_lib.exercises.common import hunt, lowest_removed, peculiar, wrong_count
 from course_lib.exercises.exercise import REFUSES, Exercise, Property, show
@@ -106,6 +107,15 @@ def test_a_tiny_input_says_that_its_squares_are_zero():
     assert peculiar((torch.tensor([1e-30]),)).endswith("Their squares are 0 in 32 bits.")
     assert "squares" not in peculiar((torch.tensor([1e-10]),))
     assert peculiar((torch.tensor([1e30]),)).endswith("Their squares are infinite in 32 bits.")
+
+
+def test_the_noise_of_another_output_is_not_called_a_wrong_mean_alone():
+    def of_the_first_example(x, theta, log_var, noise):
+        return noisy_outputs(x, theta, log_var, noise[:1].expand_as(noise))
+
+    assert "the output's own number in noise is 0" in str(
+        check("noisy_outputs", of_the_first_example)
+    )
 
 
 def test_an_earlier_property_wins_over_an_earlier_case():
