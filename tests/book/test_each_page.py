@@ -24,13 +24,16 @@ ONE_OF_EACH = """() => {
 
 @pytest.fixture(scope="module", params=PAGES)
 def page(request, visit):
-    """Yield each page of the book, opened once over http with all its disclosures open."""
-    with visit(request.param, reduced_motion="reduce") as page:
+    """Yield each page of the book, opened once as a file with all its disclosures open."""
+    with visit(request.param, scheme="file", reduced_motion="reduce") as page:
         page.evaluate(OPEN_ALL)
         yield page
 
 
-def test_page_needs_nothing_from_outside(page):
+def test_page_works_as_a_file_and_needs_nothing_from_outside(page):
+    """A browser allows a file less than what a server sends. (Lessons over http: test_pages.py.)"""
+    instruments = page.locator("[data-course]")
+    assert instruments.count() == page.locator("[data-course][data-alive]").count()
     assert page.outside == []
     assert page.complaints == []
 
@@ -72,12 +75,3 @@ def test_page_is_accessible(page, theme):
         for v in serious
         for node in v["nodes"][:5]
     )
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_page_works_as_a_file(visit, path):
-    with visit(path, scheme="file") as page:
-        instruments = page.locator("[data-course]")
-        assert instruments.count() == page.locator("[data-course][data-alive]").count()
-        assert page.outside == []
-        assert page.complaints == []

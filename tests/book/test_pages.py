@@ -153,6 +153,15 @@ def test_no_table_is_cut_off_beside_the_contents(page):
     assert not page.path.startswith("notebooks/") or cut == []
 
 
+@scripted
+def test_all_this_needs_nothing_from_outside(page):
+    """Over http. (As a file: test_each_page.py.)"""
+    instruments = page.locator("[data-course]")
+    assert instruments.count() == page.locator("[data-course][data-alive]").count()
+    assert page.outside == []
+    assert page.complaints == []
+
+
 def test_the_bar_of_a_solution_says_what_is_behind_it():
     for path in having(".tag_hide-cell"):
         bars = soup(path).select(".tag_hide-cell details.hide > summary")
@@ -305,7 +314,7 @@ def test_every_scrubber_shows_its_frames_on_the_page(visit):
 
 
 def test_the_front_end_is_shipped_once():
-    """As two files that all pages share. (That they work: test_page_works_as_a_file.)"""
+    """As two files that all pages share. (That they work: test_each_page.py.)"""
     for path in having("[data-course]"):
         page = soup(path)
         assert not page.select("[data-course-page]") and "coursePage" not in str(page.body)
