@@ -221,6 +221,7 @@ def _patterns() -> Iterator[tuple[Tensor, Tensor, int, int]]:
     yield case([[1.0, 0.5, 0.25, 0.75]], [1.0, 4.0, 4.0, 1.0], 2, 4)
     yield case([[1.0, 0.5, 0.25, 0.75]], [1.0, 1.0, 1.0, 1.0], 1, 4)
     yield case([[0.5, 0.5, 0.5]], [4.0, 4.0, 4.0], 1, 3)  # ties
+    yield case([[1.0, 0.5, 0.25, 0.75, 0.5, 1.0]], [1.0] * 6, 5, 6)  # nearly all stay
     yield case([[1.0, 0.25], [0.25, 1.0]], [1.0, 4.0], 1, 2)  # by columns, other weights would stay
     yield case([[1.0, 0.5]], [1.0, 2.25], 1, 2)  # without the root the second would stay
     yield case([[0.25, -1.0, 0.5]], [1.0, 0.0, 0.25], 2, 3)  # a dead input

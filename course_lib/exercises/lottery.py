@@ -359,6 +359,12 @@ def _ticket_old_mask(start, trained, keep, share):
     return start * mask, mask if keep.all() else keep.clone()
 
 
+def _ticket_moves_mask(start, trained, keep, share):
+    """a function that moves the mask by one place, from the second round on"""
+    weights, mask = _ticket_by_sort(start, trained, keep, share)
+    return weights, mask if keep.all() else mask.flatten().roll(1).view_as(mask)
+
+
 def _ticket_as_double(start, trained, keep, share):
     """a function that returns 64-bit floats"""
     mask = _mask(trained, keep, share)
@@ -487,6 +493,7 @@ KILLS_WRONG_TICKETS = hunt(
         _ticket_flat: "Try a matrix, and compare the shapes.",
         _ticket_row_by_row: "Try a matrix whose small weights are all in one row.",
         _ticket_old_mask: "Compare the mask entry by entry, too.",
+        _ticket_moves_mask: "Two masks with as many True are not the same: compare entry by entry.",
         _ticket_half_at_most: "Try shares above 0.5.",
         _ticket_of_a_fifth: "Try other shares than 0.2.",
         _ticket_without_share: "Try the share 0: nothing more goes.",

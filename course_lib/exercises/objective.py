@@ -164,6 +164,8 @@ def _problems() -> Iterator[tuple[Tensor, int, list[float], LStep]]:
         quadratic = random_quadratic(n, seed)
         for mus in ([0.3], [3.0, 0.7], [0.1 * 1.3**number for number in range(10)]):
             yield quadratic.best.clone(), max(1, n // 3), mus, quadratic
+    quadratic = random_quadratic(3, 1)
+    yield quadratic.best.clone(), 1, [0.04, 0.02], quadratic
     for seed in SEEDS_FOUND:
         quadratic = random_quadratic(6, seed)
         yield quadratic.best.clone(), 2, list(GROWING), quadratic

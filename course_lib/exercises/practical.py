@@ -380,15 +380,11 @@ def _reader_cases() -> Iterator[tuple]:
     yield {"a": [1, 2], "b": [3]}, {"a": [0], "b": [1, 2]}, "a", 1
     yield {"a": [1, 2], "b": [3]}, {"a": [0], "b": [2, 1, 2, 1]}, "a", 0  # joined twice
     yield {"a": [2, 1], "b": [3]}, {"a": [0], "b": [1, 2]}, "a", 1
+    yield {"a": [1, 2], "b": [3]}, {"b": [1, 2], "a": [0]}, "a", 1  # who reads comes first
     same = {"a": [1, 2], "b": [1, 2], "c": [3]}  # what b makes is added to what it reads
     yield same, {"a": [0], "b": [1, 2], "c": [1, 2]}, "b", 1
     yield {"a": [7, 2, 5], "b": [9]}, {"a": [0], "b": [2, 5, 7], "c": [9, 5]}, "a", 2
-    yield (
-        {"a": [0, 1], "b": [2]},
-        {"a": [3], "b": [1, 0]},
-        "a",
-        0,
-    )  # an id of 0, which is False in Python
+    yield {"a": [0, 1], "b": [2]}, {"a": [3], "b": [1, 0]}, "a", 0  # an id of 0 is False
     g = torch.Generator().manual_seed(5)
 
     def asked(graph: tuple[dict, dict], layer: str | None = None) -> tuple:
@@ -489,6 +485,7 @@ def _choose_cases() -> Iterator[tuple]:
     yield {"a": [1, 2, 3, 4]}, {1: 0.9, 2: 0.1, 3: 0.8, 4: 0.2}, 0.5
     yield {"a": [7, 8], "b": [9]}, {7: 0.5, 8: 0.25, 9: 0.0}, 0.5
     yield {"a": [3, 4, 5]}, dict.fromkeys((3, 4, 5), 1.0), 0.34
+    yield {"a": [0, 1], "b": [2]}, {0: 0.25, 1: 0.5, 2: 0.75}, 0.5  # an id of 0
     g = torch.Generator().manual_seed(9)
     for share in (0.0, 0.25, 0.5, 0.5, 0.7, 0.9, 1.0, 0.3, 0.75):
         start, layers = pick(20, g), {}
@@ -635,6 +632,7 @@ def _refit_cases() -> Iterator[tuple]:
     yield z, z @ torch.randn(3, 2, generator=g) + 40 + torch.randn(30, 2, generator=g)
     z = torch.randn(40, 4, generator=g)
     yield z * torch.tensor([1.0, 100.0, 0.01, 1.0]), z @ torch.randn(4, 2, generator=g) - 1
+    yield z, 256 * (z @ torch.randn(4, 2, generator=g) - 1 + torch.randn(40, 2, generator=g) / 4)
 
 
 def _not_a_layer(returned: object, z: Tensor, y: Tensor) -> str | None:
@@ -866,6 +864,8 @@ def _card_cases() -> Iterator[tuple]:
         yield each, logits, labels, turns, [0.5, 1.0, 1.5, q3, 3.0]
         yield each, logits, labels, [0.5, 1.0, 1.5, q3, 3.0], turns
     yield each, logits, labels, turns, [0.25, 0.5, 0.75]
+    brief = [2.0**-12, 2.0**-11, 2.0**-10]  # as a pass over one image takes
+    yield each, logits, labels, brief, [2.0**-14, 2.0**-13]
     for few, other in (  # a quartile between two turns: 7 by interpolation, 6 halfway, 8 above
         ([4.0, 8.0, 9.0, 10.0], [1.0, 2.0, 3.0, 6.5, 6.6]),
         ([4.0, 8.0, 9.0, 10.0], [1.0, 2.0, 3.0, 7.5, 7.6]),

@@ -215,6 +215,11 @@ def _binary_rounded(weight):
     return _signs(weight), (100 * weight.abs().mean()).round() / 100
 
 
+def _binary_in_half(weight):
+    """a function that computes the scale in 16 bits"""
+    return _signs(weight), weight.abs().mean().half().to(weight.dtype)
+
+
 def _binary_of_the_first_row(weight):
     """a function that takes the scale from the first row of a matrix"""
     first = weight[0] if weight.dim() > 1 else weight
@@ -279,6 +284,8 @@ KILLS_WRONG_BINARIES = hunt(
         _binary_normalised: "Try a weight whose largest magnitude is not 1.",
         _binary_rounded: "Compare the scale to five decimals, on a weight whose mean magnitude has "
         "more than two.",
+        _binary_in_half: "Compare the scale to five decimals, on a weight such as [3, -1, 0], whose "
+        "mean magnitude is no short fraction.",
         _binary_of_the_first_row: "Try a matrix whose rows differ.",
         _binary_of_the_first_eight: "Try a weight with more than eight entries.",
         _binary_flat: "Try a matrix, and compare the shapes.",

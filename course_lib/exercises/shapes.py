@@ -37,6 +37,7 @@ def _chains() -> Iterator[tuple[list[int], list[int]]]:
     yield [196, 25, 15, 10, 10], [2, 2, 2, 2]
     yield [100_000, 3], [3]
     yield [50_001, 50_001], [3]  # more than 2**31 bits, and not a whole number of bytes
+    yield [100_003, 100_003], [3]  # more than 2**31 bytes
     generator = torch.Generator().manual_seed(3)
     for depth in (1, 2, 2, 3, 4, 5):
         sizes = torch.randint(1, 30, (depth + 1,), generator=generator).tolist()

@@ -70,6 +70,7 @@ def _networks() -> Iterator[tuple[Tensor, Tensor, float, Tensor]]:
     yield torch.tensor([2.0, 1.0, 0.0]), torch.arange(3) < 2, 0.5, torch.tensor([1.0, 0.0, 0.0])
     ladder = torch.arange(1.0, 101.0)  # int(0.29 * 100) is 28
     yield ladder, ladder > 0, 0.29, torch.rand(100, generator=generator)
+    yield ladder[:8], ladder[:8] > 0, 0.375, torch.arange(8.0) / 8  # three, and not 37 % of eight
     mask = torch.rand(2, 3, 2, 2, generator=generator) < 0.6
     weight, luck = torch.randn(2, 2, 3, 2, 2, generator=generator).unbind(0)
     yield weight * mask, mask, 0.5, torch.sigmoid(luck)
@@ -155,7 +156,8 @@ SET_STEP = Exercise(
             "keeps the values of the weights that stayed, and no others",
             _wrong_values,
             "What was dropped is zero, and what grows starts at zero, also where one was just "
-            "dropped. So the weights follow the mask between drop and growth.",
+            "dropped. So the weights follow the mask between drop and growth. And count: did "
+            "int(fraction * n) of each sign go?",
         ),
         UNCHANGED,
     ),
@@ -206,6 +208,7 @@ def _drop_cases() -> Iterator[tuple[Tensor, float]]:
         yield from rescaled((signs * sizes, fraction), 0)
         yield precise((signs * sizes, fraction), 0)
     yield torch.arange(1.0, 101.0), 0.29  # int(0.29 * 100) is 28
+    yield torch.arange(1.0, 9.0), 0.375  # three, and not 37 % of eight
     yield torch.randn(300, generator=generator), 0.3
     signs = torch.randint(0, 2, (1000,), generator=generator) * 2 - 1
     yield (1 + torch.randperm(1000, generator=generator)) / 4 * signs, 0.2

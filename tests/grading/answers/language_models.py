@@ -311,6 +311,12 @@ def pattern_pads(weight, squares, keep, of):
     return right_pattern(w, s, keep, of)[:, : weight.shape[1]]
 
 
+def pattern_of_few(weight, squares, keep, of):
+    if keep > of // 2 + 1:
+        raise ValueError("too many would stay")
+    return right_pattern(weight, squares, keep, of)
+
+
 def pattern_raises_runtime_error(weight, squares, keep, of):
     groups = (weight.abs() * squares.sqrt()).unflatten(1, (-1, of))
     order = groups.argsort(dim=2, descending=True, stable=True)
@@ -494,6 +500,7 @@ WRONG = {
     "mended_pattern": [
         (pattern_drops_the_rest, "raises a ValueError"),
         (pattern_pads, "raises a ValueError"),
+        (pattern_of_few, "has an answer"),
         (pattern_raises_runtime_error, "raises a ValueError"),
         (pattern_in_groups, "returns a mask"),
         (pattern_as_weights, "returns a mask"),

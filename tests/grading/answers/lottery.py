@@ -443,6 +443,19 @@ def judge_ticket_forgives_errors(layer_ticket):
         return True
 
 
+def judge_ticket_by_weights(layer_ticket):
+    """Right, but of the mask only the number of True counts."""
+
+    def of_number(start, trained, keep, share):
+        weights, mask = layer_ticket(start, trained, keep, share)
+        wanted = layer(start, trained, keep, share)[1]
+        if mask.dtype != torch.bool or mask.shape != wanted.shape:
+            return weights, mask
+        return weights, wanted if mask.sum() == wanted.sum() else mask
+
+    return judge_ticket_by_oracle(of_number)
+
+
 def judge_ticket_counts(layer_ticket):
     """The count of a first round, and nothing else."""
     _, mask = layer_ticket(
@@ -628,6 +641,7 @@ WRONG = {
         (judge_ticket_without_dtype, "the numbers 0 and 1"),
         (judge_ticket_by_two_inputs, "in the trained weights it was given"),
         (judge_ticket_by_shape_of_mask, "the weights as a row of numbers"),
+        (judge_ticket_by_weights, "by one place"),
         (judge_ticket_by_sizes, "with the other sign"),
         (judge_ticket_forgives_errors, "where nothing would be left"),
         (judge_ticket_of_small_shares, "more than half"),

@@ -173,6 +173,10 @@ def lc_multipliers_outside(weight, keep, mus, l_step):
     return _lc(weight, keep, mus, l_step, up=up)
 
 
+def lc_with_mu_from_a_tenth(weight, keep, mus, l_step):
+    return learn_and_compress(weight, keep, mus, lambda pulled, mu: l_step(pulled, max(mu, 0.1)))
+
+
 def lc_returns_w(weight, keep, mus, l_step):
     last = [weight]
 
@@ -1078,6 +1082,7 @@ RIGHT = {
 WRONG = {
     "learn_and_compress": [
         (lc_returns_w, "no more than it may"),
+        (lc_with_mu_from_a_tenth, "takes every μ"),
         (lc_returns_both, "of the weight's shape"),
         (lc_returns_mask, "of the weight's shape"),
         (lc_returns_flat, "of the weight's shape"),

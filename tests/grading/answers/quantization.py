@@ -456,6 +456,10 @@ def judge_of_the_size_of_the_scale(fn):
     return _judge(of_size, LONG, [[3.0, -1.0], [0.0, 0.5]])
 
 
+def judge_to_three_decimals(fn):
+    return _judge(fn, LONG, [[3.0, -1.0], [0.0, 0.5]], tolerance=1e-3)
+
+
 def judge_that_forgives_errors(fn):
     try:
         return _judge(fn, LONG, [[3.0, -1.0], [0.0, 0.5]])
@@ -558,6 +562,7 @@ WRONG = {
         (judge_of_largest_one, "largest magnitude first"),
         (judge_roughly, "rounds the scale"),
         (judge_in_quarters, "rounds the scale"),
+        (judge_to_three_decimals, "in 16 bits"),
         (judge_of_rows, "first row of a matrix"),
         (judge_of_short_ones, "first eight"),
         (judge_without_dtype, "signs as integers"),

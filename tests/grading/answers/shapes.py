@@ -102,6 +102,10 @@ def bytes_in_float32(sizes, bits):
     return int(((weights / 8).ceil() + 8 * s[1:]).sum())
 
 
+def bytes_below_two_gigabytes(sizes, bits):
+    return min(chain_bytes(sizes, bits), 2**31 - 1)
+
+
 def bytes_pops(sizes, bits):
     total = chain_bytes(sizes, bits)
     bits.clear()
@@ -317,6 +321,7 @@ WRONG = {
         (bytes_of_the_first, "is the number of bytes"),
         (bytes_of_one_width, "is the number of bytes"),
         (bytes_one_scale_each, "is the number of bytes"),
+        (bytes_below_two_gigabytes, "is the number of bytes"),
         (bytes_in_32_bits, "is the number of bytes"),
         (bytes_in_float32, "is the number of bytes"),
         (bytes_pops, "leaves its input"),

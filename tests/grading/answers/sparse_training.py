@@ -76,6 +76,10 @@ def set_by_rank(weight, mask, fraction, luck):
     return [(w * kept).view_as(weight), new.view_as(mask)]
 
 
+def set_in_per_cent(weight, mask, fraction, luck):
+    return set_step(weight, mask, int(100 * fraction + 1e-9) / 100, luck)
+
+
 def set_in_double(weight, mask, fraction, luck):
     return set_step(weight.double(), mask, fraction, luck.double())
 
@@ -276,6 +280,10 @@ def set_in_place(weight, mask, fraction, luck):
 def set_weight_in_place(weight, mask, fraction, luck):
     values, new = set_step(weight, mask, fraction, luck)
     return weight.copy_(values), new
+
+
+def drop_in_per_cent(weight, fraction):
+    return drop(weight, int(100 * fraction + 1e-9) / 100)
 
 
 def drop_of_a_few(weight, fraction):
@@ -567,6 +575,7 @@ WRONG = {
         (set_spares_zeros, "the smallest of each sign"),
         (set_zeros_count_twice, "the highest luck"),
         (set_per_row, "the smallest of each sign"),
+        (set_in_per_cent, "keeps the values"),
         (set_not_back, "the highest luck"),
         (set_unlucky, "the highest luck"),
         (set_later_grows, "the highest luck"),
@@ -609,6 +618,7 @@ WRONG = {
         (drop_largest, "closest to zero"),
         (drop_the_first, "closest to zero"),
         (drop_in_place, "leaves its input"),
+        (drop_in_per_cent, "of each sign"),
         (drop_of_a_few, "of each sign"),
     ],
 }
