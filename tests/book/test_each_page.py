@@ -22,12 +22,24 @@ ONE_OF_EACH = """() => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def window(visit):
+    """Yield one window for all pages: a new one for each would cost as much as the page itself."""
+    with visit(PAGES[0], scheme="file", reduced_motion="reduce") as window:
+        yield window
+
+
 @pytest.fixture(scope="module", params=PAGES)
-def page(request, visit):
+def page(request, window, site):
     """Yield each page of the book, opened once as a file with all its disclosures open."""
-    with visit(request.param, scheme="file", reduced_motion="reduce") as page:
-        page.evaluate(OPEN_ALL)
-        yield page
+    window.emulate_media(color_scheme="light")
+    window.goto("about:blank")
+    window.outside.clear()
+    window.complaints.clear()
+    window.goto(f"{site['file']}/{request.param}")
+    window.evaluate("window.MathJax?.startup?.promise")
+    window.evaluate(OPEN_ALL)
+    return window
 
 
 def test_page_works_as_a_file_and_needs_nothing_from_outside(page):
