@@ -4,8 +4,8 @@
 
 writes ``sparse_training.json`` beside this file. The published numbers are those of the table in
 Dettmers & Zettlemoyer's code (results/MNIST_sparse_summary.csv): SET, DSR, sparse momentum and the
-dense network. RigL came later and is not in it. Each finished seed is kept in the temporary folder,
-so that an interrupted run goes on with the next one.
+dense network; 100 epochs are the default of that code. RigL came later and is not in it. Each
+finished seed is kept in the temporary folder, so that an interrupted run goes on with the next one.
 """
 
 from functools import partial
@@ -27,8 +27,8 @@ SPARSITIES = (0.9, 0.95, 0.98)
 BATCH, EVERY, ALPHA, END = 100, 100, 0.3, 0.75
 VERDICT = (
     "Reproduced in that masks which move beat a fixed mask at every sparsity. Not "
-    "reproduced: the order of the methods, which are level here, and the published "
-    "accuracies, which are higher."
+    "reproduced, although we train for as many epochs: the order of the methods, which are "
+    "level here, and the published accuracies, which are higher."
 )
 DIFFERENCES = [
     "The table does not name its network; we take it to be LeNet-300-100.",
@@ -109,10 +109,7 @@ def main(seeds: int, epochs: int) -> None:
             "masks move": f"every {EVERY} steps until {END:.0%} of the training, cosine from {ALPHA}",
             "start": "Erdős–Rényi, all methods from the same mask and weights",
         },
-        differences=[
-            *DIFFERENCES,
-            f"{epochs} epochs, where 100 are the default of the code to which the table belongs.",
-        ],
+        differences=DIFFERENCES,
         table=[
             record.row(
                 f"{method}, {s:.0%} of the weights removed" if s else method,
@@ -128,4 +125,4 @@ def main(seeds: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*record.numbers(3, 18))
+    main(*record.numbers(3, 100))
