@@ -1,5 +1,6 @@
 """The exercises of the lesson Which channels, as a set."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -203,11 +204,12 @@ def _sets() -> Iterator[tuple[Tensor, Tensor, float, float]]:
 def _illegal_sets(accuracy: Tensor, kept: Tensor, before: float, bound: float) -> str | None:
     fits = accuracy.dim() == 1 and kept.dim() == 2 and len(accuracy) == len(kept) > 0
     fits = fits and kept.shape[1] > 0 and kept.dtype == torch.bool
-    if fits and ((accuracy >= 0) & (accuracy <= 1)).all() and 0 <= before <= 1 and 0 < bound <= 100:
+    fits = fits and bool(((accuracy >= 0) & (accuracy <= 1)).all()) and 0 <= before <= 1
+    if fits and 0 < bound < math.inf:
         return None
     return (
-        "accuracies (m,) and a number before from 0 to 1, a bool tensor kept (m, n) and a bound "
-        "above 0, at most 100"
+        "accuracies (m,) and a number before from 0 to 1, a bool tensor kept (m, n) and a finite "
+        "bound above 0"
     )
 
 

@@ -405,14 +405,20 @@ def _as_inputs(returned: object, like: tuple) -> tuple:
 
 
 def _bears_float32(inputs: tuple) -> bool:
-    """Whether all float64 values stay what they are in float32: not zero, finite, and different."""
+    """Whether all float64 values stay what they are in float32: not zero, finite, and different.
+
+    Beside a float64 tensor, numbers that are an input by themselves have to stay as well: a bound
+    of 1e-300 divides by zero in float32. They need not differ from each other or from the tensors.
+    """
     values = [x.flatten() for x in inputs if isinstance(x, Tensor) and x.dtype == torch.float64]
     if not values:
         return True
-    wide = torch.cat(values)
+    tensors = torch.cat(values)
+    alone = torch.tensor([x for x in inputs if type(x) is float], dtype=torch.float64)
+    wide = torch.cat([tensors, alone])
     narrow = wide.float()
     alike = torch.equal(narrow == 0, wide == 0) and torch.equal(narrow.isinf(), wide.isinf())
-    return alike and len(narrow.unique()) == len(wide.unique())
+    return alike and len(tensors.float().unique()) == len(tensors.unique())
 
 
 def _with_dtype(given: Any, like: Any, wide: bool) -> Any:

@@ -100,6 +100,19 @@ def units_a_gain():
     return torch.tensor([1.0]), torch.tensor([[True, False]]), 0.5, 5
 
 
+def units_tiny_bound():  # 0 in float32
+    accuracy = torch.tensor([0.0], dtype=torch.float64)
+    return accuracy, torch.tensor([[True, False]]), 1, 1e-300
+
+
+def units_wide_bound():  # a tolerance of more points than there are
+    return torch.tensor([0.25]), torch.tensor([[False, True]]), 1.0, 1000
+
+
+def units_endless_bound():
+    return torch.tensor([0.25]), torch.tensor([[False, True]]), 1.0, float("inf")
+
+
 def units_no_drop():
     return torch.tensor([0.5]), torch.tensor([[True, False]]), 0.5, 2.0
 
@@ -204,7 +217,13 @@ RIGHT = {
         gradient_without_p,
         gradient_by_autograd,
     ],
-    "smallest_reward": [units_one_set, units_in_numpy, units_a_gain],
+    "smallest_reward": [
+        units_one_set,
+        units_in_numpy,
+        units_a_gain,
+        units_tiny_bound,
+        units_wide_bound,
+    ],
     "mended_rewards": [right_rewards, rewards_by_fractions, rewards_by_loop, rewards_in_numpy],
 }
 
@@ -224,6 +243,7 @@ WRONG = {
     "smallest_reward": [
         (units_three_inputs, "inputs that the exercise allows"),
         (units_in_percent, "inputs that the exercise allows"),
+        (units_endless_bound, "inputs that the exercise allows"),
         (units_too_large, "at most 3 entries"),
         (units_no_drop, "makes buggy_rewards go wrong"),
         (units_nothing_removed, "makes buggy_rewards go wrong"),
