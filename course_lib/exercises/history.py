@@ -220,15 +220,26 @@ def _saliency_cases() -> Iterator[tuple[Tensor, Tensor]]:
         yield from _awkward(*_quadratic(n, generator))
 
 
+def _definite(hessian: Tensor) -> bool:
+    """Whether a symmetric matrix (n, n) is positive definite by more than its rounding.
+
+    The units of the weights do not matter: the diagonal is scaled to 1 first. Otherwise the
+    rounding of a large entry hides a small eigenvalue, and a small matrix looks singular.
+    """
+    size = hessian.diagonal().sqrt()
+    scaled = hessian / size / size[:, None]
+    # An entry above 1 or NaN, of a diagonal not above 0, is a no; eigvalsh may raise on such.
+    return bool(scaled.abs().max() < 1.5 and torch.linalg.eigvalsh(scaled)[0] > 1e-14)
+
+
 def _illegal_quadratic(hessian: Tensor, weights: Tensor) -> str | None:
     """None for a Hessian and weights that the statement allows, else what it allows."""
     n = weights.numel()
     fits = n and weights.shape == (n,) and hessian.shape == (n, n)
     floats = hessian.is_floating_point() and weights.is_floating_point()
-    if fits and floats and hessian.isfinite().all() and weights.isfinite().all():
-        least = torch.linalg.eigvalsh(hessian.double())[0]
-        if torch.equal(hessian, hessian.T) and least > 1e-9:
-            return None
+    finite = fits and floats and hessian.isfinite().all() and weights.isfinite().all()
+    if finite and torch.equal(hessian, hessian.T) and _definite(hessian.double()):
+        return None
     return "a symmetric, positive definite Hessian (n, n) and n weights, all of finite floats"
 
 

@@ -287,6 +287,21 @@ def smallest_numpy():
     return np.array([[1.0, 0.8], [0.8, 1.0]]), np.array([1.6, 1.2])
 
 
+def smallest_of_unlike_units():
+    hessian = torch.tensor([[1e100, 0.9], [0.9, 1e-100]], dtype=torch.float64)
+    return hessian, torch.tensor([1e-30, 1e60], dtype=torch.float64)
+
+
+def smallest_nearly_singular():
+    hessian = torch.tensor([[1, 1e-9 - 1], [1e-9 - 1, 1]], dtype=torch.float64)
+    return hessian, torch.tensor([-7.0, 0.0], dtype=torch.float64)
+
+
+def smallest_of_tiny_curvature():
+    hessian = torch.tensor([[2e-300, 1e-300], [1e-300, 2e-300]], dtype=torch.float64)
+    return hessian, torch.tensor([1e100, -1e100], dtype=torch.float64)
+
+
 def smallest_diagonal():
     return torch.tensor([[2.0, 0.0], [0.0, 5.0]]), torch.tensor([1.0, 1.0])
 
@@ -301,6 +316,20 @@ def smallest_without_weights():
 
 def smallest_indefinite():
     return torch.tensor([[1.0, 2.0], [2.0, 1.0]]), torch.ones(2)
+
+
+def smallest_singular():
+    return torch.tensor([[1.0, 3.0], [3.0, 9.0]]), torch.ones(2)
+
+
+def smallest_without_curvature():
+    return torch.eye(3) - torch.tensor([1.0, 0.0, 0.0]).diag(), torch.ones(3)
+
+
+def smallest_overflowing():
+    hessian = torch.tensor([1e-320, 1.0, 1.0], dtype=torch.float64).diag()
+    hessian[0, 2] = hessian[2, 0] = 1e300
+    return hessian, torch.ones(3, dtype=torch.float64)
 
 
 def smallest_not_symmetric():
@@ -477,7 +506,14 @@ RIGHT = {
         obd_by_quadratic_form,
         obd_by_counting,
     ],
-    "smallest_hessian": [smallest_tilted, smallest_tilted_list, smallest_numpy],
+    "smallest_hessian": [
+        smallest_tilted,
+        smallest_tilted_list,
+        smallest_numpy,
+        smallest_of_unlike_units,
+        smallest_nearly_singular,
+        smallest_of_tiny_curvature,
+    ],
     "mended_obs_saliency": [
         obs_by_inverse,
         obs_by_cholesky,
@@ -531,6 +567,9 @@ WRONG = {
     ],
     "smallest_hessian": [
         (smallest_indefinite, "inputs that the exercise allows"),
+        (smallest_singular, "inputs that the exercise allows"),
+        (smallest_without_curvature, "inputs that the exercise allows"),
+        (smallest_overflowing, "inputs that the exercise allows"),
         (smallest_not_symmetric, "inputs that the exercise allows"),
         (smallest_other_way_round, "inputs that the exercise allows"),
         (smallest_of_three, "at most 6 entries"),
