@@ -391,34 +391,23 @@ def _as_inputs(returned: object, like: tuple) -> tuple:
     """What was returned as a tuple of inputs: one input may stand alone, whole numbers are floats.
 
     A tensor without dimensions is a number by now (``accept.plain_data``); it becomes one again.
-    Floats become those of ``like``, but stay float64 where that would make one zero, infinite or
-    equal to another: two scores 1 and 1 + 1e-15 are different inputs.
+    Floats become those of ``like``. If a tensor has float64, all stay or become float64: in float32
+    1e-300 is 0, and 1 + 1e-15 is 1.
     """
     if len(like) == 1 and not (type(returned) is tuple and len(returned) == 1):
         returned = (returned,)
     if type(returned) is not tuple or len(returned) != len(like):
         return (returned,)
-    wide = not _bears_float32(returned)
+    wide = any(map(_holds_float64, returned))
     return tuple(
         _with_dtype(given, first, wide) for given, first in zip(returned, like, strict=True)
     )
 
 
-def _bears_float32(inputs: tuple) -> bool:
-    """Whether all float64 values stay what they are in float32: not zero, finite, and different.
-
-    Beside a float64 tensor, numbers that are an input by themselves have to stay as well: a bound
-    of 1e-300 divides by zero in float32. They need not differ from each other or from the tensors.
-    """
-    values = [x.flatten() for x in inputs if isinstance(x, Tensor) and x.dtype == torch.float64]
-    if not values:
-        return True
-    tensors = torch.cat(values)
-    alone = torch.tensor([x for x in inputs if type(x) is float], dtype=torch.float64)
-    wide = torch.cat([tensors, alone])
-    narrow = wide.float()
-    alike = torch.equal(narrow == 0, wide == 0) and torch.equal(narrow.isinf(), wide.isinf())
-    return alike and len(tensors.float().unique()) == len(tensors.unique())
+def _holds_float64(given: Any) -> bool:
+    if isinstance(given, dict):
+        return any(map(_holds_float64, given.values()))
+    return isinstance(given, Tensor) and given.dtype == torch.float64
 
 
 def _with_dtype(given: Any, like: Any, wide: bool) -> Any:
