@@ -158,7 +158,7 @@ RICH = 16  # weights from which on an answer that equals a known mistake hardly 
 
 def buggy_centroid_gradient(gradient: Tensor, index: Tensor, k: int) -> Tensor:
     """(k,): the gradients of the centroids, from those of the weights."""
-    sums = torch.zeros(k)
+    sums = gradient.new_zeros(k)
     kept = index >= 0
     sums[index[kept]] += gradient[kept]
     return sums
@@ -300,7 +300,7 @@ PUZZLES = (
         why="if a cluster is named twice, this keeps the gradient of one weight and drops the "
         "others. `sums.index_add_(0, index[kept], gradient[kept])` adds them all.",
         others={
-            "sums = torch.zeros(k)": "there is one sum per cluster, and an empty cluster keeps 0.",
+            "sums = gradient.new_zeros(k)": "there is one sum per cluster, and an empty cluster keeps 0.",
             "kept = index >= 0": "pruned weights, at −1, belong to no cluster.",
         },
     ),
