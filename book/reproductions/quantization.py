@@ -30,7 +30,7 @@ DIFFERENCES = [
 ]
 VERDICT = (
     "The papers report no MNIST numbers for this network. The direction is theirs: 8 bits "
-    "cost nothing; with 2 bits only training on the grid stays within a point of float32."
+    "cost nothing; with 2 bits only training on the grid stays about a point from float32."
 )
 
 
