@@ -92,13 +92,18 @@ def _ticket_cases() -> Iterator[tuple[Layers, Layers, Layers, float]]:
         {f"{name}.weight": w for name, w in layers.items()} for layers in (small, moved, held)
     )
     yield first, last, live, 0.5
-    ones = {name: torch.ones(1) for name in ("a", "b")}  # layers of one weight
-    yield ones, ones, {name: w.bool() for name, w in ones.items()}, 0.6
-    many = [{f"fc{i}": draw((5,), generator) for i in range(1, 12)} for _ in range(2)]
-    yield many[0], many[1], {name: draw((5,), generator) > -0.5 for name in many[0]}, 0.6
+    yield from _tickets_by_depth(generator)
     yield start, trained, keep, 0.36
     parts = [{n: w[:, :2].clone() for n, w in layers.items()} for layers in (start, keep)]
     yield repeated((parts[0], {n: w.round() for n, w in parts[0].items()}, parts[1], 0.305), 9)
+
+
+def _tickets_by_depth(generator: torch.Generator) -> Iterator[tuple[Layers, Layers, Layers, float]]:
+    """Two layers of one weight, and eleven layers: "fc10" comes before "fc2" in the alphabet."""
+    ones = {name: torch.ones(1) for name in ("a", "b")}
+    yield ones, ones, {name: w.bool() for name, w in ones.items()}, 0.6
+    many = [{f"fc{i}": draw((5,), generator) for i in range(1, 12)} for _ in range(2)]
+    yield many[0], many[1], {name: draw((5,), generator) > -0.5 for name in many[0]}, 0.6
 
 
 def _shares(keep: Layers, share: float) -> dict[str, float]:
