@@ -158,6 +158,14 @@ def plain(kind):
     return Case(network(kind), network(kind), images())
 
 
+def on_cuda(kind):
+    """The model and its batch on a graphics card, where there is one; no column for that reason."""
+    case = plain(kind)
+    case.model.cuda()
+    case.batch = tuple(t.cuda() for t in case.batch)
+    return case
+
+
 class Turned(nn.Module):
     """Rows moved on and turned around: an orthogonal map, which trains as what it computes does."""
 

@@ -124,7 +124,8 @@ def held(hold):
     """Two steps of an optimizer that ``hold`` has a hook at."""
 
     def call(f, c):
-        optimizer = torch.optim.SGD([*c.model.parameters(), torch.ones(1)], lr=0.05, momentum=0.9)
+        other = torch.ones(1, device=c.x.device)  # an optimizer without parameters is refused
+        optimizer = torch.optim.SGD([*c.model.parameters(), other], lr=0.05, momentum=0.9)
         hold(f, c, optimizer)
         c.held = True
         for _ in range(2):
@@ -178,7 +179,7 @@ def load(f, c):
 
 def signed(f, c):
     model = parametrized.attach(c.model, binary.sign)
-    own = SimpleNamespace(model=model, probe=c.probe, labels=c.labels)
+    own = SimpleNamespace(model=model, x=c.x, probe=c.probe, labels=c.labels)
     return held(lambda f, c, o: f(o, c.model))(f, own)
 
 
@@ -262,12 +263,15 @@ class Reader(nn.Module):
         return self.model(self.x[tokens.flatten()]).unflatten(0, tokens.shape)
 
 
-WORDS = Text(torch.tensor([[0, 1, 2], [2, 0, 1]]))
-rows("measure", "nats", lambda f, c: f(Reader(c.model, c.x), WORDS))
+def words(c):
+    return Text(torch.tensor([[0, 1, 2], [2, 0, 1]], device=c.x.device))
+
+
+rows("measure", "nats", lambda f, c: f(Reader(c.model, c.x), words(c)))
 rows(
     "language",
     "train",
-    then_outputs(lambda f, c: f(Reader(c.model, c.x), WORDS, steps=1, rate=1e-4)),
+    then_outputs(lambda f, c: f(Reader(c.model, c.x), words(c), steps=1, rate=1e-4)),
     changes=True,
 )
 rows("measure", "macs", on_x, oracle=_macs)
@@ -329,7 +333,7 @@ def with_noise(c):
 
 
 def charged(f, c):
-    own = SimpleNamespace(model=with_noise(c), probe=c.probe, labels=c.labels)
+    own = SimpleNamespace(model=with_noise(c), x=c.x, probe=c.probe, labels=c.labels)
     return held(lambda f, c, o: f(o, c.model, n=10))(f, own)
 
 
@@ -465,7 +469,7 @@ def genes(call):
 def sandwiched(f, c, space):
     loss = f(c.model, graph(c), space, Split(c.probe, c.labels[: len(c.probe)]), seed=0)
     with training.evaluating(c.model):
-        return loss(c.model(c.probe), torch.arange(len(c.probe)))
+        return loss(c.model(c.probe), torch.arange(len(c.probe), device=c.x.device))
 
 
 def of_chain(c):

@@ -27,7 +27,7 @@ from course_lib.data import Split
 from course_lib.measure import raw
 
 sys.path.insert(0, str(Path(__file__).parent))
-from awkward import COLUMNS, images
+from awkward import COLUMNS, images, on_cuda
 from awkward_calls import ROWS, outputs
 
 # Parameters that are a model or hold one, and rooms that are not for models of other people.
@@ -254,7 +254,8 @@ def comparable(value, c):
     if isinstance(value, nn.Module):
         return answers(value, c.probe)
     if isinstance(value, Tensor):
-        return value.detach().double() if value.is_floating_point() else value.detach()
+        value = value.detach().cpu()
+        return value.double() if value.is_floating_point() else value
     if isinstance(value, dict):
         pairs = [c.view(k, v) if isinstance(k, str) else (k, v) for k, v in value.items()]
         pairs = [(k, v) for k, v in pairs if not c.extra or c.extra not in str(k)]
@@ -278,7 +279,7 @@ def answers(net, x):
         x = torch.linspace(-1, 1, 2 * layer.in_features).view(2, -1).to(x)
     elif layer is not None and x.shape[1] != getattr(layer, "in_channels", x.shape[1]):
         x = torch.linspace(-1, 1, 50 * layer.in_channels).view(2, -1, 5, 5).to(x)
-    return outputs(net, x).double()
+    return outputs(net, x).cpu().double()
 
 
 def differs(found, wanted, tolerance, where="result"):
@@ -329,13 +330,14 @@ def placed(case, row, folder, twin=False):
         if twin and case.layer.startswith(("body", "_orig"))
         else case.layer
     )
-    c = SimpleNamespace(model=model, name=name, row=row, x=batch[0], y=batch[1], labels=labels)
+    c = SimpleNamespace(model=model, name=name, row=row, x=batch[0], y=batch[1])
+    c.labels = labels.to(batch[1])
     c.layer, c.split, c.path = model.get_submodule(name), Split(*batch), str(folder / "file")
-    c.probe, c.held = probe.to(batch[0].dtype), False
+    c.probe, c.held = probe.to(batch[0]), False
     c.extra = case.extra
     c.view = case.view if not twin else lambda name, value: (name, value)
     if isinstance(model, ensemble.Stack):
-        c.labels = labels.repeat(2)
+        c.labels = c.labels.repeat(2)
     if twin and row.changes:  # what does not train in the model
         for parameter, mask in case.masks.items():
             model.get_parameter(parameter).register_hook(mask.mul)
@@ -357,7 +359,8 @@ def of_plain_network(name, folder):
 
 def cell(name, column, folder):
     """ "refused", "right", or what is wrong."""
-    row, function, case = ROWS[name], FUNCTIONS[name], COLUMNS[column](ROWS[name].kind)
+    make = COLUMNS.get(column, on_cuda)
+    row, function, case = ROWS[name], FUNCTIONS[name], make(ROWS[name].kind)
     c = placed(case, row, folder)
     before, result, error = fingerprint(c), None, None
     # What would compile is run as it is written: compiling takes seconds per cell.
@@ -389,6 +392,15 @@ def cell(name, column, folder):
 def test_every_cell_is_right_or_refused(name, tmp_path):
     found = {column: cell(name, column, tmp_path) for column in COLUMNS}
     wanted = dict.fromkeys(COLUMNS, "right") | dict.fromkeys(named(REFUSED, name), "refused")
+    assert found == wanted
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_every_function_takes_a_model_on_a_cuda_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # 10 bits of 23
+    found = {name: cell(name, "on a CUDA device", tmp_path) for name in ROWS}
+    refused = {"ensemble.unstack", "quantization.int8"}  # no stack; integers only where there is a CPU
+    wanted = {name: "refused" if name in refused else "right" for name in ROWS}
     assert found == wanted
 
 

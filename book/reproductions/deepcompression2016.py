@@ -1,7 +1,6 @@
 """Han, Mao & Dally 2016, "Deep Compression": LeNet-300-100 and LeNet-5 on MNIST, 40× and 39×.
 
-    COURSE_DATA=folder python book/reproductions/deepcompression2016.py [seeds] [seeds LeNet-5] [folder    "The paper gives its files' sizes in whole kilobytes.",
-]
+    COURSE_DATA=folder python book/reproductions/deepcompression2016.py [seeds] [seeds LeNet-5] [folder]
 
 writes ``deepcompression2016.json`` beside this file. Each network and seed leaves its result in the
 folder as soon as it is there, and is not run again. Bytes are those of files on the disk that were
@@ -97,6 +96,11 @@ DIFFERENCES = [
         "The paper compares with the network before pruning. So do we, and with a control that trains "
         "the dense network for the same epochs at the same learning rates."
     ),
+    (
+        "LeNet-5 has five seeds: the sixth diverges in its first epoch, on a processor as on a graphics "
+        "card, so the rate 0.03 is not safe either."
+    ),
+    record.ON_A_CARD,
 ]
 
 
@@ -211,7 +215,7 @@ def main(seeds: dict[str, int], folder: Path) -> None:
             experiment="Han, Mao & Dally 2016, Deep Compression of LeNet-300-100 and LeNet-5, MNIST",
             verdict=VERDICT,
             command="python book/reproductions/deepcompression2016.py "
-            + " ".join(str(n) for n in list(seeds.values())[:2]),
+            + " ".join(str(n) for n in list(seeds.values())[:4:3]),
             setting={name: spelled(SETTINGS[name]) for name in runs}
             | {"images": len(train.y), "test images": len(test.y), "epochs of tuning": TUNED},
             differences=DIFFERENCES,
@@ -225,7 +229,7 @@ def main(seeds: dict[str, int], folder: Path) -> None:
 
 if __name__ == "__main__":
     given = [int(a) for a in sys.argv[1:3]]
-    three, five = (given + [3, 3][len(given) :])[:2]
+    three, five = (given + [6, 5][len(given) :])[:2]
     where = Path(
         sys.argv[3] if len(sys.argv) > 3 else Path(tempfile.gettempdir()) / "deepcompression"
     )

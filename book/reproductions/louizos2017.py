@@ -125,6 +125,7 @@ def main(seeds: int, epochs: int) -> None:
             "Their tutorial scales the images to [−1, 1], has noise in the biases, and limits the noise "
             + "of the first layer's weights.",
             "The noise has a rate of its own, 20 times that of the weights.",
+            record.ON_A_CARD,
         ],
         table=table(runs),
         seconds=seconds,
@@ -133,4 +134,4 @@ def main(seeds: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*record.numbers(3, 60))
+    main(*record.numbers(6, 60))

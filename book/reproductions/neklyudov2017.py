@@ -108,6 +108,7 @@ def main(seeds: int, epochs: int) -> None:
             "The noise has a rate of its own, 20 times that of the weights; theirs has the same.",
             "Every example has its own noise; in their code a minibatch shares it.",
             "The multipliers stand on the inputs of each layer, in their code on its outputs.",
+            record.ON_A_CARD,
         ],
         table=table(runs),
         seconds=seconds,
@@ -116,4 +117,4 @@ def main(seeds: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*record.numbers(3, 40))
+    main(*record.numbers(6, 40))

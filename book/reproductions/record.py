@@ -29,6 +29,10 @@ OPTIONAL = {
     "published",  # whose numbers "paper" are, where they are not the paper's own
     "details",  # whatever else is worth keeping, such as the curves behind the table
 }
+ON_A_CARD = (  # a sentence of "differences"
+    "Seeds 0 to 2 ran on a processor. The later ones ran on a graphics card, with torch 2.11 and with "
+    "networks and images moved there."
+)
 
 
 def kept(script: str, part: str, make: Callable[[], dict]) -> tuple[dict, float]:
