@@ -51,13 +51,20 @@ class Claim:
     def __str__(self) -> str:
         mark = f" ({self.mark})" if self.mark else ""
         missed = "" if self.holds else ". This run does not support the sentence"
-        return f"{self.statement}{mark}: {self.effect}{self._how()}{missed}"
+        return f"{self.statement}{mark}: {self.effect}{self._how()}{missed}{self._direction()}"
 
     def _how(self) -> str:
         if self.relation == "every":
             return ""
         seeds = f"{len(self.seeds)} seeds, sd {self.sd:.2g}"
         return f" (95 % interval of the paired difference, {seeds})"
+
+    def _direction(self) -> str:
+        """What "no difference" leaves out: that there is one, smaller than the margin."""
+        if self.relation != "equal within" or abs(self.mean) <= self.half_width:
+            return ""
+        sign = "positive" if self.mean > 0 else "negative"
+        return f". Zero lies outside the interval: there is a difference, and it is {sign}"
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
         return {**_shown(str(self)), MIME: asdict(self)}
@@ -132,7 +139,7 @@ def equal(
 
     The data support the claim if the whole 95 % confidence interval of the mean paired difference
     lies between −``within`` and +``within``. An interval that contains zero is not enough: with few
-    seeds it is wide, and a large difference could be missed.
+    seeds it is wide, and a large difference could be missed. If it leaves zero out, the cell says so.
 
     Args:
         statement, a, b, mark: as in ``greater``.

@@ -103,6 +103,17 @@ def test_a_claim_fails_when_the_data_stop_supporting_it(monkeypatch):
         claims.equal("A equals B", A, B, within=5)
 
 
+def test_no_difference_says_where_there_is_a_small_one():
+    up, down = claims.equal("up", A, B, within=9), claims.equal("down", B, A, within=9)
+    assert str(up).endswith(
+        "Zero lies outside the interval: there is a difference, and it is positive"
+    )
+    assert str(down).endswith("it is negative")
+    assert "Zero" not in str(claims.equal("same", A, A, within=9)) + str(claims.greater("up", A, B))
+    noise = claims.equal("noise", [1.0, -1.2, 0.9, -1.1, 0.6], [0.0] * 5, within=2)
+    assert "Zero" not in str(noise)
+
+
 def test_a_claim_knows_its_margin():
     more, same = claims.greater("more", A, B, by=1), claims.equal("same", A, A, within=0.5)
     assert (more.relation, more.margin, more.holds) == ("greater by", 1.0, True)
