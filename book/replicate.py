@@ -31,9 +31,9 @@ LONGEST = 200  # characters of an error
 
 
 def read(root: Path, name: str):
-    """Return a notebook and the hash of its code down to the last claim."""
+    """Return a notebook and the hash of its claims with the code that they depend on."""
     notebook = nbformat.read(root / name, as_version=4)
-    return notebook, replication.last_claim(notebook.cells)
+    return notebook, replication.of_claims(notebook.cells)
 
 
 def missing(root: Path, names: list[str], sets: int) -> list[tuple[str, int]]:

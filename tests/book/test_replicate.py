@@ -110,6 +110,13 @@ def test_only_what_is_missing_runs(tree):
     }
 
 
+def test_another_sentence_of_an_earlier_claim_is_missing(tree):
+    write_notebook(tree, "a", EXPERIMENT, CLAIM, SAME)
+    assert replicate.main(["--sets", "1"], tree) == 0
+    write_notebook(tree, "a", EXPERIMENT, CLAIM.replace("Odd is", "Odd sets are"), SAME)
+    assert replicate.missing(tree, ["notebooks/a.ipynb"], 1) == [("notebooks/a.ipynb", 1)]
+
+
 def test_another_error_ends_the_run_and_is_noted(tree, capsys):
     stop = "if shift == 2:\n    assert low == high\nif shift == 3:\n    int('many' * 99)\n"
     write_notebook(tree, "a", EXPERIMENT, CLAIM, stop, SAME)
