@@ -23,7 +23,7 @@ from course_lib.compression import binary, hashing
 from course_lib.experiments import Arm
 from course_lib.training import Plan
 
-SEEDS, FEW, LONG, HASHED = range(5), range(3), 20, 24
+SEEDS, LONG, HASHED = range(6), 20, 24
 VERDICT = (
     "With four times the epochs the lesson's orders stay: the binary image and binary activations "
     "each cost points, ternary weights beat binary ones, and the hashed network beats a small one of "
@@ -52,7 +52,7 @@ def arms() -> dict[str, Arm]:
     signs = Plan(epochs=LONG, batch_size=200, optimizer=clipping_adam)
     found = {
         f"{'binary' if image else 'grey'} image, hidden {'±1' if hidden else 'ReLU'}": Arm(
-            [half_binary(seed, image, hidden) for seed in FEW], plan=signs
+            [half_binary(seed, image, hidden) for seed in SEEDS], plan=signs
         )
         for image in (False, True)
         for hidden in (False, True)
