@@ -10,6 +10,7 @@ import copy
 import hashlib
 import keyword
 import math
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ _REMEMBERED = 64  # replies per case
 _AT_ONCE = 32_000  # bytes, which a socket takes without waiting for the other side
 _SLOWER = 10  # times our own answer may a student's be
 _AHEAD = 4, 1_024  # answers that go unasked with a case, and the most with any message
+_HIDDEN = 24  # inputs at most: they are there for tables of the public ones, which know none of them
 
 
 @dataclass
@@ -65,9 +67,12 @@ class Plan:
 
 
 def plan(exercise: Exercise, seed: int) -> Plan:
-    """Pack the exercise's inputs; hidden are those drawn from ``seed`` that are not public."""
+    """Pack the exercise's inputs; hidden are some of those drawn from ``seed`` that are not public."""
     known = list(exercise.cases())
     drawn = [inputs for inputs in fresh(exercise, seed) if not any(same(inputs, k) for k in known)]
+    if len(drawn) > _HIDDEN:
+        some = random.Random(seed).sample(range(len(drawn)), _HIDDEN)
+        drawn = [drawn[position] for position in sorted(some)]
     public = [_packed(exercise, inputs, number) for number, inputs in enumerate(known, 1)]
     start = len(public) + 1
     hidden = [_packed(exercise, inputs, number) for number, inputs in enumerate(drawn, start)]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from course_lib.exercises import EXERCISES, LESSONS
-from course_lib.exercises.calls import call
+from course_lib.exercises.calls import call, same
 from course_lib.exercises.exercise import Exercise, Property
 from course_lib.grading import blackbox, wire
 from course_lib.grading.extract import extract
@@ -191,6 +191,17 @@ def test_a_table_of_the_public_inputs_fails_on_hidden_ones(bwrap):
     found = graded(bwrap, "magnitude_mask", source)
     assert found["public"]
     assert found["hidden"] is False
+
+
+def test_hidden_inputs_are_few_new_and_those_of_their_seed():
+    exercise = EXERCISES["magnitude_mask"]
+    public = list(exercise.cases())
+    first, again, other = (blackbox.plan(exercise, seed).hidden for seed in (1, 1, 2))
+    assert len(first) == len(other) == 24 < len(public)
+    assert not any(same(case.inputs, known) for case in first for known in public)
+    assert all(same(a.inputs, b.inputs) for a, b in zip(first, again, strict=True))
+    assert not all(same(a.inputs, b.inputs) for a, b in zip(first, other, strict=True))
+    assert [case.number for case in first] == [*range(len(public) + 1, len(public) + 25)]
 
 
 def test_a_changed_input_is_seen(bwrap):
