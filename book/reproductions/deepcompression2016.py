@@ -215,7 +215,7 @@ def main(seeds: dict[str, int], folder: Path) -> None:
             experiment="Han, Mao & Dally 2016, Deep Compression of LeNet-300-100 and LeNet-5, MNIST",
             verdict=VERDICT,
             command="python book/reproductions/deepcompression2016.py "
-            + " ".join(str(n) for n in list(seeds.values())[:4:3]),
+            + f"{seeds['LeNet-300-100']} {seeds['LeNet-5']}",
             setting={name: spelled(SETTINGS[name]) for name in runs}
             | {"images": len(train.y), "test images": len(test.y), "epochs of tuning": TUNED},
             differences=DIFFERENCES,
