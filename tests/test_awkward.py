@@ -399,10 +399,7 @@ def test_every_cell_is_right_or_refused(name, tmp_path):
 def test_every_function_takes_a_model_on_a_cuda_device(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # 10 bits of 23
     found = {name: cell(name, "on a CUDA device", tmp_path) for name in ROWS}
-    refused = {
-        "ensemble.unstack",
-        "quantization.int8",
-    }  # no stack; integers only where there is a CPU
+    refused = {"ensemble.unstack", "quantization.int8"}  # no stack; torch's integers want a CPU
     wanted = {name: "refused" if name in refused else "right" for name in ROWS}
     assert found == wanted
 

@@ -35,7 +35,7 @@ _REMEMBERED = 64  # replies per case
 _AT_ONCE = 32_000  # bytes, which a socket takes without waiting for the other side
 _SLOWER = 10  # times our own answer may a student's be
 _AHEAD = 4, 1_024  # answers that go unasked with a case, and the most with any message
-_HIDDEN = 24  # inputs at most: they are there for tables of the public ones, which know none of them
+_HIDDEN = 24  # inputs at most: a table of the public ones knows none of them
 
 
 @dataclass
