@@ -39,7 +39,7 @@ def lottery_ticket() -> plt.Figure:
         axis.text(6.0, 2.1, verb, ha="center", color=BLUE)
     axes[1, 0].text(2.5, 5.7, "reset: the values are those above left", ha="center", color=BLUE)
     axes[1, 1].text(2.5, 5.7, "the same mask", ha="center", color=VERMILION)
-    axes[1, 2].text(2.5, 5.7, "the same values", ha="center", color=VERMILION)
+    axes[1, 2].text(2.5, 5.7, "the same start", ha="center", color=VERMILION)
     return figure
 
 

@@ -33,8 +33,9 @@ SCORES = ("random", "L1", "mean", "sd", "1 − APoZ", "Taylor")
 CUT = ("random", "L1", "Taylor", "oracle")
 PARTS = Path(tempfile.gettempdir()) / "long_channel_criteria"
 VERDICT = (
-    "Within layers the order of the lesson stands after long training. After long fine-tuning L1, "
-    "Taylor and the oracle end alike; only randomly chosen channels stay behind."
+    "Within layers the order of the lesson stands after long training. After long fine-tuning "
+    "no difference shows between L1, Taylor and the oracle; only randomly chosen channels "
+    "stay behind."
 )
 
 

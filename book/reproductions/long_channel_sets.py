@@ -34,10 +34,11 @@ AGENTS = {  # hidden units, rates of actor and critic, and episodes with random 
 }
 BATCH, SOFT, NOISE, COOLING, MIXED, KEPT = 64, 0.01, 0.5, 0.95, 0.5, 100  # the code's
 VERDICT = (
-    "With as many looks, an agent with the settings of the authors' code finds widths as good as random "
-    "choices do, and as good as the best of a whole grid. The repair is worth far more than any search, "
-    "and with it even the same share for every layer comes close. The smaller, faster agent finds "
-    "hardly anything better after its first hundred looks."
+    "With as many looks, an agent with the settings of the authors' code finds widths for "
+    "which no difference shows from random choices, nor from the best of a whole grid. The "
+    "repair is worth far more than any search, and with it even the same share for every "
+    "layer comes close. The smaller, faster agent finds hardly anything better after its "
+    "first hundred looks."
 )
 DIFFERENCES = [
     "The networks are the lesson's MLPs; the paper prunes convolutional networks on ImageNet and "

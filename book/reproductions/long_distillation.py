@@ -157,9 +157,10 @@ def main() -> None:
         __file__,
         experiment="The lesson Knowledge distillation with longer trainings and other teachers",
         command="python book/reproductions/long_distillation.py",
-        verdict="With few labels the gain of soft targets grows with the training and needs a teacher that "
-        "knows more, not a larger one; with all labels both sides end level; and students find most of "
-        "a digit that they never saw.",
+        verdict="With few labels the gain of soft targets grows with the training and needs a "
+        "teacher that knows more, not a larger one; with all labels no difference "
+        "shows at the end; and at high temperatures students find most of a digit "
+        "that they never saw.",
         setting={
             "seeds": len(SEEDS),
             "teacher": "-".join(map(str, BIG)),

@@ -183,7 +183,7 @@ def main(seeds: int) -> None:
         __file__,
         experiment="Hassibi and Stork 1992 and LeCun et al. 1990: small steps with retraining",
         command=f"python book/reproductions/long_history.py {seeds}",
-        verdict="Reproduced in part: OBS removes most weights of every MONK's network and loses no "
+        verdict="Reproduced in part: OBS removes most weights of the MONK's networks, of all but one of them, and loses no "
         "training row, on none as many as on the paper's best. In small steps with retraining OBS "
         "stays ahead of magnitude and of OBD; no difference from a small dense network is shown.",
         setting={

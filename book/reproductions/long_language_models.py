@@ -260,7 +260,7 @@ def questions(seed: int) -> dict[str, float]:
 # ---- what was claimed before this run: (a, relation, b, margin) for each sentence
 
 FINDINGS: dict[str, list[tuple[str, str, str, float]]] = {
-    "the repair counts, the mask hardly": [
+    "the repair counts more than the mask": [
         ("70 % SparseGPT: lost", ">", "70 % magnitude + repair: lost", 0.0),
         ("80 % SparseGPT: lost", ">", "80 % magnitude + repair: lost", 0.0),
         ("2:4 SparseGPT: lost", ">", "2:4 magnitude + repair: lost", 0.0),

@@ -35,8 +35,9 @@ def constant(_: float) -> float:
 
 PLAN = training.Plan(epochs=EPOCHS, schedule=constant, optimizer=sgd, every=EVERY)
 VERDICT = (
-    "The lesson's order stands when nothing is cut off: signs carry most of what the tickets' values "
-    "are worth, rounds find better masks than one cut, and going back to a later step changes little."
+    "The lesson's order stands when nothing is cut off: signs carry most of what the tickets' "
+    "values are worth, rounds find better masks than one cut, and going back to a later step "
+    "shows no difference."
 )
 
 

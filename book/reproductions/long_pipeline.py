@@ -121,8 +121,9 @@ def main(seeds: int) -> None:
         experiment="The lesson Pipeline with 2 to 16 epochs after each of four rounds",
         command=f"python book/reproductions/long_pipeline.py {seeds}",
         verdict=(
-            "Four rounds and one cut are level with the lesson's budget; with a longer one the "
-            "rounds are better, and fine-tuning at either rate stays behind rewinding."
+            "With the lesson's budget no difference between one cut and four rounds with "
+            "their rates rewound is shown. With a longer one such rounds are better, and "
+            "fine-tuning at either rate stays behind them."
         ),
         setting={
             "seeds": seeds,

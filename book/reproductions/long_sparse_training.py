@@ -40,8 +40,9 @@ SHAPES = {  # networks without masks
 }
 DIFFERENCES = ["The data are the lesson's glyphs, so no paper has these numbers."]
 VERDICT = (
-    "With each arm at its own learning rate and enough epochs, SET, DSR, SNFS and RigL end "
-    "level, ahead of a small dense network of as many weights and near one of as many bytes."
+    "With each arm at its own learning rate and enough epochs, no difference shows between "
+    "SET, DSR, SNFS and RigL, which end ahead of a small dense network of as many weights and "
+    "near one of as many bytes."
 )
 
 

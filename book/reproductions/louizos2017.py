@@ -27,8 +27,9 @@ SIZES = (784, 300, 100, 10)
 VERDICT = (
     "Not reproduced, with rates that were not tuned: few inputs stay, but the error is above "
     "that of the dense network. Most of the weights that stay in the first two layers end "
-    "as wide as their prior. So a layer's mean variance asks for no binary places, and weights that are "
-    "rounded to them no longer work. The authors' tutorial limits the variance of the first layer."
+    "more than half as wide as their prior. So a layer's mean variance asks for no binary "
+    "places, and weights that are rounded to them no longer work. The authors' tutorial "
+    "limits the variance of the first layer."
 )
 
 

@@ -294,7 +294,7 @@ PUZZLES = (
         name="mended_rewards",
         function=buggy_rewards,
         wrong="drop = before - accuracy",
-        why="this drop is a fraction, at most 1, and the bound is in points. So ψ is almost 1 "
+        why="this drop is a fraction, at most 1, and the bound is in points. So ψ never falls far, "
         "whatever happens to the accuracy, and the bound bounds nothing.",
         others={
             "psi = (bound - drop) / bound": "this is the formula of ψ, if drop and bound have one "

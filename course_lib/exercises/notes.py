@@ -102,7 +102,7 @@ NOTES = {
     "prune_in_rounds": Notes(
         15,
         "Why are the removed weights set to zero a second time, after training?",
-        "Momentum, weight decay or a new gradient may have moved them. A mask that is not held is "
+        "Momentum or a new gradient may have moved them. A mask that is not held is "
         "undone by the next step.",
     ),
     "smallest_next_round": Notes(

@@ -44,7 +44,7 @@ def hold(
 ) -> torch.utils.hooks.RemovableHandle:
     """Keep masked weights at exactly zero from now on: set them to zero after every optimizer step.
 
-    Momentum, weight decay and Adam's moments may move a masked weight away from zero within a step.
+    Its gradient, momentum and Adam's moments may move a masked weight away from zero within a step.
     The projection W ← M ⊙ W moves it back before anything reads it. Gradients stay dense.
 
     For an optimizer that treats every weight by itself (SGD, Adam, AdamW, RMSprop, …), the other

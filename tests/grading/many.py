@@ -194,20 +194,24 @@ def differences(whole: Run, stopped: Run, number: int) -> list[str]:
 
 
 def figures(number: int, run: Run) -> dict[str, str]:
-    """What a run of ``number`` submissions has needed, once the sandboxes had started."""
+    """What a run of ``number`` submissions has needed, once the sandboxes had started.
+
+    Of a short run, memory is left out: it says nothing about whether memory grows.
+    """
     warm = [sample for sample in run.samples if sample["records"]]
     first, last = warm[0], max(warm, key=itemgetter("cpu"))
     cpu = (last["cpu"] - first["cpu"]) / max(last["records"] - first["records"], 1)
-    third = len(warm) // 3 or 1
+    third = len(warm) // 3
     memory = [
-        statistics.median(sample["MB"] for sample in part) for part in (warm[:third], warm[-third:])
+        f"{statistics.median(sample['MB'] for sample in part):.0f}" if third > 2 else ""
+        for part in (warm[:third], warm[-third:])
     ]
     return {
         "Submissions": f"{number:,}",
         "Computing, ms each": f"{1000 * cpu:.0f}",
         "Two cores, per second": f"{2 / cpu:.1f}",
-        "Memory in the first third, MB": f"{memory[0]:.0f}",
-        "in the last third, MB": f"{memory[1]:.0f}",
+        "Memory in the first third, MB": memory[0],
+        "in the last third, MB": memory[1],
     }
 
 

@@ -53,10 +53,11 @@ def test_every_kind_of_damage_is_handed_in(tmp_path):
 
 def test_the_figures_begin_with_the_first_record_and_end_before_the_processes_do(tmp_path):
     """The sandboxes take 30 s of computing to start; at the end, their processes are gone."""
-    told = [(0, 20.0, 500), (10, 30.0, 100), (20, 32.0, 104), (30, 34.0, 108), (30, 1.0, 40)]
+    told = [(0, 20.0, 500), *((10 + n, 30.0 + n / 5, 100 + n) for n in range(9)), (30, 1.0, 40)]
     samples = [dict(zip(("records", "cpu", "MB"), at, strict=True)) for at in told]
     row = figures(30, Run(tmp_path, samples=samples))
-    assert list(row.values()) == ["30", "200", "10.0", "100", "40"]
+    assert list(row.values()) == ["30", "200", "10.0", "101", "107"]
+    assert list(figures(30, Run(tmp_path, samples=samples[:6])).values())[3:] == ["", ""]
 
 
 def test_a_table_keeps_the_rows_of_other_assignments(tmp_path):
