@@ -183,9 +183,9 @@ def main(seeds: int) -> None:
         __file__,
         experiment="Hassibi and Stork 1992 and LeCun et al. 1990: small steps with retraining",
         command=f"python book/reproductions/long_history.py {seeds}",
-        verdict="Reproduced in part: OBS removes most weights of the MONK's networks, of all but one of them, and loses no "
-        "training row, on none as many as on the paper's best. In small steps with retraining OBS "
-        "stays ahead of magnitude and of OBD; no difference from a small dense network is shown.",
+        verdict="Reproduced in part: OBS removes most weights of the MONK's networks, of all but one of "
+        "them, and loses no training row, on none as many as on the paper's best. In small steps with "
+        "retraining OBS stays ahead of magnitude and of OBD; no difference from a small dense network is shown.",
         setting={
             "seeds": seeds,
             "digits": "1,000 of 1,200 training images, 4×4 pixels, 16-8-10, tanh, L-BFGS",

@@ -155,6 +155,7 @@ def main(seeds: int, epochs: int, n: int) -> None:
         differences=[
             f"Each training takes {steps:,} steps, in the paper 50,000.",
             "One re-initialisation per ticket, in the paper three.",
+            f"Ran on a {'graphics card' if DEVICE == 'cuda' else 'processor'}.",
             "Re-initialising deals the initial values out to other places; in the paper it draws anew.",
             "Random masks keep the counts of each layer, and the network its initial weights.",
             "All seeds see the same minibatches in the same order; their steps scatter less for it.",
