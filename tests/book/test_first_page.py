@@ -57,7 +57,9 @@ def test_the_first_widget_shows_recorded_numbers(visit):
     files = rows["LeNet-300-100: file, compressed"]
     with visit(FIRST) as page:
         widget = page.locator("#scrub-first")
-        assert f"{sum(files) / len(files) / 1000:.0f} kB" in widget.locator(".sentence").inner_text()
+        assert (
+            f"{sum(files) / len(files) / 1000:.0f} kB" in widget.locator(".sentence").inner_text()
+        )
         widget.get_by_label("trained").first.check()
         assert "times" not in widget.locator(".sentence").inner_text()
         widget.get_by_label("small from the start").check()
