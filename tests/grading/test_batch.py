@@ -7,6 +7,7 @@ import os
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 
 import pytest
+import torch
 from distributed import Client, LocalCluster
 
 from course_lib.grading import batch as module
@@ -92,6 +93,20 @@ EXPECTED = {
 
 def table(results):
     return list(csv.DictReader(io.StringIO((results / "grades.csv").read_text("utf-8"))))
+
+
+def test_torch_computes_in_one_thread_while_it_grades(submitted, monkeypatch, graded_here):
+    """Several graders on one machine would wait for each other's threads."""
+    seen, before = [], torch.get_num_threads()
+    monkeypatch.setattr(module, "_tried", lambda *_: seen.append(torch.get_num_threads()) or {})
+    torch.set_num_threads(2)
+    try:
+        for task in tasks(submitted, "motivation"):
+            module.grade(task, SETTINGS)
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
 
 
 def test_each_submission_has_its_status_and_the_batch_goes_on(graded_here, submitted, tmp_path):
