@@ -28,8 +28,8 @@ BATCH, EVERY, ALPHA, END = 100, 100, 0.3, 0.75
 VERDICT = (
     "Reproduced in that masks which move beat a fixed mask at every sparsity. Not "
     "reproduced, although we train for as many epochs: the order of the methods and the "
-    "published accuracies, which are higher. Here the methods are level: of eighteen intervals of "
-    "differences one excludes zero, about as many as chance gives."
+    "published accuracies, which are higher. Here the methods are level: no more intervals of "
+    "their differences exclude zero than chance gives."
 )
 DIFFERENCES = [
     "The table does not name its network; we take it to be LeNet-300-100.",
