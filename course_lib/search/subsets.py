@@ -28,6 +28,7 @@ Objective = Callable[[frozenset[int]], float]  # removed ids -> reward, higher i
 LARGEST = 20  # ids of ``every_subset``: a million subsets
 TOGETHER = 6  # ids whose subsets ``every_subset`` computes at once
 SMOOTHING = 0.5  # the share of the elites in the next probabilities of ``cross_entropy``
+DRAWN = 5  # sets that ``reinforce`` draws per step
 
 
 class Found(NamedTuple):
@@ -239,12 +240,11 @@ def reinforce(
     evaluations: int,
     rate: float,
     keep: float = 0.9,
-    samples: int = 5,
     seed: int,
 ) -> Found:
     r"""An agent without a state: one logit per id, and :math:`\theta \leftarrow \theta + \eta \nabla J`.
 
-    Each step draws some sets from the policy, tries them, and moves the logits by
+    Each step draws ``DRAWN`` sets from the policy, tries them, and moves the logits by
     ``policy_gradient``. If a draw would keep no id, the likeliest one stays. The result is the best
     set that was tried, not the one that the policy prefers at the end.
 
@@ -255,10 +255,9 @@ def reinforce(
         ids, objective: as in ``backward_greedy``.
         rate: η, positive.
         keep: the probability of every id at the start, in (0, 1).
-        samples: sets per step.
 
     Raises:
-        ValueError: as ``backward_greedy``; counts below 1, a rate or a probability out of range.
+        ValueError: as ``backward_greedy``; a rate or a probability out of range.
         TypeError: as ``backward_greedy``.
 
     Examples:
@@ -269,14 +268,13 @@ def reinforce(
         ([0, 1, 3, 4, 5], 5.0)
     """
     looks, generator = _Looks(ids, objective, evaluations), seeds.generator(seed)
-    check_counts(samples=samples)
     check_positive("rate", rate)
     if not 0 < check_real("keep", keep) < 1:
         raise ValueError(f"keep must be in (0, 1), got {keep!r}")
     logits = torch.full((len(looks.ids),), math.log(keep / (1 - keep)), dtype=torch.float64)
     while looks.left:
         probability = logits.sigmoid()
-        kept = _drawn(probability, samples, generator)
+        kept = _drawn(probability, DRAWN, generator)
         rewards = looks(kept)
         logits += rate * policy_gradient(kept[: len(rewards)], rewards, probability)
     return looks.found()

@@ -26,6 +26,7 @@ from course_lib.pruning.tracing import check_input
 
 Widths = Mapping[str, int]  # layer of graph.layers() -> channels that it keeps
 
+LEAST = 0.1  # share of its channels that every layer keeps: ceil(LEAST * n)
 UNDERFLOW = 1e-7  # the least probability of a candidate, so that there are always two to draw
 
 
@@ -76,12 +77,11 @@ def affordable(
     share: float,
     *,
     budget: int,
-    least: float = 0.1,
 ) -> int:
     """The width for a layer that is nearest to the wanted share and leaves the budget within reach.
 
     It is the largest width up to ``round(share * n)`` with which the network costs at most
-    ``budget``, if every layer that is not decided yet keeps its least share. So an agent that decides
+    ``budget``, if every layer that is not decided yet keeps its least share (``LEAST``). So an agent that decides
     one layer after the other never ends above the budget.
 
     Source: He et al. 2018 (AMC), resource-constrained search. They bound the sparsity by an estimate
@@ -92,7 +92,6 @@ def affordable(
         layer: the layer to decide, of ``graph.layers()``.
         share: the wanted share of its n channels, in (0, 1].
         budget: multiply-accumulates.
-        least: the smallest share that a layer may keep, in (0, 1]: ``ceil(least * n)`` channels.
 
     Raises:
         ValueError: as ``tail``; a layer that is decided already, a share outside (0, 1], or a budget
@@ -109,9 +108,8 @@ def affordable(
     _check_widths(graph, kept, "kept")
     _check_open(graph, kept, layer)
     check_fraction("share", share)
-    check_fraction("least", least)
     check_counts(budget=budget)
-    fewest = {name: math.ceil(least * len(ids)) for name, ids in graph.layers().items()}
+    fewest = {name: math.ceil(LEAST * len(ids)) for name, ids in graph.layers().items()}
     others = fewest | dict(kept)
     wanted = max(fewest[layer], round(share * len(graph.layers()[layer])))
     for width in range(wanted, fewest[layer] - 1, -1):

@@ -312,7 +312,6 @@ def test_what_no_search_takes():
         (subsets.particles, {"sharpness": 0.0}, "sharpness must be positive"),
         (subsets.reinforce, {"rate": -1.0}, "rate must be positive"),
         (subsets.reinforce, {"rate": 1.0, "keep": 1.0}, r"keep must be in \(0, 1\)"),
-        (subsets.reinforce, {"rate": 1.0, "samples": 0}, "samples must be a positive integer"),
     ):
         with pytest.raises(ValueError, match=words):
             search(IDS, additive, **(options | bad))

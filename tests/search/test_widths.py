@@ -58,8 +58,9 @@ def three():
     return model, channels.trace(model, X)
 
 
-def test_affordable_by_brute_force():
+def test_affordable_by_brute_force(monkeypatch):
     """The largest width for which some completion meets the budget, for every prefix."""
+    monkeypatch.setattr(widths, "LEAST", 0.3)
     model, graph = three()
     sizes = {"fc1": 6, "fc2": 5, "fc3": 4}
     least = {name: math.ceil(0.3 * n) for name, n in sizes.items()}
@@ -75,11 +76,11 @@ def test_affordable_by_brute_force():
                         if c <= budget and w[:n_decided] == prefix and w[n_decided] <= wanted]  # fmt: skip
                 arguments = (model, graph, dict(zip(sizes, prefix)), layer, share)
                 if fits:
-                    assert widths.affordable(*arguments, budget=budget, least=0.3) == max(fits)
+                    assert widths.affordable(*arguments, budget=budget) == max(fits)
                 else:
                     refused += 1
                     with pytest.raises(ValueError, match="budget must be at least"):
-                        widths.affordable(*arguments, budget=budget, least=0.3)
+                        widths.affordable(*arguments, budget=budget)
     assert refused > 5
 
 
@@ -269,7 +270,6 @@ def test_what_is_no_width():
         (lambda: widths.affordable(model, graph, {}, "fc1", 0.0, budget=300), "share must be"),
         (lambda: widths.affordable(model, graph, {}, "fc1", 1.5, budget=300), "share must be"),
         (lambda: widths.affordable(model, graph, {}, "fc1", 0.5, budget=0), "budget must be"),
-        (lambda: widths.affordable(model, graph, {}, "fc1", 1, budget=9, least=2), "least must be"),
         (lambda: widths.layer_state(model, graph, {}, "fc1", X, last=1.5), "last must be"),
         (lambda: widths.layer_state(model, graph, {}, "fc1", X[..., :3], last=1), "x must fit"),
         (lambda: widths.expected_macs(model, graph, two, {"fc2": [1, 2]}), "candidates must name"),
