@@ -5,6 +5,7 @@ import re
 import statistics
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import overview
 import pytest
 from docutils import nodes
@@ -61,7 +62,9 @@ def test_methods_differ_in_marker_and_the_sentence_names_them():
     assert len(set(overview.MARKERS)) == len(overview.MARKERS) >= len(overview.METHODS)
     said = overview.alt()
     assert said.endswith(".") and all(name in said for name in overview.METHODS)
-    axis = overview.figure().axes[0]
+    figure = overview.figure()
+    axis = figure.axes[0]
     found = {line.get_marker() for line in axis.get_lines()} & set(overview.MARKERS)
     assert len(found) == len(overview.METHODS)
     assert axis.xaxis_inverted()
+    plt.close(figure)

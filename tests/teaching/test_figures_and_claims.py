@@ -26,7 +26,8 @@ def draw():
 
 
 def test_figures_take_the_pages_colour_and_speak():
-    html = plots.show(draw(), 'One line rises, "a" & b.').data
+    figure = draw()
+    html = plots.show(figure, 'One line rises, "a" & b.').data
     assert html.startswith('<figure class="course-figure"><svg role="img" aria-label="One line')
     assert "&quot;a&quot; &amp; b." in html
     assert "#000000" not in html and "currentColor" in html
@@ -34,7 +35,7 @@ def test_figures_take_the_pages_colour_and_speak():
     assert "width" not in svg.attrib and "viewBox" in svg.attrib
     texts = [t.text for t in svg.iter("{http://www.w3.org/2000/svg}text")]
     assert "a <b>" in texts and "90%" in texts and "dense" in texts
-    assert not plt.get_fignums()  # closed
+    assert not plt.fignum_exists(figure.number)  # closed
 
 
 def test_figures_are_reproducible():
