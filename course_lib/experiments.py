@@ -14,6 +14,7 @@ comes out as if it had been trained alone, except that dropout and noise draw ot
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import groupby
 from statistics import fmean
@@ -69,6 +70,7 @@ class _Run(NamedTuple):
 
 
 UNTRAINED = Plan(epochs=1)  # the plan of those that are only evaluated: it is not used
+AT_ONCE = 40  # evaluated in one stack: hundreds would leave the processor's cache
 
 
 def run(
@@ -142,7 +144,7 @@ def evaluate(
     """
     runs = _laid_out(arms, seeds, None)
     accuracy = {}
-    for members, model, keep in _models(runs):
+    for members, model, keep in _models(runs, at_most=AT_ONCE):
         masks.apply(model, keep)
         accuracy |= zip(members, training.evaluate(model, test).view(-1).tolist(), strict=True)
     return _by_arm(runs, accuracy)
@@ -235,11 +237,14 @@ def _checked(plan: Plan, name: Hashable) -> Plan:
     return plan
 
 
-def _models(runs: Sequence[_Run]) -> Iterator[tuple[list[int], nn.Module, Masks]]:
+def _models(
+    runs: Sequence[_Run], at_most: float = math.inf
+) -> Iterator[tuple[list[int], nn.Module, Masks]]:
     """All networks copied into few models. For each model: the runs it holds, itself, its masks."""
     groups: list[list[int]] = []
     for i, one in enumerate(runs):
-        fitting = (group for group in groups if _fit_together(one, runs[group[0]]))
+        open_ = (group for group in groups if len(group) < at_most)
+        fitting = (group for group in open_ if _fit_together(one, runs[group[0]]))
         group = next(fitting, None)
         if group is None:
             groups.append(group := [])

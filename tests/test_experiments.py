@@ -216,7 +216,9 @@ def test_a_loss_knows_the_seeds_of_its_arm():
         same_as_alone(runs, "own", seed, net, dataclasses.replace(PLAN, loss=one), half(net))
 
 
-def test_evaluate_applies_the_masks_and_trains_nothing():
+@pytest.mark.parametrize("at_once", [1, 2, 40])
+def test_evaluate_applies_the_masks_and_trains_nothing(at_once, monkeypatch):
+    monkeypatch.setattr(experiments, "AT_ONCE", at_once)
     nets = [mlp(seed) for seed in SEEDS]
     arms = {"dense": Arm(nets), "half": Arm(nets, half), "normed": Arm(normed)}
     found = experiments.evaluate(arms, TEST, seeds=SEEDS)

@@ -66,11 +66,12 @@ def kmeans(values: Tensor, k: int, *, iterations: int = 300) -> tuple[Tensor, Te
     low, high = values.aminmax()
     steps = torch.linspace(0, 1, k, dtype=torch.double, device=values.device)
     centroids = low + (high - low) * steps
+    ascending = values.sort()[0]  # each cluster is a run of these
     for _ in range(iterations):
-        nearest = torch.bucketize(values, (centroids[1:] + centroids[:-1]) / 2)  # (n,)
-        sums = torch.zeros_like(centroids).index_add_(0, nearest, values)
-        sizes = torch.bincount(nearest, minlength=k)
-        moved = torch.where(sizes > 0, sums / sizes.clamp(min=1), centroids)
+        ends = torch.searchsorted(ascending, (centroids[1:] + centroids[:-1]) / 2, right=True)
+        parts = ascending.tensor_split(ends.cpu())
+        moved = [c if len(p) == 0 else p.mean() for p, c in zip(parts, centroids, strict=True)]
+        moved = torch.stack(moved)
         if torch.equal(moved, centroids):
             break
         centroids = moved
@@ -217,7 +218,8 @@ class _Held:
         self.at = (index >= 0).nonzero(as_tuple=True)  # not flat: any memory format will do
         self.number = index[self.at]  # (n,) clusters of the n shared weights
         one = torch.zeros(_count(index), dtype=torch.long, device=index.device)
-        self.one = one.index_copy_(0, self.number, torch.arange(len(self.number)).to(one))
+        one.index_copy_(0, self.number, torch.arange(len(self.number)).to(one))
+        self.one = tuple(axis[one] for axis in self.at)  # the place of one weight of each cluster
 
     @torch.no_grad()
     def sum_gradients(self) -> None:
@@ -227,7 +229,7 @@ class _Held:
             return  # no step is taken there either
         gradient = gradient.to_dense()
         parts = layers.at_least_float32(gradient[self.at])
-        sums = parts.new_zeros(len(self.one)).index_add_(0, self.number, parts)
+        sums = parts.new_zeros(len(self.one[0])).index_add_(0, self.number, parts)
         summed = torch.zeros_like(gradient)
         summed[self.at] = sums[self.number].to(gradient.dtype)
         self.parameter.grad = summed
@@ -235,7 +237,7 @@ class _Held:
     @torch.no_grad()
     def copy_centroids(self) -> None:
         """Make a cluster's weights equal and the others zero; put the weights' gradient back."""
-        centroids = self.parameter[self.at][self.one]
+        centroids = self.parameter[self.one]
         self.parameter.zero_()[self.at] = centroids[self.number]
         if self.gradient is not None:
             self.parameter.grad, self.gradient = self.gradient, None
