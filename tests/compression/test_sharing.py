@@ -77,6 +77,12 @@ def test_kmeans_never_beats_the_optimum_and_mostly_reaches_it():
     assert reached >= 20  # Lloyd's minimum is local; deterministic numbers, no error rate
 
 
+def test_a_number_between_two_centroids_belongs_to_the_lower():
+    centroids, nearest = sharing.kmeans(torch.tensor([2.0, 1.0, 0.0]), 2)  # starts from 0 and 2
+    assert centroids.tolist() == [0.5, 2.0]
+    assert nearest.tolist() == [1, 0, 0]
+
+
 @QUIET
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.integers(1, 8))
 def test_kmeans_ends_with_means_of_the_nearest(values, k):
