@@ -174,7 +174,7 @@ def _first(split: Split, n: int | None, argument: str) -> Split:
 
 
 def draw_glyphs(n: int, size: int = 14, *, seed: int = 0) -> Split:
-    """Draw ``n`` digits: printed characters that are bent, turned, thickened and blurred.
+    """Draw ``n`` digits: printed characters that are bent, turned, thicker or thinner, and noisy.
 
     They vary as handwriting does: an MLP has learning and pruning curves of the same shape on them
     as on MNIST of the same size. One seed always gives the same images on one machine and one torch

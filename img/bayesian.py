@@ -34,7 +34,7 @@ def noise_price() -> plt.Figure:
     )
     for values, colour, style, label in lines:
         right.plot(t, values, color=colour, linestyle=style, marker="", label=label)
-    right.axvline(3, color=GREY, linewidth=1)
+    right.axvline(3, ymax=0.72, color=GREY, linewidth=1)  # below the legend
     right.annotate("removed", (3.2, 3.0))
     right.set(title="the price of certainty", xlabel="log α", ylabel="KL")
     right.legend(loc="upper right")

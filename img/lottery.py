@@ -22,8 +22,8 @@ def lottery_ticket() -> plt.Figure:
         ("trained $\\theta_j$", trained, every),
         ("mask $m$: the largest stay", trained, keep),
         ("ticket $m \\odot \\theta_0$", start, keep),
-        ("control: new values $m \\odot \\theta_0'$", other, keep),
-        ("control: other places $m' \\odot \\theta_0$", start, places),
+        ("control: new values $m \\odot \\theta_0$′", other, keep),
+        ("control: random $m$′ $\\odot$ $\\theta_0$", start, places),
     )
     for axis, (title, values, stays) in zip(axes.flat, panels, strict=True):
         _weights(axis, values, stays)
@@ -37,7 +37,7 @@ def lottery_ticket() -> plt.Figure:
             annotation_clip=False,
         )
         axis.text(6.0, 2.1, verb, ha="center", color=BLUE)
-    axes[1, 0].text(2.5, 5.7, "reset: the values are those above left", ha="center", color=BLUE)
+    axes[1, 0].text(2.5, 5.7, "reset: the values are those above", ha="center", color=BLUE)
     axes[1, 1].text(2.5, 5.7, "the same mask", ha="center", color=VERMILION)
     axes[1, 2].text(2.5, 5.7, "the same start", ha="center", color=VERMILION)
     return figure

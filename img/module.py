@@ -22,7 +22,7 @@ def language_models_scaling() -> plt.Figure:
     figure, axis = plt.subplots(figsize=(8.4, 4.0))
     for language, colour, marker, name in (
         (False, BLUE, "o", "sees images"),
-        (True, VERMILION, "s", "writes text"),
+        (True, VERMILION, "s", "reads or writes text"),
     ):
         chosen = [size for size in SIZES if size.language == language]
         years, sizes = [s.year for s in chosen], [s.parameters for s in chosen]

@@ -19,8 +19,8 @@ def grid_and_sharing() -> plt.Figure:
 def _draw_grid(axis: plt.Axes) -> None:
     rng = np.random.default_rng(3)
     weights = rng.normal(scale=1.1, size=14)
-    weights[0] = 3.0  # the largest sets the step
-    step = np.abs(weights).max() / 3
+    weights[0] = 3.0
+    step = np.abs(weights).max() / 3  # the largest sets it
     points = step * np.arange(-4, 4)
     axis.vlines(points, 0, 1, color="black", linestyle=":", linewidth=1)
     for w in weights:
@@ -37,7 +37,7 @@ def _draw_grid(axis: plt.Axes) -> None:
 
 
 def _draw_sharing(axis: plt.Axes) -> None:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     values = ["0.7", "−1.2", "0.1", "−0.4", "1.5", "0.3"]
     bucket = rng.integers(0, 6, (4, 6))
     for (row, column), k in np.ndenumerate(bucket):

@@ -128,11 +128,17 @@ def _drawn(curves: dict[str, dict], x: str, y: str) -> Figure:
 
 
 def _alt(curves: dict[str, dict], x: str, y: str) -> str:
-    """A full sentence with the means of both curves."""
+    """A full sentence with the means of both curves, and their standard deviations."""
+
+    def told(values: np.ndarray) -> str:
+        spread = f" ± {values.std(ddof=1):.2g}" if values.size > 1 else ""
+        return f"{fmean(values):.4g}{spread}"
+
     parts = [
-        f"{name}: " + ", ".join(f"{fmean(v):.4g} at {label}" for label, v in curve.items())
+        f"{name}: " + ", ".join(f"{told(v)} at {label}" for label, v in curve.items())
         for name, curve in curves.items()
     ]
     return (
-        f"A line chart shows {y} against {x}, as means over the seeds, for {'; for '.join(parts)}."
+        f"A line chart shows {y} against {x}, means with standard deviations, "
+        f"for {'; for '.join(parts)}."
     )

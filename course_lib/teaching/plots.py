@@ -31,7 +31,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "axes.prop_cycle": cycler(
-        color=COLOURS, marker="osD^v", linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1))]
+        color=COLOURS, marker="osD^v", linestyle=["-", "--", "-.", ":", (0, (10, 2))]
     ),
     "svg.fonttype": "none",  # text stays text: small, sharp, searchable
 }

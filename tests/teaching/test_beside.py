@@ -18,7 +18,8 @@ def page(yours, within=0.5):
 def test_curves_within_the_band_are_said_to_be():
     text = page(lambda v: v + 0.5)
     assert "Every mean of yours is within 0.5 of the library" in text
-    assert "for library: 1.5 at half, 4 at all; for yours: 2 at half, 4.5 at all." in text
+    assert "for library: 1.5 ± 0.71 at half, 4 ± 1.4 at all; " in text
+    assert "for yours: 2 ± 0.71 at half, 4.5 ± 1.4 at all." in text
     assert text.count("<figure") == 1
     assert ">yours<" in text
 
@@ -67,7 +68,7 @@ def raises(error):
 def test_a_stub_leaves_the_librarys_curve(stub):
     text = page(stub)
     assert "has no body yet" in text
-    assert "for library: 1.5 at half" in text
+    assert "for library: 1.5 ± 0.71 at half" in text
     assert "yours" not in text.replace("Your", "")
 
 
@@ -86,7 +87,7 @@ class Mute(Exception):
 def test_an_error_is_told_and_not_raised(error, words):
     text = page(raises(error))
     assert f"Your function stopped the experiment. {words}." in text
-    assert "for library: 1.5 at half" in text
+    assert "for library: 1.5 ± 0.71 at half" in text
 
 
 @pytest.mark.parametrize("yours", ["text", 3, None, lambda: 1.0, lambda v: "text", lambda v: [v]])
