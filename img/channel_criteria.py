@@ -31,7 +31,7 @@ def three_looks() -> plt.Figure:
     for x, name, scores in (
         (0.95, "its filter", "L1, L2, γ"),
         (4.9, "its map, image by image", "mean, std, APoZ"),
-        (9.0, "the loss, as it is turned down", "Taylor: the slope here"),
+        (9.0, "the loss, as it is turned down", "Taylor: the dashed slope"),
     ):
         axis.text(x, 3.15, name, ha="center", weight="bold")
         axis.text(x, 0.35, scores, ha="center", color=BLUE if "Taylor" not in scores else VERMILION)
