@@ -74,7 +74,7 @@ def huffman_tree() -> plt.Figure:
             middle = ((x + x_below) / 2, (y + y_below) / 2)
             axis.text(
                 *middle, bit, ha="center", va="center", fontsize=11, color=plots.COLOURS[1],
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+                bbox=plots.BEHIND,
             )  # fmt: skip
         axis.text(
             x, y, count, ha="center", va="center", fontsize=11,

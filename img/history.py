@@ -16,7 +16,6 @@ def obd_obs() -> plt.Figure:
     straight = np.array([minimum[0], 0])
     inverse = np.linalg.inv(hessian)
     best = minimum - minimum[1] / inverse[1, 1] * inverse[:, 1]
-    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # a text on lines
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.4), sharex=True, sharey=True)
     for axis, end, title in zip(
         axes,
@@ -36,8 +35,10 @@ def obd_obs() -> plt.Figure:
         axis.plot(*minimum, "o", color=BLUE)
         axis.plot(*end, "X", color=VERMILION, markersize=9)
         rise = (end - minimum) @ hessian @ (end - minimum) / 2
-        axis.text(end[0], -0.42, f"loss + {rise:.2f}", ha="center", color=VERMILION, bbox=behind)
-        axis.text(minimum[0] + 0.1, minimum[1] + 0.12, "minimum", color=BLUE, bbox=behind)
+        axis.text(
+            end[0], -0.42, f"loss + {rise:.2f}", ha="center", color=VERMILION, bbox=plots.BEHIND
+        )
+        axis.text(minimum[0] + 0.1, minimum[1] + 0.12, "minimum", color=BLUE, bbox=plots.BEHIND)
         axis.set(title=title, xlabel="weight $w_1$", xticks=[], yticks=[])
         axis.grid(False)
     axes[0].text(-0.8, 0.08, "$w_2 = 0$")

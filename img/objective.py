@@ -10,7 +10,6 @@ from course_lib.teaching import plots
 BLUE, VERMILION, GREEN, PURPLE = plots.COLOURS[:4]
 BEST, SHAPE = np.array([0.55, 1.9]), np.array([[1.0, 0.45], [0.45, 0.9]])  # of the loss
 T = 0.8  # of the maps
-BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # a text on lines
 BALLS = {2.0: ("L2", BLUE, "-"), 1.0: ("L1", VERMILION, "--"), 0.5: ("L1/2", GREEN, "-.")}
 
 
@@ -26,7 +25,7 @@ def _balls(axis: plt.Axes) -> None:
     x, y = np.meshgrid(np.linspace(-1.6, 2.6, 240), np.linspace(-1.6, 3.0, 240))
     axis.contour(x, y, _loss(x, y), levels=[0.05, 0.25, 0.7, 1.5, 2.8], colors="0.7", linewidths=1)
     axis.plot(*BEST, color="black", marker="+", ls="", ms=10)
-    axis.annotate("least loss", BEST, xytext=(6, 6), textcoords="offset points", bbox=BEHIND)
+    axis.annotate("least loss", BEST, xytext=(6, 6), textcoords="offset points", bbox=plots.BEHIND)
     turn = np.linspace(0, 2 * np.pi, 2001)
     for power, (name, colour, line) in BALLS.items():
         edge = np.sign([np.cos(turn), np.sin(turn)]) * np.abs([np.cos(turn), np.sin(turn)]) ** (

@@ -40,9 +40,8 @@ def _draw_sharing(axis: plt.Axes) -> None:
     rng = np.random.default_rng(1)
     values = ["0.7", "−1.2", "0.1", "−0.4", "1.5", "0.3"]
     bucket = rng.integers(0, 6, (4, 6))
-    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # a number on a line
     for (row, column), k in np.ndenumerate(bucket):
-        axis.text(column, -row, values[k], ha="center", va="center", fontsize=10, bbox=behind)
+        axis.text(column, -row, values[k], ha="center", va="center", fontsize=10, bbox=plots.BEHIND)
     for k, value in enumerate(values):
         axis.text(k, -5.6, value, ha="center", va="center", fontsize=10, color=VERMILION)
     chosen = bucket[1, 2]

@@ -19,6 +19,7 @@ from cycler import cycler
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
+BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # of a text on lines: its bbox
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B0679A", "#8A8A8A")
 _STYLE: dict[Any, Any] = {
     "figure.figsize": (4.8, 3.4),  # a phone shows it at three quarters, text stays legible
