@@ -4,10 +4,12 @@ The tables say which operations are known. ``Walk`` says what each of them does 
 channels.
 """
 
+import copy
 import inspect
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -300,6 +302,30 @@ def watch(
         with fitting(argument, x):
             _Watched(model, graph, look).run(x)
     return graph
+
+
+def stops(model: nn.Module, x: Tensor) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Run the traced network on x, which must fit it, and stop before each call of a layer.
+
+    Yields:
+        (the layer's name, a function that goes on from here to the end with the weights of that
+        moment and returns the network's output). What lies before the layer is not computed again.
+    """
+    graph = symbolic(model)
+    run, values = fx.Interpreter(model, graph=graph), dict[fx.Node, Any]()
+    run.extra_traceback, run.args_iter = False, iter([x.detach()])
+
+    def rest(values: dict[fx.Node, Any]) -> Any:  # with copies: operations may be in place
+        copies = copy.deepcopy(list(values.values()))  # together: some may share memory
+        return run.run(initial_env=dict(zip(values, copies, strict=True)))
+
+    for node in graph.nodes:
+        if node.op == "call_module":  # values that nobody will read are known, but let go
+            used = {n for n in values if not n.users.keys() <= values.keys()}
+            values = {n: value if n in used else None for n, value in values.items()}
+            yield str(node.target), partial(rest, values)
+        run.env = values
+        values[node] = run.run_node(node)
 
 
 @contextmanager

@@ -230,6 +230,48 @@ def test_oracle_is_the_loss_of_the_silenced_network(case):
             assert found[k].item() == pytest.approx(change.item(), abs=1e-6)
 
 
+class InPlace(nn.Module):
+    """An operation in place, after a layer, on a value that is also read under another name."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.mix, self.end = nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(5, 10)
+        self.act = nn.SiLU(inplace=True)  # unlike ReLU, not the same once and twice
+
+    def forward(self, x):
+        x = self.stem(x)
+        same = x.flatten(1)
+        y = self.mix(x)
+        self.act(same)  # changes x too
+        return self.end(self.act(x + y) + x)
+
+
+def test_oracle_of_a_network_that_works_in_place():
+    x, y = torch.randn(20, 6, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 10
+    model, given = InPlace().eval(), x.clone()
+    graph = channels.trace(model, x[:1])
+    found = score.oracle(model, graph, (x, y))
+    assert x.equal(given)
+    with torch.no_grad():
+        before = F.cross_entropy(model(x), y)
+        for i, change in zip(graph.ids(), found, strict=True):
+            cost = F.cross_entropy(channels.silence(model, graph, {i})(x), y)
+            assert change.item() == pytest.approx((cost - before).abs().item(), abs=1e-6)
+
+
+def test_oracle_computes_what_lies_before_a_channel_only_once(monkeypatch):
+    """The chain 196-12-8-10: the first layer runs twice (checked, then stopped in)."""
+    calls, forward = [], nn.Linear.forward
+    model, x = models.mlp((196, 12, 8, 10)).eval(), torch.rand(6, 1, 14, 14)
+    graph = channels.trace(model, x[:1])
+    monkeypatch.setattr(
+        nn.Linear, "forward", lambda self, x: (calls.append(self.in_features), forward(self, x))[1]
+    )
+    score.oracle(model, graph, (x, torch.arange(6)))
+    assert [calls.count(size) for size in (196, 12, 8)] == [2, 2 + 13, 2 + 13 + 9]
+
+
 def test_macs_share_is_what_removal_saves(case):
     model, graph, (x, _) = case
     share = score.macs_share(model, graph)
