@@ -479,6 +479,16 @@ def of_chain(c):
 
 
 _two = lambda f, c, space: f(c.model, graph(c), space, [(1, 3), (2, 8)])
+
+
+def gone_on(f, c):
+    """What the network says, the same from each stop on."""
+    first, *others = [rest() for _, rest in f(c.model, c.x)]
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=0, atol=0, equal_nan=True)
+    return first
+
+
 rows("joint", "space", lambda f, c: f(c.model, graph(c), shares=[0.5, 1.0], bits=[2, 8]))
 rows("joint", "built", genes(lambda f, c, space: f(c.model, graph(c), space, (2, 3))))
 rows("joint", "stored_bytes", genes(_two))
@@ -486,6 +496,7 @@ rows("joint", "sandwich", genes(sandwiched))
 rows("joint", "every_accuracy", lambda f, c: f(c.model, of_chain(c), c.split), kind="mlp")
 rows("tracing", "symbolic", lambda f, c: len(f(c.model).nodes) > 2)
 rows("tracing", "watch", lambda f, c: len(f("x", c.model, c.x, lambda *_: None).nodes) > 2)
+rows("tracing", "stops", gone_on, oracle=lambda c, _: outputs(c.model, c.x))
 rows("tracing", "follow", lambda f, c: f(c.model, c.x).makes)
 rows(
     "tracing",

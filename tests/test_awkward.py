@@ -195,7 +195,7 @@ REFUSED = {
     "joint.every_accuracy": f"{COMPUTED} {UNTRACED} unused nested keyword depthwise attention nan inf bn_training mixed_modes {NONE} {BATCHES}",
     "subsets.every_subset": f"{COMPUTED} tied twice unused transposed grouped compiled nan inf attention lazy no_layer no_parameter stack {BATCHES}",
     "tracing.symbolic": "compiled stack",
-    "tracing.watch": "compiled lazy stack empty_batch unbatched",
+    "tracing.watch tracing.stops": "compiled lazy stack empty_batch unbatched",
     "tracing.check_batched": "unbatched",
     "tracing.check_input": "empty_batch",
     "tracing.check_split": "empty_batch nan_batch unbatched",

@@ -305,27 +305,30 @@ def watch(
 
 
 def stops(model: nn.Module, x: Tensor) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Run the traced network on x, which must fit it, and stop before each call of a layer.
+    """Run the traced network on x in evaluation mode, and stop before each call of a layer.
 
     Yields:
         (the layer's name, a function that goes on from here to the end with the weights of that
         moment and returns the network's output). What lies before the layer is not computed again.
     """
-    graph = symbolic(model)
+    graph = watch("x", model, x, lambda *_: None)  # raises if they do not fit
     run, values = fx.Interpreter(model, graph=graph), dict[fx.Node, Any]()
-    run.extra_traceback, run.args_iter = False, iter([x.detach()])
+    run.extra_traceback, run.args_iter = False, iter([x])
 
+    @torch.no_grad()
     def rest(values: dict[fx.Node, Any]) -> Any:  # with copies: operations may be in place
         copies = copy.deepcopy(list(values.values()))  # together: some may share memory
         return run.run(initial_env=dict(zip(values, copies, strict=True)))
 
-    for node in graph.nodes:
-        if node.op == "call_module":  # values that nobody will read are known, but let go
-            used = {n for n in values if not n.users.keys() <= values.keys()}
-            values = {n: value if n in used else None for n, value in values.items()}
-            yield str(node.target), partial(rest, values)
-        run.env = values
-        values[node] = run.run_node(node)
+    with undisturbed(model):
+        for node in graph.nodes:
+            if node.op == "call_module":  # values that nobody will read are known, but let go
+                used = {n for n in values if not n.users.keys() <= values.keys()}
+                values = {n: value if n in used else None for n, value in values.items()}
+                yield str(node.target), partial(rest, values)
+            with torch.no_grad():  # not around the loop: it would hold for the caller, too
+                run.env = values
+                values[node] = run.run_node(node)
 
 
 @contextmanager
