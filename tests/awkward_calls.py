@@ -479,6 +479,11 @@ def of_chain(c):
 
 
 _two = lambda f, c, space: f(c.model, graph(c), space, [(1, 3), (2, 8)])
+rows("joint", "space", lambda f, c: f(c.model, graph(c), shares=[0.5, 1.0], bits=[2, 8]))
+rows("joint", "built", genes(lambda f, c, space: f(c.model, graph(c), space, (2, 3))))
+rows("joint", "stored_bytes", genes(_two))
+rows("joint", "sandwich", genes(sandwiched))
+rows("joint", "every_accuracy", lambda f, c: f(c.model, of_chain(c), c.split), kind="mlp")
 
 
 def gone_on(f, c):
@@ -489,11 +494,6 @@ def gone_on(f, c):
     return first
 
 
-rows("joint", "space", lambda f, c: f(c.model, graph(c), shares=[0.5, 1.0], bits=[2, 8]))
-rows("joint", "built", genes(lambda f, c, space: f(c.model, graph(c), space, (2, 3))))
-rows("joint", "stored_bytes", genes(_two))
-rows("joint", "sandwich", genes(sandwiched))
-rows("joint", "every_accuracy", lambda f, c: f(c.model, of_chain(c), c.split), kind="mlp")
 rows("tracing", "symbolic", lambda f, c: len(f(c.model).nodes) > 2)
 rows("tracing", "watch", lambda f, c: len(f("x", c.model, c.x, lambda *_: None).nodes) > 2)
 rows("tracing", "stops", gone_on, oracle=lambda c, _: outputs(c.model, c.x))

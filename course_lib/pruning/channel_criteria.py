@@ -312,12 +312,10 @@ def oracle(
     change, quiet = _zeros(model, graph), copied(model)
     place, columns = {i: k for k, i in enumerate(graph.ids())}, _columns(graph)
     with torch.no_grad(), evaluating(quiet):
-        _cost(quiet, batch, loss)  # raises if the batch or the loss is wrong
+        before = _cost(quiet, batch, loss)
         for layer, rest in stops(quiet, batch[0]):
             # Of the layers that read a channel, only the first finds it: pop takes it out.
-            here = [i for i in place if layer in columns.get(i, {})]
-            before = _number(loss(rest(), batch[1])) if here else 0
-            for i in here:
+            for i in [i for i in place if layer in columns.get(i, {})]:
                 with _silenced(quiet, columns.pop(i)):
                     change[place[i]] = _number(loss(rest(), batch[1])) - before
     return change.abs()

@@ -308,8 +308,9 @@ def stops(model: nn.Module, x: Tensor) -> Iterator[tuple[str, Callable[[], Any]]
     """Run the traced network on x in evaluation mode, and stop before each call of a layer.
 
     Yields:
-        (the layer's name, a function that goes on from here to the end with the weights of that
-        moment and returns the network's output). What lies before the layer is not computed again.
+        (the layer's name, a function that goes on from here to the end, with the weights as they
+        are when it is called, and returns the network's output). What lies before the layer is not
+        computed again. The function works until the next stop.
     """
     graph = watch("x", model, x, lambda *_: None)  # raises if they do not fit
     run, values = fx.Interpreter(model, graph=graph), dict[fx.Node, Any]()
